@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv; PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find lotto_mlflow tests -name '*.py')
+DRAWS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types coverage clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.package  ## Train, save, look up and predict, in .demo/ (DRAWS=FILE for a real history)
+	$(BIN)/python -m lotto_mlflow.demo --directory .demo $(if $(DRAWS),--draws "$(DRAWS)")
+
+test: $(VENV)/.test  ## Run the tests
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=
+
+check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
+
+format: $(VENV)/.check
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.check
+	$(BIN)/ruff check .
+
+types: $(VENV)/.check
+	$(BIN)/mypy
+
+coverage: .coverage
+	$(BIN)/coverage report
+
+.coverage: $(SOURCES)
+	$(MAKE) test
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.package: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.package
+
+$(VENV)/.check: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	touch $@
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) .demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,18 @@
+"""Model management for a lotto backend: joblib files on disk, and every save in MLflow too.
+
+@CODE:LOTTO-ML-INFRA-001 | @SPEC:LOTTO-ML-INFRA-001
+"""
+
+from lotto_mlflow.errors import LottoMlflowError
+from lotto_mlflow.manager import ModelManager
+from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
+from lotto_mlflow.records import ModelRecord
+
+__all__ = [
+    "LottoMlflowError",
+    "ModelManager",
+    "ModelRecord",
+    "get_latest_model_path",
+    "load_model",
+    "save_model",
+]

@@ -1,0 +1,204 @@
+"""What a live model and its metadata tell MLflow: parameters, metrics, tags, requirements."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lotto_mlflow import requirements
+from lotto_mlflow.metadata import strict
+from lotto_mlflow.records import Description
+
+_logger = logging.getLogger("lotto_mlflow")
+_NON_FINITE_TAG = "non_finite"
+
+
+def describe(
+    model: Any,
+    metadata: Mapping[str, Any],
+    *,
+    parent_run_id: str | None = None,
+    signature: dict[str, Any] | None = None,
+    input_example: dict[str, Any] | None = None,
+) -> Description:
+    """Take down what MLflow is to be told of a model.
+
+    Parameters
+    ----------
+    model : object
+        The live model.
+    metadata : mapping of str to object
+        The caller's metadata, already plain values.
+    parent_run_id, signature, input_example
+        As in `lotto_mlflow.records.Description`.
+
+    Notes
+    -----
+    A hyperparameter wins over a metadata key of the same name. Nothing here fails a save: what
+    a model will not tell is left out with a warning.
+    """
+    modules = requirements.modules_of(model)
+    if "__main__" in modules:
+        _logger.warning(
+            "%s uses a class or function defined in __main__, so it can be opened only by this "
+            "script; move the definition to a module that the reader can import",
+            type(model).__name__,
+        )
+    hyperparameters = _hyperparameters(model)
+    params, metrics, non_finite = _split(metadata, hyperparameters)
+    return Description(
+        model_type=type(model).__name__,
+        params=params | hyperparameters,
+        metrics=metrics,
+        tags=_context_tags() | _non_finite_tag(non_finite),
+        requirements=requirements.pinned(modules),
+        predicts=callable(getattr(model, "predict", None)),
+        signature=signature,
+        input_example=input_example,
+        parent_run_id=parent_run_id,
+    )
+
+
+def _hyperparameters(model: Any) -> dict[str, str]:
+    get_params = getattr(model, "get_params", None)
+    if isinstance(model, type) or not callable(get_params):
+        return {}
+    try:
+        return {str(key): _shown(value) for key, value in get_params(deep=True).items()}
+    except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
+        _logger.warning("%s tells no hyperparameters: %s", type(model).__name__, cause)
+        return {}
+
+
+def _shown(value: Any) -> str:
+    """Return a short text that is the same for equal values in every process."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        opening, closing = "[]" if isinstance(value, list) else "()"
+        return opening + ", ".join(map(_quoted, value)) + closing
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    tells_only_its_address = getattr(type(value), "__repr__", None) is object.__repr__
+    if hasattr(value, "get_params") or tells_only_its_address:
+        return type(value).__name__
+    return str(value)
+
+
+def _quoted(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else _shown(value)
+
+
+def _split(
+    metadata: Mapping[str, Any], hyperparameters: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, list[list[float]]], dict[str, str]]:
+    """Sort flattened metadata into parameters, metrics, and numbers that no metric holds."""
+    params: dict[str, str] = {}
+    metrics: dict[str, list[list[float]]] = {}
+    non_finite: dict[str, str] = {}
+    for key, value in _flattened(metadata):
+        if key in hyperparameters:
+            continue
+        numbers = _numbers(value)
+        if numbers is None:
+            params[key] = value if isinstance(value, str) else _parameter(value)
+            continue
+        finite = [[step, x] for step, x in enumerate(numbers) if math.isfinite(x)]
+        if finite:
+            metrics[key] = finite
+        if len(finite) < len(numbers):
+            non_finite[key] = ", ".join(str(x) for x in numbers if not math.isfinite(x))
+    return params, metrics, non_finite
+
+
+def _flattened(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in metadata.items():
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _numbers(value: Any) -> list[float] | None:
+    """Return a number, or a list of numbers, as floats; ``None`` for anything else."""
+    values = value if isinstance(value, list) else [value]
+    if not values or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in values):
+        return None
+    return [_float(x) for x in values]
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return json.dumps(strict(value), ensure_ascii=False)
+    return str(value)
+
+
+def _non_finite_tag(non_finite: Mapping[str, str]) -> dict[str, str]:
+    if not non_finite:
+        return {}
+    _logger.warning(
+        "metadata holds numbers that are not finite, which MLflow cannot keep as metrics: %s; "
+        "they are in the tag %r, and null in the JSON",
+        ", ".join(non_finite),
+        _NON_FINITE_TAG,
+    )
+    return {_NON_FINITE_TAG: json.dumps(non_finite, ensure_ascii=False)}
+
+
+def _context_tags() -> dict[str, str]:
+    """Return who saves, from which program, at which commit, under MLflow's own tag names.
+
+    References
+    ----------
+    MLflow 3.17, tracking documentation: system tags.
+    """
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    source = Path(main or sys.argv[0] or "<console>")
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": str(source),
+        "mlflow.source.type": "LOCAL",
+    }
+    commit = _git_commit(source.absolute().parent)
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+@lru_cache(maxsize=8)
+def _git_commit(directory: Path) -> str | None:
+    """Return the commit checked out around a program; asked once a process."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - git is found on the PATH
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

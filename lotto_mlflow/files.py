@@ -1,0 +1,156 @@
+"""Small file operations that hold across crashes: durable writes, links, workspaces, locks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_POLL_SECONDS = 0.005
+
+
+def lock_at(path: Path) -> FileLock:
+    """Return an inter-process lock that is reentrant within one thread.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The lock file; its folder is made if need be. The operating system lets go of the lock
+        when its holder dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+@contextmanager
+def held(lock: FileLock, timeout_seconds: float = -1) -> Iterator[None]:
+    """Hold a lock; negative seconds wait for ever.
+
+    Raises
+    ------
+    filelock.Timeout
+        If the lock was not had in time.
+    """
+    with lock.acquire(timeout=timeout_seconds, poll_interval=_POLL_SECONDS):
+        yield
+
+
+def sync_dir(path: Path) -> None:
+    """Make the entries of a folder durable; does nothing where folders cannot be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a new file and make its content durable; its entry in the folder is not yet."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_content(path: Path, content: bytes, workspace_dir: Path) -> None:
+    """Give a file new content in one step, by way of a file beside or in the workspace."""
+    temporary = temporary_for(path, workspace_dir)
+    try:
+        write_durably(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_for(path: Path, workspace_dir: Path) -> Path:
+    """Return an unused path from which a file can be renamed to the one given.
+
+    That is in the workspace, or, where the target lies on another file system, beside the target
+    under a hidden name that carries the name of the workspace, for `sweep` to find.
+    """
+    if path.parent.stat().st_dev == workspace_dir.stat().st_dev:
+        return workspace_dir / uuid.uuid4().hex
+    return path.parent / f".{workspace_dir.name}.{uuid.uuid4().hex}.tmp"
+
+
+def link_or_copy(source: Path, target: Path, workspace_dir: Path) -> None:
+    """Put a second entry of a file at a new path, by a link, or by a durable copy.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at the new path.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here, or none between these two folders
+        if target.exists():
+            raise FileExistsError(f"{target} exists") from None
+        temporary = temporary_for(target, workspace_dir)
+        shutil.copyfile(source, temporary)
+        status = source.stat()
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+
+
+@contextmanager
+def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
+    """Make a folder that is this process's own until the block ends.
+
+    Parameters
+    ----------
+    tmp_dir : pathlib.Path
+        Where the folder is made, beside a lock file of the same name that shows it is in use.
+    guard : filelock.FileLock
+        Held while the two are made, so that `sweep`, which runs under it too, sees both or none.
+
+    Yields
+    ------
+    pathlib.Path
+        The folder; it is removed at the end.
+    """
+    name = uuid.uuid4().hex[:12]
+    folder, in_use = tmp_dir / name, lock_at(tmp_dir / f"{name}.lock")
+    with held(guard):
+        in_use.acquire()
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        in_use.release()
+        (tmp_dir / f"{name}.lock").unlink(missing_ok=True)
+
+
+def sweep(tmp_dir: Path, *others: Path) -> None:
+    """Remove the workspaces of processes that are gone; the caller holds the guard.
+
+    Parameters
+    ----------
+    tmp_dir : pathlib.Path
+        Folder of the workspaces.
+    *others : pathlib.Path
+        Folders on other file systems, where `temporary_for` may have put files.
+    """
+    for lock_path in tmp_dir.glob("*.lock"):
+        in_use = FileLock(lock_path)
+        with suppress(Timeout, OSError):
+            in_use.acquire(timeout=0)
+            for folder in others:
+                for left_over in folder.glob(f".{lock_path.stem}.*.tmp"):
+                    left_over.unlink(missing_ok=True)
+            shutil.rmtree(tmp_dir / lock_path.stem, ignore_errors=True)
+            in_use.release()
+            lock_path.unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Names to paths and back; no disk access."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from lotto_mlflow.errors import InvalidNameError
+
+PREFIX = "lotto_model_"
+"""Files that begin with it are versions of the registered model `REGISTERED_MODEL`."""
+REGISTERED_MODEL = "lotto_model"
+SUFFIX = ".pkl"
+METADATA_SUFFIX = "_metadata.json"
+MAX_NAME_BYTES = 200
+"""A file name holds 255 bytes; the longest one made here adds 55 to the model's name."""
+
+_FORBIDDEN = frozenset('/\\:*?"<>|')
+_BACKUP_NUMBER = re.compile(r"\.([2-9]|[1-9]\d+)$")
+
+
+def check_name(name: object) -> str:
+    """Return the name, if both disk and registry can hold it.
+
+    Parameters
+    ----------
+    name : str
+        Name of a model, without ``.pkl``.
+
+    Raises
+    ------
+    InvalidNameError
+        If it is not a plain file name. Nothing has been touched.
+    """
+    problem = _problem(name)
+    if problem:
+        raise InvalidNameError(
+            f"model_name {name!r:.200} {problem}; give one plain file name without {SUFFIX}, "
+            "such as 'lotto_model_20251103'",
+            name=name,
+        )
+    assert isinstance(name, str)  # noqa: S101 - for the type checker; _problem has seen to it
+    return name
+
+
+def _problem(name: object) -> str | None:
+    if not isinstance(name, str):
+        return f"is {type(name).__name__}, not str"
+    if not name.strip():
+        return "is empty"
+    if name.startswith("."):
+        return "begins with a dot"
+    if name != name.strip() or name.endswith("."):
+        return "begins or ends with a space, or ends with a dot"
+    if name.lower().endswith(SUFFIX):
+        return f"ends with {SUFFIX}, which is added to the name"
+    bad = sorted({c for c in name if c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs")})
+    if bad:
+        return f"contains {', '.join(map(repr, bad))}"
+    if len(name.encode("utf-8")) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes in UTF-8"
+    return None
+
+
+def registered_model(name: str) -> str:
+    """Return the registered model that a model of this name is a version of."""
+    if name.startswith(PREFIX):
+        return REGISTERED_MODEL
+    return f"{name}{SUFFIX}" if name == REGISTERED_MODEL else name
+
+
+def is_lotto_model(file_name: str) -> bool:
+    """Tell whether a file name matches ``lotto_model_*.pkl``, the specification's pattern."""
+    return file_name.startswith(PREFIX) and file_name.endswith(SUFFIX)
+
+
+def name_of(path: Path) -> str:
+    """Return the name of the model in a file of ``trained/``."""
+    return path.name.removesuffix(SUFFIX)
+
+
+def name_of_backup(path: Path) -> str:
+    """Return the name of the model in a file of ``backups/``, without the backup's number."""
+    return _BACKUP_NUMBER.sub("", name_of(path))
+
+
+def backup_names(name: str, number: int) -> str:
+    """Return the stem of the n-th backup of a model, counted from 1."""
+    return name if number == 1 else f"{name}.{number}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders, and the paths inside them.
+
+    Attributes
+    ----------
+    trained_dir, metadata_dir, backup_dir : pathlib.Path
+        The specification's folders.
+    """
+
+    trained_dir: Path
+    metadata_dir: Path
+    backup_dir: Path
+
+    @classmethod
+    def under(cls, base_dir: Path) -> Layout:
+        """Return the layout of the folder that holds ``trained/`` and the others."""
+        return cls(base_dir / "trained", base_dir / "metadata", base_dir / "backups")
+
+    @property
+    def mlflow_dir(self) -> Path:
+        """The adapter's own folder, beside ``trained/``."""
+        return self.trained_dir.parent / "mlflow"
+
+    @property
+    def database_path(self) -> Path:
+        """Database of the embedded tracking store."""
+        return self.mlflow_dir / "mlflow.db"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Artifacts of tracking stores that have no server of their own."""
+        return self.mlflow_dir / "artifacts"
+
+    @property
+    def downloads_dir(self) -> Path:
+        """Verified copies of models that lie only in the registry."""
+        return self.mlflow_dir / "downloads"
+
+    @property
+    def tmp_dir(self) -> Path:
+        """Workspaces of living processes."""
+        return self.mlflow_dir / "tmp"
+
+    def model_path(self, name: str) -> Path:
+        """File of a model in ``trained/``."""
+        return self.trained_dir / f"{name}{SUFFIX}"
+
+    def metadata_path(self, name: str) -> Path:
+        """Metadata of a model in ``metadata/``."""
+        return self.metadata_dir / f"{name}{METADATA_SUFFIX}"
+
+    def backup_path(self, stem: str) -> Path:
+        """File of a model in ``backups/``."""
+        return self.backup_dir / f"{stem}{SUFFIX}"
+
+    def backup_metadata_path(self, stem: str) -> Path:
+        """Metadata of a model in ``backups/``."""
+        return self.backup_dir / f"{stem}{METADATA_SUFFIX}"
+
+    def metadata_of(self, path: Path) -> Path | None:
+        """Metadata that belongs to a model file, for files of ``trained/`` and ``backups/``."""
+        if path.parent == self.trained_dir:
+            return self.metadata_path(name_of(path))
+        if path.parent == self.backup_dir:
+            return self.backup_metadata_path(name_of(path))
+        return None

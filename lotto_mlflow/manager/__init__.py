@@ -1,0 +1,305 @@
+"""The order of work: `ModelManager`, and a file for each of its verbs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lotto_mlflow import references, settings
+from lotto_mlflow.errors import SettingsError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.manager import loading, lookup, saving
+from lotto_mlflow.manager.mirrors import Mirrors
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.manager.pushing import Pusher
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.settings import Settings
+from lotto_mlflow.store import make_dir
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+__all__ = ["ModelManager"]
+
+_logger = logging.getLogger("lotto_mlflow")
+Source = Literal["filesystem", "registry"]
+
+
+class ModelManager:
+    """The models of one folder, on disk and in MLflow.
+
+    Parameters
+    ----------
+    base_dir : str or path-like
+        Folder that holds ``trained/``, ``metadata/`` and ``backups/``; made when first needed.
+    mirror : {"sync", "background", "off"}, optional
+        Wins over ``LOTTO_MIRROR``.
+    timezone : str, optional
+        IANA name; wins over ``LOTTO_TIMEZONE``.
+    tracking_uri, registry_uri : str, optional
+        Win over MLflow's own settings. Without any, the store is ``mlflow/mlflow.db`` inside
+        the folder.
+
+    Raises
+    ------
+    SettingsError
+        If a setting has a value that it does not take.
+
+    Notes
+    -----
+    Safe to use from several threads and processes at once. The environment is read at each call.
+    """
+
+    def __init__(
+        self,
+        base_dir: str | os.PathLike[str],
+        *,
+        mirror: str | None = None,
+        timezone: str | None = None,
+        tracking_uri: str | None = None,
+        registry_uri: str | None = None,
+    ) -> None:
+        self._start(
+            Layout.under(Path(base_dir).absolute()),
+            partial(
+                settings.read,
+                mirror=mirror,
+                timezone=timezone,
+                tracking_uri=tracking_uri,
+                registry_uri=registry_uri,
+            ),
+        )
+
+    @classmethod
+    def of_layout(cls, layout: Layout) -> ModelManager:
+        """Return a manager of three folders that need not lie side by side."""
+        manager = cls.__new__(cls)
+        manager._start(layout, settings.read)
+        return manager
+
+    def _start(self, layout: Layout, read_settings: Callable[[], Settings]) -> None:
+        self._parts = Parts.at(layout)
+        self._settings = read_settings
+        self._mirrors = Mirrors(self._parts)
+        self._pusher = Pusher(self._parts, self._mirrors)
+        self._settings()  # refuses unknown values now, not at the first save
+
+    def save_model(
+        self,
+        model: Any,
+        model_name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        input_example: Any = None,
+        artifacts: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Save a model on disk, and mirror the save into MLflow.
+
+        Parameters
+        ----------
+        model : object
+            What joblib can pickle; an estimator, a pipeline, or any other object.
+        model_name : str, optional
+            One plain file name without ``.pkl``; ``lotto_model_YYYYMMDD`` by default, with the
+            time of day appended where that was used before.
+        metadata : mapping of str to object, optional
+            Numbers become metrics in MLflow, everything else parameters.
+        input_example : array-like, DataFrame or list of shape (n_samples, n_features), optional
+            Rows from which the signature of inputs and outputs is inferred.
+        artifacts : mapping of str to object, optional
+            Files (``Path``), text, dicts and matplotlib figures to show with the run.
+
+        Returns
+        -------
+        str
+            Path of the saved file.
+
+        Raises
+        ------
+        InvalidModelError
+            If the model is ``None``.
+        InvalidNameError, InvalidMetadataError, InvalidArtifactError
+            If an argument cannot be saved.
+        DumpError
+            If joblib cannot write the model.
+        StoreError
+            If the disk refuses.
+
+        Notes
+        -----
+        Atomic and durable: whatever fails or is killed, the old model or the new one is there
+        whole. What is replaced goes to ``backups/``. A failure leaves the folder as it was. MLflow
+        never fails a save, nor holds it more than five seconds; what it could not be told is sent
+        by a later save.
+        """
+        in_force = self._settings()
+        record = saving.save(
+            self._parts,
+            in_force,
+            model,
+            model_name,
+            metadata,
+            input_example=input_example,
+            extra=artifacts,
+        )
+        path = self._parts.layout.model_path(record.name)
+        if in_force.mirror != "off":
+            current = self._pusher.start(in_force)
+            problem = None
+            if in_force.mirror == "sync":
+                problem = self._pusher.wait_for(current, record.id)
+            if problem is not None:
+                _logger.warning(
+                    "%s is saved, and will be mirrored to MLflow later, by another save: %s",
+                    path,
+                    problem,
+                )
+        return str(path)
+
+    def load_model(self, model_path: str | os.PathLike[str]) -> Any:
+        """Load a model from a file, or from the registry.
+
+        Parameters
+        ----------
+        model_path : str or path-like
+            A file; or ``models:/NAME/1``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+
+        Returns
+        -------
+        object
+            The model as it was saved.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such file, version or alias; also a ``FileNotFoundError``.
+        DigestMismatchError
+            If the bytes are not the ones that were saved. Nothing was unpickled.
+        ForeignModelError
+            If the version was not made by this package.
+        PickleNotAllowedError
+            If ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` forbids opening a mirrored model.
+        LoadError
+            If joblib cannot read the file.
+        MirrorUnavailableError
+            If the registry could not be asked.
+
+        Warnings
+        --------
+        Unpickling runs code. A digest shows that bytes are unchanged, not that they are harmless:
+        load only models whose origin you trust.
+        """
+        text = os.fspath(model_path)
+        if not text.startswith(references.SCHEME):
+            return loading.load_file(self._parts, Path(text))
+        record = self._mirror().get(references.parse(text))
+        path = lookup.file_of(self._parts, self._mirror(), record)
+        return loading.load_file(self._parts, path, record)
+
+    def get_latest_model_path(self, *, source: Source = "filesystem") -> str | None:
+        """Return the path of the newest model.
+
+        Parameters
+        ----------
+        source : {"filesystem", "registry"}
+            ``filesystem``: the newest ``lotto_model_*.pkl`` in ``trained/`` by modification time.
+            ``registry``: a file with the bytes of the newest save that MLflow knows.
+
+        Returns
+        -------
+        str or None
+            ``None`` where there is no model.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If the registry could not be asked.
+        """
+        if self._checked(source) == "filesystem":
+            make_dir(self._parts.layout.trained_dir)
+            path = self._parts.store.latest()
+            return None if path is None else str(path)
+        record = self._mirror().latest()
+        if record is None:
+            return None
+        return str(lookup.file_of(self._parts, self._mirror(), record))
+
+    def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
+        """Return what is known of the models in ``trained/``, newest first.
+
+        Parameters
+        ----------
+        name : str, optional
+            Only the model of this name.
+        limit : int, optional
+            At most so many.
+
+        Notes
+        -----
+        Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
+        """
+        found = lookup.records(self._parts, name, limit)
+        return self._mirrors.with_aliases(self._settings(), found)
+
+    def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
+        """Return what is known of one model.
+
+        Parameters
+        ----------
+        reference : str, int or path-like
+            A name, a path in ``trained/``, a version number of ``lotto_model``, or a
+            ``models:/`` URI.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such model.
+        MirrorUnavailableError
+            If a version was asked for and the registry could not be.
+        """
+        version = lookup.version_reference(self._parts, reference)
+        if version is not None:
+            return lookup.joined(self._parts, self._mirror().get(version))
+        found = lookup.of_file(self._parts, str(reference))
+        return self._mirrors.with_aliases(self._settings(), [found])[0]
+
+    def latest(self, *, source: Source = "filesystem") -> ModelRecord | None:
+        """Return what is known of the newest model; arguments as in `get_latest_model_path`."""
+        if self._checked(source) == "registry":
+            record = self._mirror().latest()
+            return None if record is None else lookup.joined(self._parts, record)
+        path = self.get_latest_model_path()
+        return None if path is None else self.get(path)
+
+    def flush(self, timeout: float = 60.0) -> bool:
+        """Send what waits for the store in force, and wait for it.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether MLflow has been told of everything. With ``LOTTO_MIRROR=off`` nothing is
+            sent.
+        """
+        in_force = self._settings()
+        if in_force.mirror == "off":
+            return not self._parts.outbox.waiting()
+        return self._pusher.flush(in_force, timeout)
+
+    def _mirror(self) -> Mirror:
+        return self._mirrors.of(self._settings())
+
+    @staticmethod
+    def _checked(source: str) -> str:
+        if source not in get_args(Source):
+            allowed = ", ".join(get_args(Source))
+            raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+        return source

@@ -1,0 +1,125 @@
+"""Lookups that join both views: records of files, and files of versions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import references
+from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.manager.loading import read_metadata, record_with
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.requirements import version_in
+from lotto_mlflow.store import make_dir, sha256_of_file
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+
+def records(parts: Parts, name: str | None, limit: int | None) -> list[ModelRecord]:
+    """Return what the disk and the save records tell of the models in ``trained/``."""
+    found = [
+        (status.st_mtime_ns, path.name, path, status)
+        for path, status in parts.store.files()
+        if name in (None, names.name_of(path))
+    ]
+    newest_first = sorted(found, key=lambda item: item[:2], reverse=True)[:limit]
+    return [_record(parts, path, status) for _, _, path, status in newest_first]
+
+
+def _record(parts: Parts, path: Path, status: os.stat_result) -> ModelRecord:
+    """Describe a file by the save that put it there, which is known by its time."""
+    name = names.name_of(path)
+    on_disk = read_metadata(parts.layout.metadata_path(name))
+    save = next(
+        (r for r in parts.outbox.of_name(name) if r.saved_at_ns == status.st_mtime_ns), None
+    )
+    told = on_disk or {}
+    if save is None and isinstance(told.get("sha256"), str):
+        save = record_with(parts, name, told["sha256"])
+    modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat()
+    return ModelRecord(
+        name=name,
+        path=path,
+        sha256=save.sha256 if save else told.get("sha256"),
+        size=status.st_size,
+        saved_at=save.saved_at if save else str(told.get("saved_at") or modified),
+        saved_at_ns=save.saved_at_ns if save else status.st_mtime_ns,
+        metadata=on_disk,
+        registered_model=names.registered_model(name),
+        version=save.version if save else None,
+        run_id=save.run_id if save else None,
+        model_id=save.model_id if save else None,
+        sklearn_version=version_in(save.description.requirements, "scikit-learn") if save else None,
+    )
+
+
+def joined(parts: Parts, record: ModelRecord) -> ModelRecord:
+    """Return a version's record with what the disk has of the same save."""
+    save = record_with(parts, record.name, str(record.sha256))
+    path = parts.layout.model_path(record.name)
+    is_same = _has_bytes_of(path, record)
+    return replace(
+        record,
+        path=path if is_same else None,
+        size=path.stat().st_size if is_same else (save.size if save else None),
+        metadata=read_metadata(parts.layout.metadata_path(record.name))
+        if is_same
+        else (save.metadata if save else None),
+    )
+
+
+def _has_bytes_of(path: Path, record: ModelRecord) -> bool:
+    return path.is_file() and sha256_of_file(path) == record.sha256
+
+
+def file_of(parts: Parts, mirror: Mirror, record: ModelRecord) -> Path:
+    """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
+    path = parts.layout.model_path(record.name)
+    if _has_bytes_of(path, record):
+        return path
+    make_dir(parts.layout.tmp_dir)
+    with parts.workspace() as work_dir:
+        return mirror.file_of(record, work_dir)
+
+
+def version_reference(
+    parts: Parts, reference: str | int | os.PathLike[str]
+) -> VersionReference | None:
+    """Return the version that a reference names, ``None`` where it names a file."""
+    if isinstance(reference, int):
+        return VersionReference(names.REGISTERED_MODEL, version=reference)
+    text = os.fspath(reference)
+    if text.startswith(references.SCHEME):
+        return references.parse(text)
+    is_number = text.isascii() and text.isdigit() and int(text) > 0
+    if is_number and not parts.layout.model_path(text).exists():
+        return VersionReference(names.REGISTERED_MODEL, version=int(text))
+    return None
+
+
+def of_file(parts: Parts, reference: str) -> ModelRecord:
+    """Return the record of a model in ``trained/``, by its name or its path.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such file.
+    """
+    path = Path(reference)
+    is_here = path.absolute().parent == parts.layout.trained_dir
+    name = names.name_of(path) if is_here and path.suffix == names.SUFFIX else reference
+    found = records(parts, name, 1)
+    if not found:
+        raise ModelNotFoundError(
+            f"there is no model {name!r} in {parts.layout.trained_dir}; "
+            "ModelManager.records() lists those there are",
+            name=name,
+        )
+    return found[0]

@@ -1,0 +1,69 @@
+"""The rooms that every verb of the manager works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lotto_mlflow import files
+from lotto_mlflow.errors import StoreError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.outbox import Outbox
+from lotto_mlflow.store import Store, make_dir
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One folder's layout, disk view and outbox, and the lock that guards them.
+
+    Attributes
+    ----------
+    layout : Layout
+        Where everything lies.
+    store : Store
+        The disk view.
+    outbox : Outbox
+        What MLflow has still to be told.
+    """
+
+    layout: Layout
+    store: Store
+    outbox: Outbox
+
+    @classmethod
+    def at(cls, layout: Layout) -> Parts:
+        """Return the parts of a folder; nothing is touched."""
+        return cls(layout, Store(layout), Outbox(layout.mlflow_dir))
+
+    def make_dirs(self) -> None:
+        """Make every folder where it is missing.
+
+        Raises
+        ------
+        StoreError
+            If one cannot be made.
+        """
+        self.store.make_dirs()
+        make_dir(self.layout.tmp_dir)
+        try:
+            self.outbox.make_dirs()
+        except OSError as cause:
+            raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
+
+    def lock(self) -> FileLock:
+        """Return the lock under which the folder changes, in moments."""
+        return files.lock_at(self.layout.mlflow_dir / "store.lock")
+
+    def push_lock(self) -> FileLock:
+        """Return the lock that whoever pushes to MLflow holds until it has really ended."""
+        return files.lock_at(self.layout.mlflow_dir / "push.lock")
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Make a folder for temporary files that is swept even if this process is killed."""
+        with files.workspace(self.layout.tmp_dir, self.lock()) as folder:
+            yield folder

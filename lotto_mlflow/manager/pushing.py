@@ -1,0 +1,202 @@
+"""The thread that tells MLflow what the outbox holds, oldest first."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
+from lotto_mlflow.files import held
+from lotto_mlflow.manager.mirrors import Mirrors
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.outbox import Entry
+from lotto_mlflow.records import SaveRecord
+from lotto_mlflow.settings import Settings, target_of
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
+WAIT_SECONDS = 5.0
+"""How long a save waits for MLflow beyond its work on disk."""
+_PREPARE_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+
+
+class _Pass:
+    """One life of the thread: it ends when nothing is left to send, or nothing can be sent."""
+
+    def __init__(self, parts: Parts, mirrors: Mirrors, settings: Settings) -> None:
+        self._parts = parts
+        self._mirrors = mirrors
+        self.settings = settings
+        self._target = target_of(settings, parts.layout.database_path)
+        self._guard = threading.Lock()
+        self._sent_one = threading.Condition()
+        self._asked_again = False
+        self.prepared = threading.Event()
+        self.ended = threading.Event()
+        self.failures: dict[str, LottoMlflowError] = {}
+        self.outage: LottoMlflowError | None = None
+        self.is_reported = False
+        thread = threading.Thread(target=self._run, name="lotto_mlflow-push", daemon=True)
+        thread.start()
+
+    def ask_again(self) -> bool:
+        """Have the outbox looked at once more; false where the thread is past doing so."""
+        with self._guard:
+            self._asked_again = True
+            return not self.ended.is_set()
+
+    def _run(self) -> None:
+        try:
+            mirror = self._mirrors.of(self.settings)
+            mirror.create()
+            self.prepared.set()
+            while not self._is_done():
+                with held(self._parts.push_lock()):
+                    self._send_all(mirror)
+        except LottoMlflowError as cause:
+            self.outage = cause
+        except Exception as cause:  # noqa: BLE001 - the thread's last word, told by a waiting save
+            self.outage = MirrorError(f"{type(cause).__name__}: {cause}", error_code=None)
+        finally:
+            self.prepared.set()
+            with self._guard:
+                self.ended.set()
+            self._report()
+
+    def _report(self) -> None:
+        """Log what went wrong, once: a save that waits does it itself."""
+        level = logging.WARNING if self.settings.mirror == "background" else logging.INFO
+        for cause in (self.outage, *self.failures.values()):
+            if cause is not None and not self.is_reported:
+                _logger.log(level, "not every save is in MLflow yet, later ones send it: %s", cause)
+
+    def _is_done(self) -> bool:
+        with self._guard:
+            if self._asked_again or any(True for _ in self._to_send()):
+                self._asked_again = False
+                return False
+            self.ended.set()
+            return True
+
+    def _to_send(self) -> list[Entry]:
+        waiting = (e for e in self._parts.outbox.waiting() if e.id not in self.failures)
+        return [e for e in waiting if self._record_for_here(e) is not None]
+
+    def _record_for_here(self, entry: Entry) -> SaveRecord | None:
+        record = self._parts.outbox.readable(entry)
+        return record if record is not None and record.target == self._target else None
+
+    def _send_all(self, mirror: Mirror) -> None:
+        for entry in self._to_send():
+            try:
+                self._send(mirror, entry)
+            except MirrorUnavailableError:
+                raise
+            except LottoMlflowError as cause:  # it condemns this record, not those behind it
+                self.failures[entry.id] = cause
+
+    def _send(self, mirror: Mirror, entry: Entry) -> None:
+        parts = self._parts
+        record = self._record_for_here(entry)
+        if record is None:
+            return
+        mirror.probe()
+        with parts.workspace() as work_dir:
+            pkl_path = parts.store.take(record, work_dir)
+            if pkl_path is None:
+                parts.outbox.move(entry, record, "aside", work_dir)
+                raise MirrorError(
+                    f"the bytes of {record.name} are neither in {parts.layout.trained_dir} nor in "
+                    f"{parts.layout.backup_dir}; its record is set aside",
+                    error_code=None,
+                )
+            begun = entry.state == "begun"
+            if not begun:
+                entry = parts.outbox.mark(entry, "begun")
+            sent = mirror.push(
+                record,
+                pkl_path,
+                artifacts_dir=parts.outbox.artifacts_dir(record.id),
+                begun=begun,
+                work_dir=work_dir,
+            )
+            parts.outbox.move(entry, sent, "sent", work_dir)
+        with self._sent_one:
+            self._sent_one.notify_all()
+
+    def wait_a_moment(self) -> None:
+        """Wait until something was sent here, or may have been sent by another process."""
+        with self._sent_one:
+            self._sent_one.wait(_POLL_SECONDS)
+
+
+class Pusher:
+    """The passes of one process over one folder's outbox, one at a time.
+
+    Parameters
+    ----------
+    parts : Parts
+        The folder.
+    mirrors : Mirrors
+        Its mirrors.
+    """
+
+    def __init__(self, parts: Parts, mirrors: Mirrors) -> None:
+        self._parts = parts
+        self._mirrors = mirrors
+        self._guard = threading.Lock()
+        self._current: _Pass | None = None
+        self._exit_is_registered = False
+
+    def start(self, settings: Settings) -> _Pass:
+        """Have the outbox sent; returns at once."""
+        with self._guard:
+            current = self._current
+            if current is None or current.settings != settings or not current.ask_again():
+                current = self._current = _Pass(self._parts, self._mirrors, settings)
+            if not self._exit_is_registered:
+                atexit.register(self._finish_at_exit)
+                self._exit_is_registered = True
+        return current
+
+    def wait_for(self, current: _Pass, save_id: str) -> LottoMlflowError | None:
+        """Wait until a save is mirrored, five seconds at most; return what went wrong, if it did.
+
+        Notes
+        -----
+        Importing MLflow and creating the database come before the five seconds.
+        """
+        current.prepared.wait(_PREPARE_SECONDS)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._parts.outbox.is_waiting(save_id):
+            if current.ended.is_set():
+                break
+            current.wait_a_moment()
+            if time.monotonic() > deadline:
+                current.is_reported = True
+                return MirrorUnavailableError(
+                    f"MLflow did not take it within {WAIT_SECONDS:g} s; sending goes on",
+                    error_code=None,
+                )
+        failure = current.failures.get(save_id) or current.outage
+        if failure is None or not self._parts.outbox.is_waiting(save_id):
+            return current.failures.get(save_id)
+        current.is_reported = True
+        return failure
+
+    def flush(self, settings: Settings, timeout_seconds: float) -> bool:
+        """Send the outbox and wait for it; tell whether nothing is left for the store in force."""
+        current = self.start(settings)
+        current.prepared.wait(_PREPARE_SECONDS)
+        return current.ended.wait(timeout_seconds) and not (current.outage or current.failures)
+
+    def _finish_at_exit(self) -> None:
+        current = self._current
+        if current is not None:
+            current.ended.wait(WAIT_SECONDS)

@@ -1,0 +1,151 @@
+"""The caller's metadata as plain values, and as the strict JSON that lies on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from pathlib import PurePath
+from typing import Any
+
+from lotto_mlflow.errors import InvalidMetadataError
+
+_MAX_DEPTH = 100
+
+
+def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata made of dicts, lists, strings, numbers, booleans and ``None`` only.
+
+    Parameters
+    ----------
+    metadata : mapping of str to object
+        Numpy scalars and arrays, dates, times, paths and tuples are converted; NaN and
+        infinities stay, for `to_json` to write as null.
+
+    Raises
+    ------
+    InvalidMetadataError
+        If a key is not a string, or a value has no JSON form. The message names the place.
+    """
+    if not isinstance(metadata, Mapping):
+        raise InvalidMetadataError(
+            f"metadata is {type(metadata).__name__}, not a dict; nothing was saved",
+            place="metadata",
+        )
+    result: dict[str, Any] = _plain(metadata, "metadata", ())
+    return result
+
+
+def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
+    value = _without_numpy(value, place)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, place)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return _text(str(value), place)
+    if isinstance(value, (Mapping, list, tuple)):
+        if id(value) in parents or len(parents) >= _MAX_DEPTH:
+            raise _refused(place, "contains itself, or is nested too deeply")
+        inside = (*parents, id(value))
+        if isinstance(value, Mapping):
+            return {
+                _key(key, place): _plain(item, f"{place}[{key!r}]", inside)
+                for key, item in value.items()
+            }
+        return [_plain(item, f"{place}[{i}]", inside) for i, item in enumerate(value)]
+    raise _refused(place, f"is {type(value).__name__}, which JSON cannot hold")
+
+
+def _without_numpy(value: Any, place: str) -> Any:
+    """Convert a numpy value without importing numpy: where there is one, numpy is loaded."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return value
+    if isinstance(value, numpy.datetime64):
+        return None if numpy.isnat(value) else str(value)
+    if isinstance(value, numpy.generic):
+        return value.item()
+    if isinstance(value, numpy.ndarray):
+        if value.dtype.kind == "M":
+            return value.astype(str).tolist()
+        return value.tolist()
+    return value
+
+
+def _key(key: Any, place: str) -> str:
+    if not isinstance(key, str):
+        raise _refused(place, f"has the key {key!r:.100} of type {type(key).__name__}, not str")
+    return _text(key, place)
+
+
+def _text(value: str, place: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as cause:
+        raise _refused(place, "holds characters that UTF-8 cannot write") from cause
+    return str(value)
+
+
+def _refused(place: str, problem: str) -> InvalidMetadataError:
+    return InvalidMetadataError(f"{place} {problem}; nothing was saved", place=place)
+
+
+def strict(value: Any) -> Any:
+    """Return plain values with NaN and infinities replaced by ``None``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [strict(item) for item in value]
+    return value
+
+
+def to_json(metadata: Mapping[str, Any]) -> bytes:
+    """Return the JSON of strict metadata: UTF-8, indented by 2, Korean as it is.
+
+    Raises
+    ------
+    InvalidMetadataError
+        If a number is too long for Python to write.
+    """
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError as cause:
+        raise _refused("metadata", f"cannot be written as JSON ({cause})") from cause
+    return text.encode("utf-8")
+
+
+def from_json(content: bytes) -> dict[str, Any] | None:
+    """Return the metadata in a file's content, ``None`` where it is damaged."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def completed(
+    metadata: Mapping[str, Any],
+    *,
+    name: str,
+    model_type: str,
+    saved_at: str,
+    sha256: str,
+    size: int,
+) -> dict[str, Any]:
+    """Return metadata as it goes to disk: the caller's, and what the save adds to it."""
+    defaults = {"saved_at": saved_at, "model_type": model_type}
+    last = {"model_version": name}
+    given = {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
+    ours = {"sha256": sha256, "size_bytes": size}
+    return defaults | given | {k: v for k, v in last.items() if k not in given} | ours

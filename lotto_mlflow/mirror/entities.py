@@ -1,0 +1,85 @@
+"""Parameters, metrics and tags as MLflow takes them: legal names, bounded lengths, one each."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+
+from mlflow.entities import Metric, Param
+
+MAX_KEY = 250
+MAX_PARAM = 6_000
+MAX_TAG = 8_000
+"""Characters that MLflow 3.17 accepts (mlflow.utils.validation)."""
+
+_ILLEGAL = re.compile(r"[^\w\-. /]")
+
+
+def legal_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a name that MLflow takes for each name given, all of them different.
+
+    Notes
+    -----
+    A legal name stays. Of another, each illegal character becomes an underscore; it is shortened,
+    or told apart from one like it, by the first digits of its digest.
+    """
+    legal: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names, key=lambda n: (not _is_legal(n), n)):
+        wanted = name if _is_legal(name) else _without_illegal(name)
+        if wanted in taken or len(wanted) > MAX_KEY:
+            wanted = f"{wanted[: MAX_KEY - 9]}_{_digits(name)}"
+        taken.add(wanted)
+        legal[name] = wanted
+    return legal
+
+
+def _is_legal(name: str) -> bool:
+    return bool(name) and not _ILLEGAL.search(name) and _is_one_path(name)
+
+
+def _is_one_path(name: str) -> bool:
+    normal = posixpath.normpath(name)
+    return normal == name and normal != "." and not normal.startswith(("..", "/"))
+
+
+def _without_illegal(name: str) -> str:
+    replaced = _ILLEGAL.sub("_", name)
+    return replaced if replaced and _is_one_path(replaced) else replaced.replace("/", "_") or "_"
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most ``limit`` characters; a cut one ends with digits of its digest."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 12]}...{_digits(text)}"
+
+
+def params(values: Mapping[str, str]) -> list[Param]:
+    """Return MLflow parameters."""
+    names = legal_names(values)
+    return [Param(names[key], shortened(value, MAX_PARAM)) for key, value in values.items()]
+
+
+def metrics(
+    values: Mapping[str, list[list[float]]], timestamp_ms: int, model_id: str
+) -> list[Metric]:
+    """Return MLflow metrics, shown on run and logged model alike."""
+    names = legal_names(values)
+    return [
+        Metric(names[key], value, timestamp_ms, int(step), model_id=model_id)
+        for key, points in values.items()
+        for step, value in points
+    ]
+
+
+def tags(values: Mapping[str, str]) -> dict[str, str]:
+    """Return MLflow tags."""
+    names = legal_names(values)
+    return {names[key]: shortened(value, MAX_TAG) for key, value in values.items()}

@@ -1,0 +1,222 @@
+"""Telling MLflow of one save: a run, a logged model, a version of a registered model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from lotto_mlflow import layout as names
+from lotto_mlflow.metadata import to_json
+from lotto_mlflow.mirror import entities, lookup, model_folder
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.places import local_path
+from lotto_mlflow.records import SaveRecord
+from lotto_mlflow.requirements import version_in
+
+_MODEL_TYPE_TAG = "model_type"
+
+
+def push(
+    connection: Connection,
+    record: SaveRecord,
+    pkl_path: Path,
+    *,
+    artifacts_dir: Path | None,
+    begun: bool,
+    work_dir: Path,
+) -> SaveRecord:
+    """Mirror one save.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store to tell.
+    record : SaveRecord
+        The save.
+    pkl_path : pathlib.Path
+        A file with its bytes, named after the model, that nobody replaces meanwhile.
+    artifacts_dir : pathlib.Path or None
+        Folder of the caller's extra artifacts.
+    begun : bool
+        Whether an earlier push of this record may have got somewhere.
+    work_dir : pathlib.Path
+        The workspace for temporary files.
+
+    Returns
+    -------
+    SaveRecord
+        The record with its run, logged model and version.
+
+    Notes
+    -----
+    Pushing a record twice gives one version: what an earlier push began is found by the save's
+    id, and finished where the version is there, or deleted where it is not.
+    """
+    client = connection.client
+    if begun:
+        finished = _finish(connection, record)
+        if finished is not None:
+            return finished
+        _delete_begun(connection, record)
+    run = client.create_run(
+        connection.experiment_id(),
+        start_time=record.saved_at_ns // 10**6,
+        run_name=record.name,
+        tags=_run_tags(record),
+    )
+    try:
+        return _fill(connection, run, record, pkl_path, artifacts_dir, work_dir)
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to tell; a later push cleans up
+            _delete_run(client, run.info.run_id)
+        raise
+
+
+def _fill(
+    connection: Connection,
+    run: Run,
+    record: SaveRecord,
+    pkl_path: Path,
+    artifacts_dir: Path | None,
+    work_dir: Path,
+) -> SaveRecord:
+    client, run_id = connection.client, run.info.run_id
+    description = record.description
+    params = entities.params(description.params)
+    model = client.create_logged_model(
+        connection.experiment_id(),
+        name=_logged_model_name(record.name),
+        source_run_id=run_id,
+        tags=entities.tags(_identity_tags(record)),
+        params={param.key: param.value for param in params},
+        model_type=description.model_type,
+    )
+    record = replace(record, run_id=run_id, model_id=model.model_id)
+    _put_model(client, model, record, pkl_path, work_dir)
+    time_ms = record.saved_at_ns // 10**6
+    metrics = entities.metrics(description.metrics, time_ms, model.model_id)
+    client.log_batch(run_id, metrics=metrics, params=params)
+    _put_artifacts(client, record, artifacts_dir, work_dir)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.finalize_logged_model(model.model_id, "READY")
+    version = _create_version(client, model, record)
+    client.set_terminated(run_id, "FINISHED")
+    return replace(record, version=version)
+
+
+def _identity_tags(record: SaveRecord) -> dict[str, str]:
+    return {
+        lookup.MODEL_NAME_TAG: record.name,
+        lookup.SHA256_TAG: record.sha256,
+        lookup.SAVED_AT_TAG: record.saved_at,
+        lookup.SAVE_ID_TAG: record.id,
+    }
+
+
+def _run_tags(record: SaveRecord) -> dict[str, str]:
+    own = record.description.tags | _identity_tags(record)
+    own[_MODEL_TYPE_TAG] = record.description.model_type
+    if record.description.parent_run_id:
+        own["mlflow.parentRunId"] = record.description.parent_run_id
+    return entities.tags(own)
+
+
+def _logged_model_name(name: str) -> str:
+    """Return a name that MLflow takes for a logged model, which is not a key to anything."""
+    return "".join("_" if character in "/:.%\"'" else character for character in name)
+
+
+def _put_model(
+    client: MlflowClient, model: LoggedModel, record: SaveRecord, pkl_path: Path, work_dir: Path
+) -> None:
+    """Write the model folder straight to where it belongs, or upload it."""
+    local = local_path(model.artifact_location)
+    folder = local if local is not None else work_dir / "model"
+    model_folder.build(record, pkl_path, folder, model.model_id, work_dir)
+    if local is None:
+        client.log_model_artifacts(model.model_id, str(folder))
+
+
+def _put_artifacts(
+    client: MlflowClient, record: SaveRecord, artifacts_dir: Path | None, work_dir: Path
+) -> None:
+    if artifacts_dir is not None and artifacts_dir.is_dir():
+        client.log_artifacts(record.run_id, str(artifacts_dir))
+    if record.metadata is not None:
+        path = work_dir / f"{record.name}{names.METADATA_SUFFIX}"
+        path.write_bytes(to_json(record.metadata))
+        client.log_artifact(record.run_id, str(path))
+
+
+def _create_version(client: MlflowClient, model: LoggedModel, record: SaveRecord) -> int:
+    registered = names.registered_model(record.name)
+    tags = _identity_tags(record) | {lookup.MODEL_ID_TAG: model.model_id}
+    sklearn_version = version_in(record.description.requirements, "scikit-learn")
+    if sklearn_version is not None:
+        tags[lookup.SKLEARN_TAG] = sklearn_version
+    newest = lookup.newest_version(client, registered)
+    if newest is not None and lookup.save_id_of(newest) > record.id:
+        tags[lookup.LATE_TAG] = "true"
+    arguments = {
+        "name": registered,
+        "source": model.artifact_location,
+        "run_id": record.run_id,
+        "model_id": model.model_id,
+        "tags": entities.tags(tags),
+    }
+    try:
+        return int(client.create_model_version(**arguments).version)
+    except MlflowException as cause:
+        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    with _existing_allowed():
+        client.create_registered_model(registered)
+    return int(client.create_model_version(**arguments).version)
+
+
+@contextmanager
+def _existing_allowed() -> Iterator[None]:
+    """Let a creation pass where another process was faster."""
+    try:
+        yield
+    except MlflowException as cause:
+        if cause.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _finish(connection: Connection, record: SaveRecord) -> SaveRecord | None:
+    """Finish the push of a save that has its version already."""
+    client = connection.client
+    version = lookup.version_of_save(client, record)
+    if version is None:
+        return None
+    run = client.get_run(version.run_id)
+    if run.info.status == "RUNNING":
+        client.set_terminated(version.run_id, "FINISHED")
+    found = lookup.as_record(version)
+    return replace(record, version=found.version, run_id=found.run_id, model_id=found.model_id)
+
+
+def _delete_begun(connection: Connection, record: SaveRecord) -> None:
+    """Delete the runs and logged models that broken pushes of a save left behind."""
+    client, experiments = connection.client, [connection.experiment_id()]
+    of_save = f"tags.{lookup.SAVE_ID_TAG} = '{record.id}'"
+    for model in client.search_logged_models(experiments, filter_string=of_save):
+        local = local_path(model.artifact_location)
+        if local is not None:
+            shutil.rmtree(local, ignore_errors=True)
+        client.delete_logged_model(model.model_id)
+    for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
+        _delete_run(client, run.info.run_id)
+
+
+def _delete_run(client: MlflowClient, run_id: str) -> None:
+    client.set_terminated(run_id, "FAILED")
+    client.delete_run(run_id)

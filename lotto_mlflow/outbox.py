@@ -1,0 +1,189 @@
+"""What MLflow has still to be told, and has been told: save records on disk, in order.
+
+A record is one JSON file whose name is ``<id>~<state>~<name>.json``, so that order, state and name
+are known from a listing, and a change of state is one rename:
+
+``outbox/`` pending → committed → begun → ``sent/``
+
+*pending* is written before the model is put in place, *committed* after; *begun* says that
+something of it may already be in MLflow. ``aside/`` holds records that can never be sent. The
+caller's extra artifacts lie in a folder ``<id>`` beside the record until it is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lotto_mlflow import records
+from lotto_mlflow.files import replace_content, sync_dir
+from lotto_mlflow.records import SaveRecord
+
+State = Literal["pending", "committed", "begun", "sent", "aside"]
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """A record's file, as a listing shows it.
+
+    Attributes
+    ----------
+    id, state, name : str
+        The parts of the file's name.
+    path : pathlib.Path
+        The file.
+    """
+
+    id: str
+    state: str
+    name: str
+    path: Path
+
+    def read(self) -> SaveRecord:
+        """Return the record in the file.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
+        OSError
+            If it cannot be read; FileNotFoundError where another process has moved it on.
+        """
+        return records.parse(self.path.read_bytes())
+
+
+class Outbox:
+    """The folders ``outbox/``, ``sent/`` and ``aside/``.
+
+    Parameters
+    ----------
+    mlflow_dir : pathlib.Path
+        The adapter's own folder.
+    """
+
+    def __init__(self, mlflow_dir: Path) -> None:
+        self._outbox_dir = mlflow_dir / "outbox"
+        self._sent_dir = mlflow_dir / "sent"
+        self._aside_dir = mlflow_dir / "aside"
+
+    def make_dirs(self) -> None:
+        """Make the folders where they are missing."""
+        for folder in (self._outbox_dir, self._sent_dir, self._aside_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def add_pending(self, record: SaveRecord, artifacts_dir: Path | None, work_dir: Path) -> None:
+        """Write a record of a save that is about to happen, durably.
+
+        Parameters
+        ----------
+        record : SaveRecord
+            The save.
+        artifacts_dir : pathlib.Path or None
+            Folder of the caller's extra artifacts; it is moved beside the record.
+        work_dir : pathlib.Path
+            The workspace for temporary files.
+        """
+        entry = self.entry_of(record)
+        if artifacts_dir is not None:
+            os.replace(artifacts_dir, self.artifacts_dir(record.id))
+        replace_content(entry.path, records.render(record), work_dir)
+        sync_dir(self._outbox_dir)
+
+    def entry_of(self, record: SaveRecord) -> Entry:
+        """Return the entry that a record has, or would have, as pending."""
+        return self._entry(record.id, "pending", record.name)
+
+    def mark(self, entry: Entry, state: Literal["committed", "begun"]) -> Entry:
+        """Change the state of a record, durably."""
+        marked = self._entry(entry.id, state, entry.name)
+        os.replace(entry.path, marked.path)
+        sync_dir(self._outbox_dir)
+        return marked
+
+    def drop(self, entry: Entry) -> None:
+        """Remove a record, and the artifacts beside it."""
+        entry.path.unlink(missing_ok=True)
+        shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+
+    def move(
+        self, entry: Entry, record: SaveRecord, state: Literal["sent", "aside"], work_dir: Path
+    ) -> None:
+        """Move a record on to ``sent/`` or ``aside/`` with what is now known of it."""
+        moved = self._entry(entry.id, state, entry.name)
+        replace_content(moved.path, records.render(record), work_dir)
+        sync_dir(moved.path.parent)
+        if state == "sent":
+            self.drop(entry)
+        else:
+            entry.path.unlink(missing_ok=True)
+
+    def put_away(self, entry: Entry) -> None:
+        """Move a record's file to ``aside/`` as it is, because it cannot be read."""
+        os.replace(entry.path, self._entry(entry.id, "aside", entry.name).path)
+
+    def artifacts_dir(self, id: str) -> Path:  # noqa: A002 - the field's name
+        """Folder of the caller's extra artifacts of a save that is not yet sent."""
+        return self._outbox_dir / id
+
+    def pending(self) -> list[Entry]:
+        """Return the records whose save was not seen to end, oldest first."""
+        return [entry for entry in self._list(self._outbox_dir) if entry.state == "pending"]
+
+    def waiting(self) -> list[Entry]:
+        """Return the records of committed saves that MLflow has yet to be told, oldest first."""
+        return [e for e in self._list(self._outbox_dir) if e.state in ("committed", "begun")]
+
+    def is_waiting(self, id: str) -> bool:  # noqa: A002 - the field's name
+        """Tell whether the record of a save is still to be sent."""
+        return any(entry.id == id for entry in self._list(self._outbox_dir))
+
+    def names(self) -> set[str]:
+        """Return every model name that any record has."""
+        folders = (self._outbox_dir, self._sent_dir, self._aside_dir)
+        return {entry.name for folder in folders for entry in self._list(folder)}
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """Return every record, or those of one model name, newest first."""
+        folders = (self._outbox_dir, self._sent_dir, self._aside_dir)
+        found = {e.id: e for folder in folders for e in self._list(folder)}
+        return sorted((e for e in found.values() if name in (None, e.name)), reverse=True)
+
+    def of_name(self, name: str) -> Iterator[SaveRecord]:
+        """Yield the readable records of one model name, newest first."""
+        for entry in self.entries(name):
+            record = self.readable(entry)
+            if record is not None:
+                yield record
+
+    def readable(self, entry: Entry) -> SaveRecord | None:
+        """Return the record of an entry, ``None`` where it is damaged or gone for good."""
+        candidates = (entry, *(self._entry(entry.id, s, entry.name) for s in ("begun", "sent")))
+        for candidate in candidates:  # another process may just have moved it on
+            try:
+                return candidate.read()
+            except FileNotFoundError:
+                continue
+            except (ValueError, TypeError, KeyError, OSError):
+                return None
+        return None
+
+    def _entry(self, id: str, state: State, name: str) -> Entry:  # noqa: A002
+        folder = {"sent": self._sent_dir, "aside": self._aside_dir}.get(state, self._outbox_dir)
+        return Entry(id, state, name, folder / f"{id}~{state}~{name}.json")
+
+    def _list(self, folder: Path) -> list[Entry]:
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        entries = []
+        for file_name in names:
+            parts = file_name.removesuffix(".json").split("~", 2)
+            if file_name.endswith(".json") and len(parts) == 3:
+                id_, state, name = parts
+                entries.append(Entry(id_, state, name, folder / file_name))
+        return sorted(entries)

@@ -1,0 +1,189 @@
+"""The frozen dataclasses that cross borders between the modules, and their JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+"""Format of the save records on disk.
+
+A field may be added without a new number: readers keep fields that they do not know. A field that
+changes its meaning takes the next number, and `parse` then reads both.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What a lookup tells of one saved model, as far as it is known.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model, the file name without ``.pkl``.
+    path : pathlib.Path or None
+        The file on disk, if there is one.
+    sha256 : str or None
+        Digest of the bytes as they were saved, 64 hexadecimal digits.
+    size : int or None
+        Size of the file in bytes.
+    saved_at : str or None
+        Time of the save, ISO 8601 with its offset from UTC.
+    saved_at_ns : int or None
+        The same in nanoseconds since 1970.
+    metadata : dict or None
+        The metadata JSON on disk; ``None`` where there is none or it cannot be read.
+    registered_model : str
+        Name of the registered model that this model is, or will be, a version of.
+    version : int or None
+        Version of the registered model, once the save is mirrored.
+    run_id : str or None
+        MLflow run of the save, once it is mirrored.
+    model_id : str or None
+        MLflow logged model of the save, once it is mirrored.
+    sklearn_version : str or None
+        Version of scikit-learn that the model was saved with, if it needs scikit-learn.
+    aliases : tuple of str
+        Aliases of the version; empty where MLflow could not be asked.
+    """
+
+    name: str
+    path: Path | None = None
+    sha256: str | None = None
+    size: int | None = None
+    saved_at: str | None = None
+    saved_at_ns: int | None = None
+    metadata: dict[str, Any] | None = None
+    registered_model: str
+    version: int | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    sklearn_version: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a live model tells MLflow of itself, taken down while the object is at hand.
+
+    Attributes
+    ----------
+    model_type : str
+        Class name of the model.
+    params : dict of str to str
+        Hyperparameters, and metadata that is not a number.
+    metrics : dict of str to list of [step, value]
+        Numeric metadata; a list of numbers has one step for each.
+    tags : dict of str to str
+        User, source, git commit, and the values that no metric can hold.
+    requirements : list of str
+        Pinned distributions that are needed to open the model.
+    predicts : bool
+        Whether the model has a ``predict`` method.
+    signature : dict or None
+        ``ModelSignature.to_dict()`` inferred from the input example, if one was given.
+    input_example : dict or None
+        The input example in the form of `lotto_mlflow.mirror.examples`.
+    parent_run_id : str or None
+        Run that was active in the same store.
+    """
+
+    model_type: str
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, list[list[float]]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    requirements: list[str] = field(default_factory=list)
+    predicts: bool = True
+    signature: dict[str, Any] | None = None
+    input_example: dict[str, Any] | None = None
+    parent_run_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveRecord:
+    """One save: all that MLflow has to be told of it, apart from the bytes.
+
+    Attributes
+    ----------
+    id : str
+        Identity of the save; its first part is `saved_at_ns`, so that ids sort in save order.
+    name, sha256, size, saved_at
+        As in `ModelRecord`.
+    saved_at_ns : int
+        Time of the save in nanoseconds since 1970, the mtime of the file.
+    host : str
+        Machine that saved.
+    target : str
+        Tracking store that the save is meant for, credentials masked; ``embedded`` for the
+        store inside the folder.
+    description : Description
+        What the model told of itself.
+    metadata : dict or None
+        The metadata JSON, as written to disk.
+    backup : str or None
+        Name, in ``backups/``, given to what this save replaced.
+    version, run_id, model_id
+        As in `ModelRecord`; known once the save is mirrored.
+    extra : dict
+        Fields of a later release, kept as they are.
+    """
+
+    id: str
+    name: str
+    sha256: str
+    size: int
+    saved_at: str
+    saved_at_ns: int
+    host: str
+    target: str
+    description: Description
+    metadata: dict[str, Any] | None = None
+    backup: str | None = None
+    version: int | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    kind: str = "save"
+    format: int = FORMAT
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def render(record: SaveRecord) -> bytes:
+    """Return the JSON of a record, with a digest over itself; `parse` is its inverse."""
+    values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "extra"}
+    values["description"] = dict(vars(record.description))
+    values |= record.extra
+    text = json.dumps(values | {"checksum": _checksum(values)}, ensure_ascii=False, indent=2)
+    return text.encode("utf-8")
+
+
+def parse(content: bytes) -> SaveRecord:
+    """Return the record that `render` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the content is not the one that was written.
+    """
+    values = json.loads(content.decode("utf-8"))
+    if not isinstance(values, dict) or values.pop("checksum", None) != _checksum(values):
+        raise ValueError("the record's checksum does not match its content")
+    if values.get("format") != FORMAT:
+        raise ValueError(f"unknown record format {values.get('format')!r}")
+    known = {f.name for f in fields(SaveRecord)} - {"extra", "description"}
+    extra = {key: values[key] for key in values.keys() - known - {"description"}}
+    described = {f.name for f in fields(Description)}
+    description = Description(
+        **{key: value for key, value in values["description"].items() if key in described}
+    )
+    return SaveRecord(
+        **{key: values[key] for key in known & values.keys()}, description=description, extra=extra
+    )
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,65 @@
+"""The ``models:/`` URIs that name a version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lotto_mlflow.errors import InvalidReferenceError
+
+SCHEME = "models:/"
+_LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class VersionReference:
+    """A version of a registered model: by number, by alias, or the latest.
+
+    Attributes
+    ----------
+    registered_model : str
+        Name of the registered model.
+    version : int or None
+        Its number.
+    alias : str or None
+        Its alias; with neither number nor alias, the latest is meant.
+    """
+
+    registered_model: str
+    version: int | None = None
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        if self.alias is not None:
+            return f"{SCHEME}{self.registered_model}@{self.alias}"
+        return f"{SCHEME}{self.registered_model}/{self.version or _LATEST}"
+
+
+def parse(uri: str) -> VersionReference:
+    """Return what a ``models:/`` URI names.
+
+    Parameters
+    ----------
+    uri : str
+        ``models:/NAME/1``, ``models:/NAME/latest`` or ``models:/NAME@ALIAS``.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If it has none of these forms.
+    """
+    rest = uri.removeprefix(SCHEME).strip("/")
+    if "/" in rest:
+        name, _, last = rest.rpartition("/")
+        if name and "/" not in name and last == _LATEST:
+            return VersionReference(name)
+        if name and "/" not in name and last.isascii() and last.isdigit() and int(last) > 0:
+            return VersionReference(name, version=int(last))
+    else:
+        name, _, alias = rest.rpartition("@")
+        if name and alias:
+            return VersionReference(name, alias=alias)
+    raise InvalidReferenceError(
+        f"{uri!r} names no version; write {SCHEME}NAME/1, {SCHEME}NAME/{_LATEST} or "
+        f"{SCHEME}NAME@ALIAS",
+        uri=uri,
+    )

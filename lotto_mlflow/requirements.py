@@ -1,0 +1,119 @@
+"""Pinned distributions that a model needs to be opened elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+_ALWAYS = ("mlflow", "joblib")
+_UNDER_SKLEARN = ("numpy", "scipy")
+_DISTRIBUTION_OF_MODULE = {"sklearn": "scikit-learn"}
+_MAX_OBJECTS = 20_000
+_LEAVES = (type(None), str, bytes, bool, int, float, complex, ModuleType)
+
+
+def modules_of(model: Any) -> set[str]:
+    """Return the modules that define the classes and functions a model is made of.
+
+    Parameters
+    ----------
+    model : object
+        Any object; its attributes and containers are followed, array contents are not.
+    """
+    modules = (getattr(part, "__module__", None) for part in _parts(model))
+    return {module for module in modules if isinstance(module, str)}
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """Yield the class of each object reached from a model, and each function and class."""
+    seen: set[int] = set()
+    stack = [model]
+    while stack and len(seen) < _MAX_OBJECTS:
+        thing = stack.pop()
+        if id(thing) in seen or isinstance(thing, _LEAVES):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            stack.extend(thing.keys())
+            stack.extend(thing.values())
+        elif isinstance(thing, (list, tuple, set, frozenset)):
+            stack.extend(thing)
+        elif isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
+            yield thing
+            stack.append(getattr(thing, "__self__", None))
+            continue
+        else:
+            stack.append(getattr(thing, "__dict__", None))
+            stack.extend(_slots(thing))
+            if isinstance(thing, partial):
+                stack.extend((thing.func, thing.args, thing.keywords))
+        yield type(thing)
+
+
+def _slots(thing: Any) -> Iterator[Any]:
+    for kind in type(thing).__mro__:
+        names = getattr(kind, "__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            yield getattr(thing, name, None)
+
+
+def pinned(modules: set[str]) -> list[str]:
+    """Return ``distribution==version`` for the modules given, and for what opens the model.
+
+    Parameters
+    ----------
+    modules : set of str
+        Dotted module names. A module that no installed distribution provides is left out.
+
+    Returns
+    -------
+    list of str
+        Sorted and without repetition; mlflow and joblib are always there.
+    """
+    tops = {module.partition(".")[0] for module in modules}
+    names = {found for top in tops if (found := _distribution_of(top)) is not None}
+    names |= set(_ALWAYS) | (set(_UNDER_SKLEARN) if "scikit-learn" in names else set())
+    pins = {f"{name}=={version}" for name in names if (version := _version(name)) is not None}
+    return sorted(pins, key=str.lower)
+
+
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _distribution_of(module: str) -> str | None:
+    """Return the distribution of a top-level module; the slow search is the last resort."""
+    if module in _standard_library():
+        return None
+    name = _DISTRIBUTION_OF_MODULE.get(module, module)
+    if _version(name) is not None:
+        return name
+    return next(iter(_distributions().get(module, ())), None)
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())
+
+
+@lru_cache(maxsize=1)
+def _standard_library() -> frozenset[str]:
+    return frozenset(sys.stdlib_module_names) | {"__main__", "builtins"}
+
+
+def version_in(pins: list[str], distribution: str) -> str | None:
+    """Return the version that a list of pins gives for a distribution."""
+    for pin in pins:
+        name, separator, version = pin.partition("==")
+        if separator and name.strip().lower() == distribution:
+            return version.strip()
+    return None

@@ -1,0 +1,82 @@
+"""Folders, databases and models that the tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.layout import Layout
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give each test an environment without settings, and a current folder of its own."""
+    for name in list(os.environ):
+        if name.startswith("LOTTO_") or name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            monkeypatch.delenv(name)
+    current_dir = tmp_path / "current"
+    current_dir.mkdir()
+    monkeypatch.chdir(current_dir)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded database, made once: each test copies it instead of migrating its own."""
+    from lotto_mlflow import settings
+    from lotto_mlflow.mirror import Mirror
+
+    layout = Layout.under(tmp_path_factory.mktemp("template"))
+    Mirror(layout, settings.read(environment={})).create()
+    return layout.database_path
+
+
+@pytest.fixture
+def base_dir(tmp_path: Path, migrated_database: Path) -> Path:
+    """A folder with an embedded store in which nothing has been saved."""
+    base_dir = tmp_path / "ml"
+    (base_dir / "mlflow").mkdir(parents=True)
+    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    return base_dir
+
+
+@pytest.fixture
+def manager(base_dir: Path) -> ModelManager:
+    """A manager of that folder, which mirrors every save."""
+    return ModelManager(base_dir)
+
+
+@pytest.fixture
+def disk_manager(tmp_path: Path) -> ModelManager:
+    """A manager of an empty folder, which mirrors nothing."""
+    return ModelManager(tmp_path / "ml", mirror="off")
+
+
+@pytest.fixture(scope="session")
+def rows() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Sixty rows of five features, and a class for each."""
+    random = np.random.default_rng(645)
+    features = random.normal(size=(60, 5))
+    return features, (features[:, 0] > 0).astype(int)
+
+
+@pytest.fixture(scope="session")
+def forest(rows: Any) -> RandomForestClassifier:
+    """A small fitted forest."""
+    return RandomForestClassifier(n_estimators=5, max_depth=3, random_state=1).fit(*rows)
+
+
+@pytest.fixture(scope="session")
+def regression(rows: Any) -> LogisticRegression:
+    """A fitted logistic regression."""
+    return LogisticRegression(C=0.5).fit(*rows)
