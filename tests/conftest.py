@@ -80,3 +80,10 @@ def forest(rows: Any) -> RandomForestClassifier:
 def regression(rows: Any) -> LogisticRegression:
     """A fitted logistic regression."""
     return LogisticRegression(C=0.5).fit(*rows)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Make a skipped test a failure where nothing may skip."""
+    if os.environ.get("LOTTO_NO_SKIPS") and terminalreporter.stats.get("skipped"):
+        terminalreporter.section("tests were skipped where LOTTO_NO_SKIPS allows none")
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -47,7 +47,8 @@ def _is_one_path(name: str) -> bool:
 
 def _without_illegal(name: str) -> str:
     replaced = _ILLEGAL.sub("_", name)
-    return replaced if replaced and _is_one_path(replaced) else replaced.replace("/", "_") or "_"
+    is_one_path = bool(replaced) and _is_one_path(replaced)
+    return replaced if is_one_path else "_" + replaced.replace("/", "_")
 
 
 def _digits(text: str) -> str:
@@ -58,7 +59,7 @@ def shortened(text: str, limit: int) -> str:
     """Return a text of at most ``limit`` characters; a cut one ends with digits of its digest."""
     if len(text) <= limit:
         return text
-    return f"{text[: limit - 12]}...{_digits(text)}"
+    return f"{text[: limit - 11]}...{_digits(text)}"
 
 
 def params(values: Mapping[str, str]) -> list[Param]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from typing import Any
 
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ParamSchema, ParamSpec
+from mlflow.types import ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
 
 _logger = logging.getLogger("lotto_mlflow")
 _ROWS = 5
@@ -37,8 +39,13 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
     """
     try:
         outputs = model.predict(input_example)
-        signature = infer_signature(input_example, outputs)
-        full = ModelSignature(signature.inputs, signature.outputs, _PARAMS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a hint on integers, at every save
+            signature = infer_signature(input_example, outputs)
+        if _is_unknown(signature.inputs):
+            raise TypeError(f"MLflow knows no schema for {type(input_example).__name__}")
+        known_outputs = None if _is_unknown(signature.outputs) else signature.outputs
+        full = ModelSignature(signature.inputs, known_outputs, _PARAMS)
         return full.to_dict(), _kept(input_example)
     except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
         _logger.warning(
@@ -50,17 +57,32 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
         return None, None
 
 
+def _is_unknown(schema: Schema | None) -> bool:
+    """Tell whether MLflow fell back to one column of any type, which would drop all others."""
+    if schema is None or schema.is_tensor_spec():
+        return schema is None
+    return schema.input_names() in ([], [None]) and schema.input_types() == [AnyType()]
+
+
 def _kept(example: Any) -> dict[str, Any] | None:
+    """Return the first rows as plain values, ``None`` where JSON cannot hold them."""
+    try:
+        kept = _plain(example)
+        json.dumps(kept, allow_nan=False)
+    except (TypeError, ValueError, KeyError):
+        return None
+    return kept
+
+
+def _plain(example: Any) -> dict[str, Any]:
     if hasattr(example, "to_json") and hasattr(example, "dtypes"):
         rows = example.head(_ROWS)
-        kept = {"kind": "frame", "value": json.loads(rows.to_json(orient="split", index=False))}
-        kept["dtypes"] = {str(name): str(kind) for name, kind in example.dtypes.items()}
-    elif hasattr(example, "tolist") and hasattr(example, "dtype"):
-        kept = {"kind": "array", "value": example[:_ROWS].tolist(), "dtype": str(example.dtype)}
-    else:
-        kept = {"kind": "value", "value": example[:_ROWS]}
-    json.dumps(kept, allow_nan=False)
-    return kept
+        value = json.loads(rows.to_json(orient="split", index=False, date_format="iso"))
+        dtypes = {str(name): str(kind) for name, kind in example.dtypes.items()}
+        return {"kind": "frame", "value": value, "dtypes": dtypes}
+    if hasattr(example, "tolist") and hasattr(example, "dtype"):
+        return {"kind": "array", "value": example[:_ROWS].tolist(), "dtype": str(example.dtype)}
+    return {"kind": "value", "value": example[:_ROWS]}
 
 
 def rebuilt(kept: dict[str, Any]) -> Any:

@@ -170,6 +170,7 @@ def _create_version(client: MlflowClient, model: LoggedModel, record: SaveRecord
         "run_id": record.run_id,
         "model_id": model.model_id,
         "tags": entities.tags(tags),
+        "await_creation_for": None,
     }
     try:
         return int(client.create_model_version(**arguments).version)
