@@ -8,10 +8,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import category
 
 from lotto_mlflow.errors import InvalidArtifactError, InvalidMetadataError
-from lotto_mlflow.layout import METADATA_SUFFIX
+from lotto_mlflow.layout import MAX_NAME_BYTES, METADATA_SUFFIX
 from lotto_mlflow.metadata import plain, strict, to_json
+
+_FORBIDDEN = frozenset('<>:"|?*%#\\')
 
 
 def rendered(artifacts: Mapping[str, Any]) -> dict[str, bytes | Path]:
@@ -70,12 +73,13 @@ def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not name:
         raise _refused(name, "is not a name: give a non-empty str")
     path = PurePosixPath(name)
-    plain_parts = str(path) == name and not path.is_absolute() and ".." not in path.parts
-    if not plain_parts or "\\" in name or any(ord(c) < 32 or c in '<>:"|?*%#' for c in name):
+    is_plain = str(path) == name and path.parts and not path.is_absolute()
+    has_bad_character = any(c in _FORBIDDEN or category(c) in ("Cc", "Cs") for c in name)
+    if not is_plain or ".." in path.parts or has_bad_character:
         raise _refused(name, "is not a plain relative path")
     if len(path.parts) == 1 and name.endswith(METADATA_SUFFIX):
         raise _refused(name, f"ends with {METADATA_SUFFIX}, which names the metadata of the save")
-    if max(len(part.encode("utf-8", "replace")) for part in path.parts) > 200:
+    if max(len(part.encode("utf-8")) for part in path.parts) > MAX_NAME_BYTES:
         raise _refused(name, "is too long for a file name")
 
 
@@ -94,7 +98,8 @@ def _png(name: str, figure: Any) -> bytes:
 
 
 def _refused(name: Any, problem: str) -> InvalidArtifactError:
-    return InvalidArtifactError(f"artifact {name!r:.200} {problem}; nothing was saved", name=name)
+    shown = repr(name)[:200] if isinstance(name, str) else f"named by {type(name).__name__}"
+    return InvalidArtifactError(f"artifact {shown} {problem}; nothing was saved", name=name)
 
 
 def write(contents: Mapping[str, bytes | Path], directory: Path) -> None:

@@ -6,10 +6,11 @@ import getpass
 import json
 import logging
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lotto_mlflow.records import Description
 
 _logger = logging.getLogger("lotto_mlflow")
 _NON_FINITE_TAG = "non_finite"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def describe(
@@ -46,33 +48,47 @@ def describe(
     a model will not tell is left out with a warning.
     """
     modules = requirements.modules_of(model)
+    model_type = writable(type(model).__name__)
     if "__main__" in modules:
         _logger.warning(
             "%s uses a class or function defined in __main__, so it can be opened only by this "
             "script; move the definition to a module that the reader can import",
-            type(model).__name__,
+            model_type,
         )
     hyperparameters = _hyperparameters(model)
     params, metrics, non_finite = _split(metadata, hyperparameters)
     return Description(
-        model_type=type(model).__name__,
+        model_type=model_type,
         params=params | hyperparameters,
         metrics=metrics,
         tags=_context_tags() | _non_finite_tag(non_finite),
         requirements=requirements.pinned(modules),
-        predicts=callable(getattr(model, "predict", None)),
+        predicts=has_method(model, "predict"),
         signature=signature,
         input_example=input_example,
         parent_run_id=parent_run_id,
     )
 
 
+def has_method(model: Any, name: str) -> bool:
+    """Tell whether a model has a method, even where asking it raises an error of its own."""
+    try:
+        return callable(getattr(model, name, None))
+    except Exception:  # noqa: BLE001 - a model's own __getattr__ may raise anything
+        return False
+
+
+def writable(text: str) -> str:
+    """Return a text that UTF-8 can write; half characters are shown by their number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _hyperparameters(model: Any) -> dict[str, str]:
-    get_params = getattr(model, "get_params", None)
-    if isinstance(model, type) or not callable(get_params):
+    if isinstance(model, type) or not has_method(model, "get_params"):
         return {}
     try:
-        return {str(key): _shown(value) for key, value in get_params(deep=True).items()}
+        told = model.get_params(deep=True).items()
+        return {writable(str(key)): writable(_shown(value)) for key, value in told}
     except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
         _logger.warning("%s tells no hyperparameters: %s", type(model).__name__, cause)
         return {}
@@ -83,16 +99,22 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, (str, bool, int, float)):
         return str(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_quoted(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_quoted(k)}: {_quoted(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         opening, closing = "[]" if isinstance(value, list) else "()"
         return opening + ", ".join(map(_quoted, value)) + closing
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(_quoted, value))) + "}"
+    if isinstance(value, partial):
+        arguments = [*map(_quoted, value.args)]
+        arguments += [f"{key}={_quoted(item)}" for key, item in value.keywords.items()]
+        return f"partial({', '.join([_shown(value.func), *arguments])})"
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    tells_only_its_address = getattr(type(value), "__repr__", None) is object.__repr__
-    if hasattr(value, "get_params") or tells_only_its_address:
+    if hasattr(value, "get_params"):
         return type(value).__name__
-    return str(value)
+    text = str(value)
+    return type(value).__name__ if _ADDRESS.search(text) else text
 
 
 def _quoted(value: Any) -> str:
@@ -172,8 +194,8 @@ def _context_tags() -> dict[str, str]:
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     source = Path(main or sys.argv[0] or "<console>")
     tags = {
-        "mlflow.user": _user(),
-        "mlflow.source.name": str(source),
+        "mlflow.user": writable(_user()),
+        "mlflow.source.name": writable(str(source)),
         "mlflow.source.type": "LOCAL",
     }
     commit = _git_commit(source.absolute().parent)

@@ -36,8 +36,9 @@ def check_name(name: object) -> str:
     """
     problem = _problem(name)
     if problem:
+        shown = f" {name!r:.200}" if isinstance(name, str) else ""
         raise InvalidNameError(
-            f"model_name {name!r:.200} {problem}; give one plain file name without {SUFFIX}, "
+            f"model_name{shown} {problem}; give one plain file name without {SUFFIX}, "
             "such as 'lotto_model_20251103'",
             name=name,
         )

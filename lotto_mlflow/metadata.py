@@ -39,7 +39,7 @@ def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
-    value = _without_numpy(value, place)
+    value = _without_numpy(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -49,7 +49,7 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
     if isinstance(value, float):
         return float(value)
     if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # NaT is not equal to itself
     if isinstance(value, PurePath):
         return _text(str(value), place)
     if isinstance(value, (Mapping, list, tuple)):
@@ -65,25 +65,23 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
     raise _refused(place, f"is {type(value).__name__}, which JSON cannot hold")
 
 
-def _without_numpy(value: Any, place: str) -> Any:
+def _without_numpy(value: Any) -> Any:
     """Convert a numpy value without importing numpy: where there is one, numpy is loaded."""
     numpy = sys.modules.get("numpy")
-    if numpy is None:
+    if numpy is None or not isinstance(value, (numpy.generic, numpy.ndarray)):
         return value
     if isinstance(value, numpy.datetime64):
         return None if numpy.isnat(value) else str(value)
-    if isinstance(value, numpy.generic):
-        return value.item()
+    if isinstance(value, numpy.floating):
+        return float(value)
     if isinstance(value, numpy.ndarray):
-        if value.dtype.kind == "M":
-            return value.astype(str).tolist()
-        return value.tolist()
-    return value
+        return list(value) if value.ndim else _without_numpy(value[()])
+    return value.item()
 
 
 def _key(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise _refused(place, f"has the key {key!r:.100} of type {type(key).__name__}, not str")
+        raise _refused(place, f"has a key of type {type(key).__name__}, not str")
     return _text(key, place)
 
 
@@ -92,7 +90,7 @@ def _text(value: str, place: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as cause:
         raise _refused(place, "holds characters that UTF-8 cannot write") from cause
-    return str(value)
+    return str.__str__(value)  # of an Enum that is a str, its value
 
 
 def _refused(place: str, problem: str) -> InvalidMetadataError:

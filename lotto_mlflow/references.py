@@ -34,6 +34,11 @@ class VersionReference:
         return f"{SCHEME}{self.registered_model}/{self.version or _LATEST}"
 
 
+def is_version(text: str) -> bool:
+    """Tell whether a text is the number of a version; no database counts past nine digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
+
+
 def parse(uri: str) -> VersionReference:
     """Return what a ``models:/`` URI names.
 
@@ -52,7 +57,7 @@ def parse(uri: str) -> VersionReference:
         name, _, last = rest.rpartition("/")
         if name and "/" not in name and last == _LATEST:
             return VersionReference(name)
-        if name and "/" not in name and last.isascii() and last.isdigit() and int(last) > 0:
+        if name and "/" not in name and is_version(last):
             return VersionReference(name, version=int(last))
     else:
         name, _, alias = rest.rpartition("@")

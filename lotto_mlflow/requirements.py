@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, lru_cache, partial
 from importlib import metadata
 from types import ModuleType
@@ -13,7 +14,7 @@ _ALWAYS = ("mlflow", "joblib")
 _UNDER_SKLEARN = ("numpy", "scipy")
 _DISTRIBUTION_OF_MODULE = {"sklearn": "scikit-learn"}
 _MAX_OBJECTS = 20_000
-_LEAVES = (type(None), str, bytes, bool, int, float, complex, ModuleType)
+_LEAVES = frozenset({type(None), str, bytes, bool, int, float, complex, ModuleType})
 
 
 def modules_of(model: Any) -> set[str]:
@@ -30,35 +31,36 @@ def modules_of(model: Any) -> set[str]:
 
 def _parts(model: Any) -> Iterator[Any]:
     """Yield the class of each object reached from a model, and each function and class."""
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # the objects too: an id is used again once its object is gone
     stack = [model]
     while stack and len(seen) < _MAX_OBJECTS:
         thing = stack.pop()
-        if id(thing) in seen or isinstance(thing, _LEAVES):
+        if id(thing) in seen or type(thing) in _LEAVES:
             continue
-        seen.add(id(thing))
-        if isinstance(thing, dict):
-            stack.extend(thing.keys())
-            stack.extend(thing.values())
-        elif isinstance(thing, (list, tuple, set, frozenset)):
-            stack.extend(thing)
-        elif isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
-            yield thing
-            stack.append(getattr(thing, "__self__", None))
-            continue
-        else:
-            stack.append(getattr(thing, "__dict__", None))
-            stack.extend(_slots(thing))
-            if isinstance(thing, partial):
-                stack.extend((thing.func, thing.args, thing.keywords))
+        seen[id(thing)] = thing
         yield type(thing)
+        with suppress(Exception):  # a model's own __getattr__ may raise anything
+            is_definition = hasattr(thing, "__qualname__")
+            stack.extend(_inside(thing, is_definition=is_definition))
+            if is_definition:
+                yield thing
 
 
-def _slots(thing: Any) -> Iterator[Any]:
+def _inside(thing: Any, *, is_definition: bool) -> list[Any]:
+    """Return what an object holds: its items, its attributes, the object of a method."""
+    if is_definition:
+        return [getattr(thing, "__self__", None)]
+    if isinstance(thing, dict):
+        return [*thing.keys(), *thing.values()]
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        return list(thing)
+    held = [getattr(thing, "__dict__", None)]
     for kind in type(thing).__mro__:
         names = getattr(kind, "__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            yield getattr(thing, name, None)
+        held += [getattr(thing, n, None) for n in ((names,) if isinstance(names, str) else names)]
+    if isinstance(thing, partial):
+        held += [thing.func, thing.args, thing.keywords]
+    return held
 
 
 def pinned(modules: set[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +32,9 @@ HUGE = 10**5_000  # Python refuses to write an integer of more than 4,300 digits
 
 
 def brief(value: Any) -> str:
-    """Return an id without the characters that a test's name cannot hold."""
+    """Return an id that is the same in every process, of characters that a name can hold."""
     try:
-        return ascii(value)[:40]
+        return re.sub(r" at 0x\w+", "", ascii(value))[:40]
     except ValueError:
         return "huge"
 

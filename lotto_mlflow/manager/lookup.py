@@ -98,8 +98,7 @@ def version_reference(
     text = os.fspath(reference)
     if text.startswith(references.SCHEME):
         return references.parse(text)
-    is_number = text.isascii() and text.isdigit() and int(text) > 0
-    if is_number and not parts.layout.model_path(text).exists():
+    if references.is_version(text) and not parts.layout.model_path(text).exists():
         return VersionReference(names.REGISTERED_MODEL, version=int(text))
     return None
 

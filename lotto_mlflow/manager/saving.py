@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from lotto_mlflow import artifacts, metadata, settings
-from lotto_mlflow.description import describe
+from lotto_mlflow.description import describe, has_method
 from lotto_mlflow.errors import InvalidModelError, LottoMlflowError, StoreError
 from lotto_mlflow.files import held, sweep, temporary_for
 from lotto_mlflow.layout import PREFIX, check_name
@@ -97,7 +97,7 @@ def _checked(
     metadata.to_json(metadata.strict(values or {}))
     contents = artifacts.rendered({} if extra is None else extra)
     signature, example = None, None
-    if input_example is not None and callable(getattr(model, "predict", None)):
+    if input_example is not None and has_method(model, "predict"):
         from lotto_mlflow.mirror import examples  # imports mlflow, which only an example needs
 
         signature, example = examples.inferred(model, input_example)
@@ -135,7 +135,7 @@ def _commit(
         store.put_metadata(record.name, _content(record), work_dir)
         store.sync()
         outbox.mark(entry, "committed")
-    except OSError:
+    except BaseException:
         store.undo(record)
         outbox.drop(entry)
         raise
