@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -15,7 +16,7 @@ _POLL_SECONDS = 0.005
 
 
 def lock_at(path: Path) -> FileLock:
-    """Return an inter-process lock that is reentrant within one thread.
+    """Return an inter-process lock.
 
     Parameters
     ----------
@@ -64,10 +65,9 @@ def replace_content(path: Path, content: bytes, workspace_dir: Path) -> None:
     temporary = temporary_for(path, workspace_dir)
     try:
         write_durably(temporary, content)
-        os.replace(temporary, path)
-    except BaseException:
+        put(temporary, path, workspace_dir)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def temporary_for(path: Path, workspace_dir: Path) -> Path:
@@ -78,7 +78,32 @@ def temporary_for(path: Path, workspace_dir: Path) -> Path:
     """
     if path.parent.stat().st_dev == workspace_dir.stat().st_dev:
         return workspace_dir / uuid.uuid4().hex
+    return _beside(path, workspace_dir)
+
+
+def _beside(path: Path, workspace_dir: Path) -> Path:
     return path.parent / f".{workspace_dir.name}.{uuid.uuid4().hex}.tmp"
+
+
+def put(temporary: Path, path: Path, workspace_dir: Path) -> None:
+    """Rename a file from where `temporary_for` put it; the step is atomic.
+
+    Notes
+    -----
+    Two mounts of one file system have the same number, and still cannot be renamed across; there
+    the file is copied first, to beside its target.
+    """
+    try:
+        os.replace(temporary, path)
+    except OSError as cause:
+        if cause.errno != errno.EXDEV:
+            raise
+        beside = _beside(path, workspace_dir)
+        try:
+            _copy_durably(temporary, beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path, workspace_dir: Path) -> None:
@@ -89,20 +114,28 @@ def link_or_copy(source: Path, target: Path, workspace_dir: Path) -> None:
     FileExistsError
         If there is something at the new path.
     """
+    original = source.resolve(strict=True)
     try:
-        os.link(source, target)
+        os.link(original, target)
     except FileExistsError:
         raise
     except OSError:  # no hard links here, or none between these two folders
-        if target.exists():
+        if os.path.lexists(target):
             raise FileExistsError(f"{target} exists") from None
         temporary = temporary_for(target, workspace_dir)
-        shutil.copyfile(source, temporary)
-        status = source.stat()
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            _copy_durably(original, temporary)
+            put(temporary, target, workspace_dir)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    status = source.stat()
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -142,7 +175,7 @@ def sweep(tmp_dir: Path, *others: Path) -> None:
     tmp_dir : pathlib.Path
         Folder of the workspaces.
     *others : pathlib.Path
-        Folders on other file systems, where `temporary_for` may have put files.
+        Folders where `temporary_for` and `put` may have left files.
     """
     for lock_path in tmp_dir.glob("*.lock"):
         in_use = FileLock(lock_path)

@@ -17,7 +17,8 @@ METADATA_SUFFIX = "_metadata.json"
 MAX_NAME_BYTES = 200
 """A file name holds 255 bytes; the longest one made here adds 55 to the model's name."""
 
-_FORBIDDEN = frozenset('/\\:*?"<>|')
+_FORBIDDEN = frozenset('/\\:*?"<>|@#%')
+"""Not plain in file names, or not in the URIs by which MLflow names versions and artifacts."""
 _BACKUP_NUMBER = re.compile(r"\.([2-9]|[1-9]\d+)$")
 
 
@@ -44,6 +45,11 @@ def check_name(name: object) -> str:
         )
     assert isinstance(name, str)  # noqa: S101 - for the type checker; _problem has seen to it
     return name
+
+
+def is_name(name: object) -> bool:
+    """Tell whether `check_name` would return the name."""
+    return _problem(name) is None
 
 
 def _problem(name: object) -> str | None:
@@ -151,11 +157,3 @@ class Layout:
     def backup_metadata_path(self, stem: str) -> Path:
         """Metadata of a model in ``backups/``."""
         return self.backup_dir / f"{stem}{METADATA_SUFFIX}"
-
-    def metadata_of(self, path: Path) -> Path | None:
-        """Metadata that belongs to a model file, for files of ``trained/`` and ``backups/``."""
-        if path.parent == self.trained_dir:
-            return self.metadata_path(name_of(path))
-        if path.parent == self.backup_dir:
-            return self.backup_metadata_path(name_of(path))
-        return None

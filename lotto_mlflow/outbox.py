@@ -87,10 +87,9 @@ class Outbox:
         work_dir : pathlib.Path
             The workspace for temporary files.
         """
-        entry = self.entry_of(record)
+        replace_content(self.entry_of(record).path, records.render(record), work_dir)
         if artifacts_dir is not None:
             os.replace(artifacts_dir, self.artifacts_dir(record.id))
-        replace_content(entry.path, records.render(record), work_dir)
         sync_dir(self._outbox_dir)
 
     def entry_of(self, record: SaveRecord) -> Entry:
@@ -161,7 +160,8 @@ class Outbox:
 
     def readable(self, entry: Entry) -> SaveRecord | None:
         """Return the record of an entry, ``None`` where it is damaged or gone for good."""
-        candidates = (entry, *(self._entry(entry.id, s, entry.name) for s in ("begun", "sent")))
+        later: tuple[State, ...] = ("committed", "begun", "sent", "aside")
+        candidates = (entry, *(self._entry(entry.id, state, entry.name) for state in later))
         for candidate in candidates:  # another process may just have moved it on
             try:
                 return candidate.read()

@@ -77,21 +77,36 @@ class Predictor:
 def _as_fitted(model: Any, data: Any) -> Any:
     """Give data the form that the estimator was fitted on: a frame with names, or an array.
 
-    JSON and CSV arrive as frames even for estimators fitted on arrays, and as lists even for
-    estimators that pick columns by name.
+    JSON and CSV arrive as frames even for estimators fitted on arrays, as lists even for
+    estimators that pick columns by name, and as dicts of columns or rows for either.
     """
+    is_rows = isinstance(data, list) and len(data) > 0 and isinstance(data[0], dict)
+    if isinstance(data, dict) or is_rows:
+        data = _frame(data)
     names = getattr(model, "feature_names_in_", None)
-    is_frame = hasattr(data, "columns") and hasattr(data, "to_numpy")
-    if names is None:
-        return data.to_numpy() if is_frame else data
-    if is_frame or not (isinstance(data, (list, tuple, dict)) or hasattr(data, "shape")):
+    if names is not None:
+        return _named(data, names)
+    if not (hasattr(data, "columns") and hasattr(data, "to_numpy")):
         return data
-    import pandas  # an estimator that has column names was fitted on a frame
+    values = data.to_numpy()
+    counts_features = getattr(model, "n_features_in_", None) is not None
+    return values if counts_features or values.shape[1] != 1 else values.ravel()
 
-    rows = pandas.DataFrame(data)
-    if all(isinstance(column, int) for column in rows.columns) and rows.shape[1] == len(names):
-        rows.columns = pandas.Index(names)
-    return rows
+
+def _named(data: Any, names: Any) -> Any:
+    """Return rows as a frame, with the names of the fit where they have none of their own."""
+    is_frame = hasattr(data, "columns")
+    if not is_frame and not isinstance(data, (list, tuple)) and not hasattr(data, "shape"):
+        return data
+    frame = data if is_frame else _frame(data)
+    is_nameless = all(isinstance(column, int) for column in frame.columns)
+    return frame.set_axis(names, axis=1) if is_nameless and frame.shape[1] == len(names) else frame
+
+
+def _frame(data: Any) -> Any:
+    import pandas  # MLflow, which calls this, has it
+
+    return pandas.DataFrame(data)
 
 
 def pickle_is_allowed() -> bool:

@@ -90,6 +90,8 @@ class Description:
         The input example in the form of `lotto_mlflow.mirror.examples`.
     parent_run_id : str or None
         Run that was active in the same store.
+    extra : dict
+        Fields of a later release, kept as they are.
     """
 
     model_type: str
@@ -101,6 +103,7 @@ class Description:
     signature: dict[str, Any] | None = None
     input_example: dict[str, Any] | None = None
     parent_run_id: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +156,15 @@ class SaveRecord:
 
 def render(record: SaveRecord) -> bytes:
     """Return the JSON of a record, with a digest over itself; `parse` is its inverse."""
-    values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "extra"}
-    values["description"] = dict(vars(record.description))
-    values |= record.extra
+    values = _values(record) | {"description": _values(record.description)}
     text = json.dumps(values | {"checksum": _checksum(values)}, ensure_ascii=False, indent=2)
     return text.encode("utf-8")
+
+
+def _values(record: SaveRecord | Description) -> dict[str, Any]:
+    values = dict(vars(record))
+    extra: dict[str, Any] = values.pop("extra")
+    return values | extra
 
 
 def parse(content: bytes) -> SaveRecord:
@@ -173,15 +180,15 @@ def parse(content: bytes) -> SaveRecord:
         raise ValueError("the record's checksum does not match its content")
     if values.get("format") != FORMAT:
         raise ValueError(f"unknown record format {values.get('format')!r}")
-    known = {f.name for f in fields(SaveRecord)} - {"extra", "description"}
-    extra = {key: values[key] for key in values.keys() - known - {"description"}}
-    described = {f.name for f in fields(Description)}
-    description = Description(
-        **{key: value for key, value in values["description"].items() if key in described}
-    )
-    return SaveRecord(
-        **{key: values[key] for key in known & values.keys()}, description=description, extra=extra
-    )
+    description = Description(**_known(Description, values.pop("description")))
+    return SaveRecord(description=description, **_known(SaveRecord, values))
+
+
+def _known(kind: type[SaveRecord] | type[Description], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a class, and under ``extra`` those that it does not know."""
+    known = {f.name for f in fields(kind)} - {"extra"}
+    extra = {key: value for key, value in values.items() if key not in known}
+    return {key: values[key] for key in known & values.keys()} | {"extra": extra}
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -213,9 +213,14 @@ def test_a_missing_file_is_not_found_as_specified(ml_dir: Path, refused_load: Re
     assert str(error) == f"Model file not found: {path}"
 
 
-def test_an_impossible_path_is_a_load_error(ml_dir: Path, refused_load: Refusal) -> None:
-    for path in (ml_dir / "trained", "a\0b", "\ud800"):
-        refused_load(path, own=errors.LoadError)
+def test_a_folder_is_a_load_error(ml_dir: Path, refused_load: Refusal) -> None:
+    refused_load(ml_dir / "trained", own=errors.LoadError)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800", "x" * 300, "x.pkl/y.pkl"], ids=brief)
+def test_a_path_that_cannot_be_is_not_found(path: str, refused_load: Refusal) -> None:
+    error = refused_load(path, own=errors.ModelNotFoundError)
+    assert str(error) == f"Model file not found: {path}"
 
 
 BROKEN = {

@@ -147,7 +147,7 @@ def test_the_metadata_and_the_callers_artifacts_are_artifacts_of_the_run(
     assert (folder / metadata_name).read_bytes() == on_disk.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["m", "모델 1", "a'b", "a.2", "100%", "x@y", "a~b~c", "v#1&2=3"])
+@pytest.mark.parametrize("name", ["m", "모델 1", "a'b", "a.2", "a~b~c", "v1&2=3+4"])
 def test_any_plain_file_name_is_a_registered_model_of_its_own(
     manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier, name: str
 ) -> None:

@@ -193,10 +193,11 @@ class ModelManager:
         Unpickling runs code. A digest shows that bytes are unchanged, not that they are harmless:
         load only models whose origin you trust.
         """
-        text = os.fspath(model_path)
-        if not text.startswith(references.SCHEME):
-            return loading.load_file(self._parts, Path(text))
-        record = self._mirror().get(references.parse(text))
+        given = os.fspath(model_path)
+        if not given.startswith(references.SCHEME):
+            return loading.load_file(self._parts, given)
+        reference = references.parse(given)
+        record = self._mirror().get(reference)
         path = lookup.file_of(self._parts, self._mirror(), record)
         return loading.load_file(self._parts, path, record)
 

@@ -22,17 +22,18 @@ from lotto_mlflow.records import ModelRecord, SaveRecord
 from lotto_mlflow.requirements import version_in
 
 _logger = logging.getLogger("lotto_mlflow")
-_REPLACED_TRIES = 10
 
 
-def load_file(parts: Parts, path: Path, of_version: ModelRecord | None = None) -> Any:
+def load_file(
+    parts: Parts, given: str | os.PathLike[str], of_version: ModelRecord | None = None
+) -> Any:
     """Load a model file, verified where its digest is known.
 
     Parameters
     ----------
     parts : Parts
         The folder.
-    path : pathlib.Path
+    given : str or path-like
         The file.
     of_version : ModelRecord, optional
         The version whose bytes the file must have.
@@ -41,25 +42,28 @@ def load_file(parts: Parts, path: Path, of_version: ModelRecord | None = None) -
     -----
     The bytes that are hashed are the ones that are unpickled: the file is opened once, and a save
     that replaces it meanwhile does not change what is open here. Where the digest does not fit
-    because the file has been replaced, the new one is tried.
+    because a save is under way, file and digests are read again.
     """
+    if not os.path.exists(given):  # noqa: PTH110 - of any text, as the specification has it
+        raise ModelNotFoundError(f"Model file not found: {given}", path=given)
+    path = Path(given)
     if (of_version is not None or _is_mirrored(parts, path)) and not pickle_is_allowed():
         raise PickleNotAllowedError(
             f"{path} is a mirrored pickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false forbids "
             "opening one; set it to true if you trust where the model comes from",
             path=path,
         )
-    for _ in range(_REPLACED_TRIES):
+    for is_last in (False, False, True):
         with _opened(path) as file:
             found = sha256_of(file)
-            known = _known_digests(parts, path, of_version)
+            known = {str(of_version.sha256)} if of_version else _known_digests(parts, path)
             if not known or found in known:
                 model = store.load(file, path)
                 _report(parts, path, found, of_version, is_verified=bool(known))
                 return model
-            if not _was_replaced(path, file.fileno()):
-                break
-    raise _mismatch(path, known, found)
+            if is_last:
+                raise _mismatch(path, known, found)
+    raise AssertionError("unreachable")
 
 
 def _opened(path: Path) -> Any:
@@ -69,50 +73,46 @@ def _opened(path: Path) -> Any:
         if path.stat().st_size == 0:
             raise LoadError(f"{path} is empty; bring the file back from a backup", path=path)
         return path.open("rb")
-    except FileNotFoundError as cause:
-        raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
     except LoadError:
         raise
-    except (OSError, ValueError) as cause:
+    except FileNotFoundError as cause:
+        raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
+    except OSError as cause:
         raise LoadError(f"{path} could not be opened: {cause}", path=path) from cause
 
 
 def _is_mirrored(parts: Parts, path: Path) -> bool:
-    here = path.absolute()
-    return _model_dir_of(path) is not None or parts.layout.downloads_dir.absolute() in here.parents
+    is_download = parts.folder_of(path) == parts.layout.downloads_dir
+    return is_download or _model_dir_of(path) is not None
 
 
 def _model_dir_of(path: Path) -> Path | None:
     """Return the MLflow model folder that a file is the data of, if it is one."""
-    folder = path.absolute().parent.parent
+    folder = path.resolve().parent.parent
     return folder if (folder / "MLmodel").is_file() else None
 
 
-def _known_digests(parts: Parts, path: Path, of_version: ModelRecord | None) -> set[str]:
-    if of_version is not None:
-        return {str(of_version.sha256)}
+def _known_digests(parts: Parts, path: Path) -> set[str]:
+    """Return the digests that a file may have; none where nothing is known of it."""
+    layout, folder = parts.layout, parts.folder_of(path)
+    name = names.name_of(path)
+    if folder == layout.downloads_dir:
+        return {path.resolve().parent.name}
+    if folder == layout.trained_dir:
+        return _digests_of(parts, {name}, layout.metadata_path(name))
+    if folder == layout.backup_dir:
+        model_names = {name, names.name_of_backup(path)}
+        return _digests_of(parts, model_names, layout.backup_metadata_path(name))
     model_dir = _model_dir_of(path)
-    if model_dir is not None:
-        recorded = recorded_sha256(model_dir)
-        return {recorded} if recorded else set()
-    if parts.layout.downloads_dir.absolute() in path.absolute().parents:
-        return {path.parent.name}
-    metadata_path = parts.layout.metadata_of(path.absolute())
-    if metadata_path is None:
-        return set()
-    return _digests_of_name(parts, path, metadata_path)
+    recorded = recorded_sha256(model_dir) if model_dir is not None else None
+    return {recorded} if recorded else set()
 
 
-def _digests_of_name(parts: Parts, path: Path, metadata_path: Path) -> set[str]:
-    """Return the digests in the metadata and in the records of a file's name."""
-    model_names = {names.name_of(path)}
-    if path.absolute().parent == parts.layout.backup_dir:
-        model_names.add(names.name_of_backup(path))
+def _digests_of(parts: Parts, model_names: set[str], metadata_path: Path) -> set[str]:
+    """Return the digests in the records of model names, and in a metadata file."""
     digests = {record.sha256 for name in model_names for record in parts.outbox.of_name(name)}
-    on_disk = read_metadata(metadata_path) or {}
-    if isinstance(on_disk.get("sha256"), str):
-        digests.add(on_disk["sha256"])
-    return digests
+    in_metadata = (read_metadata(metadata_path) or {}).get("sha256")
+    return digests | ({in_metadata} if isinstance(in_metadata, str) else set())
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
@@ -121,13 +121,6 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         return metadata.from_json(path.read_bytes())
     except OSError:
         return None
-
-
-def _was_replaced(path: Path, descriptor: int) -> bool:
-    try:
-        return not os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return True
 
 
 def _mismatch(path: Path, known: set[str], found: str) -> DigestMismatchError:

@@ -13,6 +13,7 @@ from lotto_mlflow import references
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.manager.loading import read_metadata, record_with
 from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.outbox import Entry
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
@@ -30,24 +31,34 @@ def records(parts: Parts, name: str | None, limit: int | None) -> list[ModelReco
         if name in (None, names.name_of(path))
     ]
     newest_first = sorted(found, key=lambda item: item[:2], reverse=True)[:limit]
-    return [_record(parts, path, status) for _, _, path, status in newest_first]
+    entries: dict[str, list[Entry]] = {}
+    for entry in parts.outbox.entries(name):
+        entries.setdefault(entry.name, []).append(entry)
+    return [
+        _record(parts, path, status, entries.get(names.name_of(path), []))
+        for _, _, path, status in newest_first
+    ]
 
 
-def _record(parts: Parts, path: Path, status: os.stat_result) -> ModelRecord:
-    """Describe a file by the save that put it there, which is known by its time."""
+def _record(parts: Parts, path: Path, status: os.stat_result, entries: list[Entry]) -> ModelRecord:
+    """Describe a file by the save that put it there: the one with its time, or its digest."""
     name = names.name_of(path)
     on_disk = read_metadata(parts.layout.metadata_path(name))
-    save = next(
-        (r for r in parts.outbox.of_name(name) if r.saved_at_ns == status.st_mtime_ns), None
-    )
     told = on_disk or {}
-    if save is None and isinstance(told.get("sha256"), str):
-        save = record_with(parts, name, told["sha256"])
+    save = None
+    for entry in entries:
+        record = parts.outbox.readable(entry)
+        if record is not None and record.saved_at_ns == status.st_mtime_ns:
+            save = record
+            break
+        if record is not None and save is None and record.sha256 == told.get("sha256"):
+            save = record
     modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat()
+    in_metadata = told.get("sha256") if isinstance(told.get("sha256"), str) else None
     return ModelRecord(
         name=name,
         path=path,
-        sha256=save.sha256 if save else told.get("sha256"),
+        sha256=save.sha256 if save else in_metadata,
         size=status.st_size,
         saved_at=save.saved_at if save else str(told.get("saved_at") or modified),
         saved_at_ns=save.saved_at_ns if save else status.st_mtime_ns,
@@ -112,8 +123,8 @@ def of_file(parts: Parts, reference: str) -> ModelRecord:
         If there is no such file.
     """
     path = Path(reference)
-    is_here = path.absolute().parent == parts.layout.trained_dir
-    name = names.name_of(path) if is_here and path.suffix == names.SUFFIX else reference
+    is_file = path.suffix == names.SUFFIX and parts.folder_of(path) == parts.layout.trained_dir
+    name = names.name_of(path) if is_file else reference
     found = records(parts, name, 1)
     if not found:
         raise ModelNotFoundError(

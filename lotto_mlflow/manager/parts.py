@@ -54,6 +54,20 @@ class Parts:
         except OSError as cause:
             raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
 
+    def folder_of(self, path: Path) -> Path | None:
+        """Return which of the adapter's folders a file lies in, however its path is spelled.
+
+        Returns
+        -------
+        pathlib.Path or None
+            The layout's ``trained_dir``, ``backup_dir`` or ``downloads_dir``, else ``None``.
+        """
+        layout, parents = self.layout, path.resolve().parents
+        for folder in (layout.trained_dir, layout.backup_dir):
+            if parents and folder.resolve() == parents[0]:
+                return folder
+        return layout.downloads_dir if layout.downloads_dir.resolve() in parents else None
+
     def lock(self) -> FileLock:
         """Return the lock under which the folder changes, in moments."""
         return files.lock_at(self.layout.mlflow_dir / "store.lock")

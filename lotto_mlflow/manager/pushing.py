@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import logging
+import os
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
@@ -150,9 +154,14 @@ class Pusher:
     def __init__(self, parts: Parts, mirrors: Mirrors) -> None:
         self._parts = parts
         self._mirrors = mirrors
+        self._forget()
+        _PUSHERS.add(self)
+
+    def _forget(self) -> None:
+        """Begin anew: in a forked child the thread is not there, and its locks never open."""
         self._guard = threading.Lock()
         self._current: _Pass | None = None
-        self._exit_is_registered = False
+        self._waited_for: _Pass | None = None
 
     def start(self, settings: Settings) -> _Pass:
         """Have the outbox sent; returns at once."""
@@ -160,9 +169,6 @@ class Pusher:
             current = self._current
             if current is None or current.settings != settings or not current.ask_again():
                 current = self._current = _Pass(self._parts, self._mirrors, settings)
-            if not self._exit_is_registered:
-                atexit.register(self._finish_at_exit)
-                self._exit_is_registered = True
         return current
 
     def wait_for(self, current: _Pass, save_id: str) -> LottoMlflowError | None:
@@ -196,7 +202,42 @@ class Pusher:
         current.prepared.wait(_PREPARE_SECONDS)
         return current.ended.wait(timeout_seconds) and not (current.outage or current.failures)
 
-    def _finish_at_exit(self) -> None:
+    def finish(self) -> None:
+        """Wait for a push under way: before the interpreter ends, and before a fork."""
         current = self._current
-        if current is not None:
+        if current is not None and current is not self._waited_for:
+            self._waited_for = current  # a push that hangs is waited for once, not at each fork
+            current.prepared.wait(_PREPARE_SECONDS)
             current.ended.wait(WAIT_SECONDS)
+
+
+_PUSHERS: weakref.WeakSet[Pusher] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for pusher in list(_PUSHERS):
+        pusher.finish()
+
+
+def _forget_all() -> None:
+    for pusher in list(_PUSHERS):
+        pusher._forget()
+
+
+def _at_exit(call: Callable[[], None]) -> None:
+    """Have a call made when the main thread ends, while other threads can still start threads.
+
+    Notes
+    -----
+    After ``threading`` has shut down, no executor takes work, and MLflow uploads with executors.
+    ``atexit`` comes later than that; what comes before has no public name in Python 3.10 to 3.13.
+    The executors' own hook must be registered first, since the last one is called first.
+    """
+    importlib.import_module("concurrent.futures.thread")
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(call)
+
+
+_at_exit(_finish_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_finish_all, after_in_child=_forget_all)

@@ -67,7 +67,7 @@ def save(
             staged = dump(model, temporary_for(parts.layout.model_path("model"), work_dir))
             try:
                 with held(parts.lock()):
-                    sweep(parts.layout.tmp_dir, *_other_file_systems(parts))
+                    sweep(parts.layout.tmp_dir, *parts.store.folders)
                     settle(parts, work_dir)
                     return _commit(parts, in_force, request, staged, work_dir)
             finally:
@@ -111,13 +111,6 @@ def _checked(
     return _Request(model, name, values, contents, description)
 
 
-def _other_file_systems(parts: Parts) -> list[Path]:
-    layout = parts.layout
-    here = layout.tmp_dir.stat().st_dev
-    folders = (layout.trained_dir, layout.metadata_dir, layout.backup_dir)
-    return [folder for folder in folders if folder.stat().st_dev != here]
-
-
 def _commit(
     parts: Parts, in_force: Settings, request: _Request, staged: Staged, work_dir: Path
 ) -> SaveRecord:
@@ -129,14 +122,13 @@ def _commit(
     entry = outbox.entry_of(record)
     try:
         outbox.add_pending(record, artifacts_dir, work_dir)
-        if record.backup is not None:
-            store.back_up(record.name, record.backup, work_dir)
-        store.put(staged.path, record.name)
+        store.back_up(record, work_dir)
+        store.put(staged.path, record.name, work_dir)
         store.put_metadata(record.name, _content(record), work_dir)
         store.sync()
         outbox.mark(entry, "committed")
     except BaseException:
-        store.undo(record)
+        store.take_back(record, work_dir)
         outbox.drop(entry)
         raise
     return record
@@ -207,7 +199,7 @@ def settle(parts: Parts, work_dir: Path) -> None:
             continue
         found = parts.store.find(record.name, record.sha256, record.saved_at_ns)
         if found is None:
-            parts.store.undo(record)
+            parts.store.drop_backup(record)
             parts.outbox.drop(entry)
             continue
         if found.parent == parts.layout.trained_dir:

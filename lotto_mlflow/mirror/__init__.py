@@ -40,6 +40,8 @@ class Mirror:
         The folder.
     settings : Settings
         The URIs in force.
+    generation : int
+        As in `lotto_mlflow.mirror.connection.Connection`.
 
     Notes
     -----
@@ -47,9 +49,9 @@ class Mirror:
     asked; none creates anything.
     """
 
-    def __init__(self, layout: Layout, settings: Settings) -> None:
+    def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
-        self._connection = Connection(layout, settings)
+        self._connection = Connection(layout, settings, generation)
 
     def create(self) -> None:
         """Create the SQLite databases that do not exist yet."""
@@ -162,22 +164,23 @@ class Mirror:
         DigestMismatchError
             If the artifact was changed after it was mirrored.
         """
-        with translated(f"fetching version {record.version} of {record.registered_model}"):
-            uri = self._connection.client.get_model_version_download_uri(
-                record.registered_model, str(record.version)
-            )
-            folder = local_path(uri)
-            if folder is not None:
-                return _verified(folder / model_folder.data_file(record.name), record)
+        doing = f"fetching version {record.version} of {record.registered_model}"
+        client, version = self._connection.client, str(record.version)
+        uri = self._ask(
+            lambda: client.get_model_version_download_uri(record.registered_model, version), doing
+        )
+        folder = local_path(uri)
+        if folder is not None:
+            return _verified(folder / model_folder.DATA_FILE, record)
+        with translated(doing):
             return self._downloaded(uri, record, work_dir)
 
     def _downloaded(self, uri: str, record: ModelRecord, work_dir: Path) -> Path:
         target = self._layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
         if target.exists():
             return _verified(target, record)
-        self.probe()
         found = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{uri.rstrip('/')}/{model_folder.data_file(record.name)}",
+            artifact_uri=f"{uri.rstrip('/')}/{model_folder.DATA_FILE}",
             dst_path=str(work_dir / "download"),
             tracking_uri=self._connection.tracking_uri,
             registry_uri=self._connection.registry_uri,
@@ -206,7 +209,7 @@ class Mirror:
                 f"with mlflow.pyfunc.load_model({str(reference)!r})",
                 reference=str(reference),
             )
-        return self._full(name, version.version)
+        return lookup.as_record(version)
 
     def _full(self, registered_model: str, version: str | int) -> ModelRecord:
         """Return a version with its aliases, which a search leaves out."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
+import uuid
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
+import requests
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror.translate import translated
-from lotto_mlflow.settings import Settings, masked, sqlite_path
+from lotto_mlflow.settings import Settings, masked
 
 EXPERIMENT = REGISTERED_MODEL
 _PROBE_SECONDS = 2.0
+_SQLITE = "sqlite:///"
 _DIRECT_SCHEMES = ("sqlite:", "postgresql", "mysql", "mssql")
 
 
@@ -31,13 +35,20 @@ class Connection:
         The folder whose saves are mirrored.
     settings : Settings
         The URIs in force.
+    generation : int
+        A number that no other living connection of this process to the same store has, if that
+        one's client must not be shared: MLflow keeps one database engine for each spelling of a
+        URI, with connections that neither a fork nor a replaced file leaves usable.
     """
 
-    def __init__(self, layout: Layout, settings: Settings) -> None:
+    def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
-        embedded = f"sqlite:///{layout.database_path.absolute()}"
-        self.tracking_uri = settings.tracking_uri or embedded
-        self.registry_uri = settings.registry_uri or self.tracking_uri
+        embedded = sqlite_uri(layout.database_path.absolute())
+        tracking_uri = settings.tracking_uri or embedded
+        registry_uri = settings.registry_uri or tracking_uri
+        self.tracking_uri = _respelled(tracking_uri, generation)
+        self.registry_uri = _respelled(registry_uri, generation)
+        self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
 
     @cached_property
@@ -48,7 +59,7 @@ class Connection:
 
     def exists(self) -> bool:
         """Tell whether there is anything to ask; a reader never creates a database."""
-        paths = (sqlite_path(self.tracking_uri), sqlite_path(self.registry_uri))
+        paths = (database_path(self.tracking_uri), database_path(self.registry_uri))
         return all(path is None or path.exists() for path in paths)
 
     def create(self) -> None:
@@ -61,7 +72,7 @@ class Connection:
         process was faster.
         """
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri)):
-            path = sqlite_path(uri)
+            path = database_path(uri)
             if path is None or path.exists():
                 continue
             with (
@@ -73,7 +84,10 @@ class Connection:
 
     def _publish_database(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        for left_over in self._layout.mlflow_dir.glob(f".{path.name}.*.new*"):
+            left_over.unlink()  # of a process that died here: this one holds the lock
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+        temporary.touch(exist_ok=False)  # fails at once where MLflow would retry for minutes
         try:
             _create_database(temporary, self._layout.artifacts_dir)
             try:
@@ -97,12 +111,12 @@ class Connection:
             if not uri.startswith(("http://", "https://")):
                 continue
             try:
-                urllib.request.urlopen(f"{uri}/health", timeout=_PROBE_SECONDS).close()  # noqa: S310
-            except urllib.error.HTTPError:
-                continue  # it answered: what it thinks of /health is not the question
-            except OSError as cause:
+                requests.get(f"{uri}/health", timeout=_PROBE_SECONDS, stream=True).close()
+            except requests.exceptions.SSLError:
+                continue  # it answered: MLflow has settings of its own for certificates
+            except requests.RequestException as cause:
                 raise MirrorUnavailableError(
-                    f"{masked(uri)} does not answer: {cause}", error_code=None
+                    f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
                 ) from cause
 
     def experiment_id(self) -> str:
@@ -119,6 +133,12 @@ class Connection:
 
     def _find_experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+            raise MirrorUnavailableError(
+                f"the experiment {EXPERIMENT} was deleted in {masked(self.tracking_uri)}; bring it "
+                f"back with: mlflow experiments restore -x {found.experiment_id}",
+                error_code=None,
+            )
         return None if found is None else str(found.experiment_id)
 
     def _create_experiment(self) -> str:
@@ -134,6 +154,32 @@ class Connection:
             return found
 
 
+def sqlite_uri(path: Path) -> str:
+    """Return the URI by which SQLAlchemy opens a database file.
+
+    Notes
+    -----
+    SQLAlchemy 2.1 reads ``%20`` in the path as a space, 2.0 does not.
+    """
+    plain = f"{_SQLITE}{path}"
+    return plain if make_url(plain).database == str(path) else f"{_SQLITE}{quote(str(path))}"
+
+
+def database_path(uri: str) -> Path | None:
+    """Return the database file of an SQLite URI, ``None`` for a store of another kind."""
+    if not uri.startswith("sqlite:"):
+        return None
+    found = make_url(uri).database
+    return None if found in (None, "", ":memory:") else Path(str(found))
+
+
+def _respelled(uri: str, generation: int) -> str:
+    """Return another URI of the same SQLite database: MLflow shares nothing between the two."""
+    if generation == 0 or database_path(uri) is None:
+        return uri
+    return f"{_SQLITE}{'/.' * generation}{uri.removeprefix(_SQLITE)}"
+
+
 def _create_database(path: Path, artifacts_dir: Path) -> None:
     """Create a migrated database whose default experiment does not point to the current folder.
 
@@ -144,5 +190,5 @@ def _create_database(path: Path, artifacts_dir: Path) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{path}", artifacts_dir.absolute().as_uri())
+    store = SqlAlchemyStore(sqlite_uri(path), artifacts_dir.absolute().as_uri())
     store.engine.dispose()

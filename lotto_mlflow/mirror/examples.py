@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlflow.models import ModelSignature, infer_signature
+from mlflow.models import (
+    ModelSignature,
+    convert_input_example_to_serving_input,
+    infer_signature,
+)
 from mlflow.types import ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
@@ -38,7 +43,7 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
     fails a save.
     """
     try:
-        outputs = model.predict(input_example)
+        outputs = _predicted(model, input_example)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a hint on integers, at every save
             signature = infer_signature(input_example, outputs)
@@ -57,6 +62,12 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
         return None, None
 
 
+def _predicted(model: Any, input_example: Any) -> Any:
+    """Predict in a thread of its own, which has no active run for autologging to write to."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(model.predict, input_example).result()
+
+
 def _is_unknown(schema: Schema | None) -> bool:
     """Tell whether MLflow fell back to one column of any type, which would drop all others."""
     if schema is None or schema.is_tensor_spec():
@@ -69,7 +80,8 @@ def _kept(example: Any) -> dict[str, Any] | None:
     try:
         kept = _plain(example)
         json.dumps(kept, allow_nan=False)
-    except (TypeError, ValueError, KeyError):
+        convert_input_example_to_serving_input(rebuilt(kept))  # as it will be, when it is sent
+    except Exception:  # noqa: BLE001 - another library's code; a save goes on without
         return None
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mlflow import MlflowClient
@@ -20,6 +21,8 @@ SKLEARN_TAG = "sklearn_version"
 LATE_TAG = "late"
 """On a version whose save is older than one that already had a version."""
 _PAGE = 100
+_SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def versions(
@@ -40,8 +43,14 @@ def versions(
 
 
 def is_ours(version: ModelVersion) -> bool:
-    """Tell whether a version was made by this package."""
-    return SAVE_ID_TAG in version.tags and SHA256_TAG in version.tags
+    """Tell whether a version was made by this package; its tags may be anybody's."""
+    tags = version.tags
+    return (
+        _SAVE_ID.fullmatch(tags.get(SAVE_ID_TAG, "")) is not None
+        and _SHA256.fullmatch(tags.get(SHA256_TAG, "")) is not None
+        and names.is_name(tags.get(MODEL_NAME_TAG))
+        and SAVED_AT_TAG in tags
+    )
 
 
 def newest_version(client: MlflowClient, registered: str) -> ModelVersion | None:

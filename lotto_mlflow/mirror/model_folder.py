@@ -15,7 +15,8 @@ from lotto_mlflow.requirements import version_in
 
 FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
-_DATA_DIR = "data"
+DATA_FILE = "data/model.pkl"
+"""Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 
 
 def build(
@@ -28,8 +29,8 @@ def build(
     record : SaveRecord
         The save.
     pkl_path : pathlib.Path
-        The file with the bytes of the save, named after the model; it is copied, never linked, so
-        that a program that writes over one of the two in place cannot destroy both.
+        The file with the bytes of the save, named as in `DATA_FILE`; it is copied, never linked,
+        so that a program that writes over one of the two in place cannot destroy both.
     target_dir : pathlib.Path
         The folder to write; it must be missing or empty.
     model_id : str
@@ -45,7 +46,7 @@ def build(
         model.signature = _signature(record)  # as an argument, MLflow would validate the example
     model.add_flavor(
         FLAVOUR,
-        data=data_file(record.name),
+        data=DATA_FILE,
         sha256=record.sha256,
         save_id=record.id,
         model_type=description.model_type,
@@ -74,8 +75,3 @@ def _signature(record: SaveRecord) -> ModelSignature:
 def _input_example(record: SaveRecord) -> object:
     kept = record.description.input_example
     return examples.rebuilt(kept) if kept else None
-
-
-def data_file(name: str) -> str:
-    """Return where the model of a name lies inside its model folder."""
-    return f"{_DATA_DIR}/{name}.pkl"

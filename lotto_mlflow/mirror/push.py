@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Run, ViewType
+from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelOutput, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
@@ -17,6 +17,7 @@ from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import entities, lookup, model_folder
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
+from lotto_mlflow.mirror.translate import condemning
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
 
@@ -41,7 +42,7 @@ def push(
     record : SaveRecord
         The save.
     pkl_path : pathlib.Path
-        A file with its bytes, named after the model, that nobody replaces meanwhile.
+        A file with its bytes, named as in `model_folder.DATA_FILE`, that nobody replaces.
     artifacts_dir : pathlib.Path or None
         Folder of the caller's extra artifacts.
     begun : bool
@@ -106,7 +107,7 @@ def _fill(
     _put_artifacts(client, record, artifacts_dir, work_dir)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
-    version = _create_version(client, model, record)
+    version = _create_version(connection, model, record)
     client.set_terminated(run_id, "FINISHED")
     return replace(record, version=version)
 
@@ -139,7 +140,8 @@ def _put_model(
     """Write the model folder straight to where it belongs, or upload it."""
     local = local_path(model.artifact_location)
     folder = local if local is not None else work_dir / "model"
-    model_folder.build(record, pkl_path, folder, model.model_id, work_dir)
+    with condemning(f"building the model folder of {record.name}"):
+        model_folder.build(record, pkl_path, folder, model.model_id, work_dir)
     if local is None:
         client.log_model_artifacts(model.model_id, str(folder))
 
@@ -155,7 +157,8 @@ def _put_artifacts(
         client.log_artifact(record.run_id, str(path))
 
 
-def _create_version(client: MlflowClient, model: LoggedModel, record: SaveRecord) -> int:
+def _create_version(connection: Connection, model: LoggedModel, record: SaveRecord) -> int:
+    client = connection.client
     registered = names.registered_model(record.name)
     tags = _identity_tags(record) | {lookup.MODEL_ID_TAG: model.model_id}
     sklearn_version = version_in(record.description.requirements, "scikit-learn")
@@ -168,7 +171,8 @@ def _create_version(client: MlflowClient, model: LoggedModel, record: SaveRecord
         "name": registered,
         "source": model.artifact_location,
         "run_id": record.run_id,
-        "model_id": model.model_id,
+        # another registry does not know the logged model, and refuses its id
+        "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
         "await_creation_for": None,
     }
@@ -199,7 +203,9 @@ def _finish(connection: Connection, record: SaveRecord) -> SaveRecord | None:
     if version is None:
         return None
     run = client.get_run(version.run_id)
-    if run.info.status == "RUNNING":
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:  # the push failed after the version
+        client.restore_run(version.run_id)
+    if run.info.status != "FINISHED":
         client.set_terminated(version.run_id, "FINISHED")
     found = lookup.as_record(version)
     return replace(record, version=found.version, run_id=found.run_id, model_id=found.model_id)

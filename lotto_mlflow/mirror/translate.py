@@ -37,6 +37,25 @@ def translated(doing: str) -> Iterator[None]:
         ) from cause
 
 
+@contextmanager
+def condemning(doing: str) -> Iterator[None]:
+    """Turn a failure of work on a record, in which MLflow was not asked, into `MirrorError`.
+
+    Parameters
+    ----------
+    doing : str
+        What was done, for the message.
+    """
+    try:
+        yield
+    except (OSError, LottoMlflowError):
+        raise  # the disk, which says nothing of the record
+    except Exception as cause:
+        raise MirrorError(
+            f"{doing} failed: {type(cause).__name__}: {cause}", error_code=None
+        ) from cause
+
+
 def bounded(call: Callable[[], _T], seconds: float, doing: str) -> _T:
     """Return what a call returns, if it does within the time.
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import StoreError
-from lotto_mlflow.files import link_or_copy, replace_content, sync_dir
+from lotto_mlflow.files import link_or_copy, put, replace_content, sync_dir, temporary_for
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.metadata import to_json
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.store.pickles import Staged, dump, load, sha256_of_file
 
@@ -32,6 +31,7 @@ class Store:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._clock_path = layout.mlflow_dir / "clock"
+        self.folders = (layout.trained_dir, layout.metadata_dir, layout.backup_dir)
 
     def make_dirs(self) -> None:
         """Make the specification's folders where they are missing.
@@ -41,8 +41,7 @@ class Store:
         StoreError
             If one cannot be made.
         """
-        folders = (self._layout.trained_dir, self._layout.metadata_dir, self._layout.backup_dir)
-        for folder in folders:
+        for folder in self.folders:
             make_dir(folder)
 
     def stamp(self, path: Path) -> int:
@@ -73,42 +72,60 @@ class Store:
         except FileNotFoundError:
             return max((status.st_mtime_ns for _, status in self.files()), default=0)
 
-    def back_up(self, name: str, stem: str, work_dir: Path) -> None:
-        """Put second entries of a model and its metadata into ``backups/``, durably."""
-        for original, backup in self._pairs(name, stem):
+    def back_up(self, record: SaveRecord, work_dir: Path) -> None:
+        """Put what a save is about to replace into ``backups/`` too, durably."""
+        if record.backup is None:
+            return
+        for original, backup in self._pairs(record):
             if original.exists():
                 link_or_copy(original, backup, work_dir)
         sync_dir(self._layout.backup_dir)
 
-    def undo(self, record: SaveRecord) -> None:
-        """Bring the folders back to what they were before a save that did not end."""
-        for original, backup in self._pairs(record.name, record.backup or record.name):
-            if record.backup is not None and backup.exists():
-                if original.exists() and backup.samefile(original):
-                    backup.unlink()
+    def take_back(self, record: SaveRecord, work_dir: Path) -> None:
+        """Bring a save that failed half-way back to what it replaced; metadata comes first.
+
+        Notes
+        -----
+        The model is what shows whether a save is committed, so it comes last: a process killed
+        in between leaves a save that is finished, not one that is half undone.
+        """
+        if self.has_put(record):
+            for original, backup in reversed(self._pairs(record)):
+                if record.backup is not None and backup.exists():
+                    temporary = temporary_for(original, work_dir)
+                    link_or_copy(backup, temporary, work_dir)
+                    put(temporary, original, work_dir)
                 else:
-                    os.replace(backup, original)
-            elif self._is_of(original, record):
-                original.unlink()
+                    original.unlink(missing_ok=True)
+        self.drop_backup(record)
 
-    def _pairs(self, name: str, stem: str) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
-        layout = self._layout
-        return (
-            (layout.model_path(name), layout.backup_path(stem)),
-            (layout.metadata_path(name), layout.backup_metadata_path(stem)),
-        )
+    def drop_backup(self, record: SaveRecord) -> None:
+        """Remove the backup of a save that never was, where the original is still in place."""
+        if record.backup is None:
+            return
+        for original, backup in self._pairs(record):
+            with suppress(FileNotFoundError):
+                kept, status = original.stat(), backup.stat()
+                if (kept.st_mtime_ns, kept.st_size) == (status.st_mtime_ns, status.st_size):
+                    backup.unlink()
 
-    def _is_of(self, path: Path, record: SaveRecord) -> bool:
-        """Tell whether a file in place was put there by the save of a record."""
+    def has_put(self, record: SaveRecord) -> bool:
+        """Tell whether the file in place has the time of a save, which no other save has."""
         with suppress(FileNotFoundError):
-            if path.suffix == names.SUFFIX:
-                return path.stat().st_mtime_ns == record.saved_at_ns
-            return record.metadata is not None and path.read_bytes() == to_json(record.metadata)
+            return self._layout.model_path(record.name).stat().st_mtime_ns == record.saved_at_ns
         return False
 
-    def put(self, staged: Path, name: str) -> None:
+    def _pairs(self, record: SaveRecord) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
+        """Return the model and its metadata, each with its entry in ``backups/``."""
+        layout, stem = self._layout, record.backup or record.name
+        return (
+            (layout.model_path(record.name), layout.backup_path(stem)),
+            (layout.metadata_path(record.name), layout.backup_metadata_path(stem)),
+        )
+
+    def put(self, staged: Path, name: str, work_dir: Path) -> None:
         """Put a staged file in place; this commits a save."""
-        os.replace(staged, self._layout.model_path(name))
+        put(staged, self._layout.model_path(name), work_dir)
 
     def put_metadata(self, name: str, content: bytes | None, work_dir: Path) -> None:
         """Put metadata in place; ``None`` removes what an earlier save of the name left."""
@@ -133,7 +150,7 @@ class Store:
         while True:
             stem = names.backup_names(name, number)
             paths = (self._layout.backup_path(stem), self._layout.backup_metadata_path(stem))
-            if not any(path.exists() for path in paths):
+            if not any(os.path.lexists(path) for path in paths):
                 return stem
             number += 1
 
@@ -152,7 +169,7 @@ class Store:
         mtime_ns : int, optional
             Time the file must have, too.
         """
-        for path in (self._layout.model_path(name), *self._backups_of(name)):
+        for path in self._candidates(name):
             with suppress(OSError):
                 status = path.stat()
                 if mtime_ns in (None, status.st_mtime_ns) and sha256_of_file(path) == sha256:
@@ -160,17 +177,16 @@ class Store:
         return None
 
     def take(self, record: SaveRecord, work_dir: Path) -> Path | None:
-        """Give the bytes of a save an entry of their own in a workspace, named after the model.
+        """Give the bytes of a save an entry of their own in a workspace, ``model.pkl``.
 
         Notes
         -----
         The entry keeps its bytes when a later save replaces the file. A file with the time and
         the size of the save is taken for its own; any other only if its digest says so.
         """
-        entry = work_dir / self._layout.model_path(record.name).name
-        candidates = (self._layout.model_path(record.name), *self._backups_of(record.name))
+        entry = work_dir / "model.pkl"
         for is_of in (_has_time_and_size, _has_digest):
-            for path in candidates:
+            for path in self._candidates(record.name):
                 with suppress(OSError):
                     link_or_copy(path, entry, work_dir)
                     if is_of(entry, record):
@@ -178,17 +194,21 @@ class Store:
                 entry.unlink(missing_ok=True)
         return None
 
-    def _backups_of(self, name: str) -> list[Path]:
-        try:
-            files = [self._layout.backup_dir / f for f in os.listdir(self._layout.backup_dir)]
-        except FileNotFoundError:
-            return []
-        return [
-            path
-            for path in files
-            if path.suffix == names.SUFFIX
-            and name in (names.name_of(path), names.name_of_backup(path))
-        ]
+    def _candidates(self, name: str) -> Iterator[Path]:
+        """Yield the files that may hold a save of a name.
+
+        Notes
+        -----
+        ``backups/`` is listed after the file in place was looked at: a save puts there what it
+        replaces before it replaces it, so that the bytes looked for are met in one or the other.
+        """
+        yield self._layout.model_path(name)
+        with suppress(FileNotFoundError):
+            for file_name in os.listdir(self._layout.backup_dir):
+                path = self._layout.backup_dir / file_name
+                stems = (names.name_of(path), names.name_of_backup(path))
+                if path.suffix == names.SUFFIX and name in stems:
+                    yield path
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the model files in ``trained/`` with their status, but not those that vanish."""
