@@ -129,6 +129,8 @@ class SaveRecord:
         The metadata JSON, as written to disk.
     backup : str or None
         Name, in ``backups/``, given to what this save replaced.
+    replaced_sha256 : str or None
+        Digest of the file that this save replaced, where no record tells it.
     version, run_id, model_id
         As in `ModelRecord`; known once the save is mirrored.
     extra : dict
@@ -146,6 +148,7 @@ class SaveRecord:
     description: Description
     metadata: dict[str, Any] | None = None
     backup: str | None = None
+    replaced_sha256: str | None = None
     version: int | None = None
     run_id: str | None = None
     model_id: str | None = None

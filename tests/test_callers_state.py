@@ -104,9 +104,9 @@ def test_autologging_switched_on_by_the_caller_does_no_harm(
         manager = ModelManager(base_dir)
         with mlflow.start_run() as run:
             model = RandomForestClassifier(n_estimators=3).fit(*rows)
-            before = mlflow.get_run(run.info.run_id).data.to_dictionary()
+            before = mlflow.get_run(run.info.run_id).to_dictionary()
             manager.save_model(model, "logged", {"accuracy": 0.5}, input_example=rows[0][:3])
-            after = mlflow.get_run(run.info.run_id).data.to_dictionary()
+            after = mlflow.get_run(run.info.run_id).to_dictionary()
     finally:
         mlflow.autolog(disable=True, silent=True)
     assert before == after

@@ -110,9 +110,10 @@ def _known_digests(parts: Parts, path: Path) -> set[str]:
 
 def _digests_of(parts: Parts, model_names: set[str], metadata_path: Path) -> set[str]:
     """Return the digests in the records of model names, and in a metadata file."""
-    digests = {record.sha256 for name in model_names for record in parts.outbox.of_name(name)}
+    saves = [record for name in model_names for record in parts.outbox.of_name(name)]
+    digests = {digest for save in saves for digest in (save.sha256, save.replaced_sha256)}
     in_metadata = (read_metadata(metadata_path) or {}).get("sha256")
-    return digests | ({in_metadata} if isinstance(in_metadata, str) else set())
+    return {digest for digest in (*digests, in_metadata) if isinstance(digest, str)}
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from lotto_mlflow.layout import PREFIX, check_name
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.records import Description, SaveRecord
 from lotto_mlflow.settings import Settings
-from lotto_mlflow.store import Staged, dump
+from lotto_mlflow.store import Staged, dump, sha256_of_file
 
 _logger = logging.getLogger("lotto_mlflow")
 
@@ -165,7 +165,24 @@ def _record(
         description=request.description,
         metadata=on_disk,
         backup=parts.store.free_backup_stem(name) if replaces else None,
+        replaced_sha256=_unrecorded_digest(parts, name),
     )
+
+
+def _unrecorded_digest(parts: Parts, name: str) -> str | None:
+    """Return the digest of a file in place that no save put there, ``None`` without one.
+
+    Notes
+    -----
+    Such a file is older than this package. From now on its name has records, and without its
+    digest in one of them its backup would look changed.
+    """
+    path = parts.layout.model_path(name)
+    if not path.exists():
+        return None
+    saved_at = f"{path.stat().st_mtime_ns:019d}-"
+    is_recorded = any(entry.id.startswith(saved_at) for entry in parts.outbox.entries(name))
+    return None if is_recorded else sha256_of_file(path)
 
 
 def _moment(time_ns: int, timezone: ZoneInfo) -> datetime:

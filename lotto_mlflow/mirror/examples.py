@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 from mlflow.models import (
@@ -43,15 +43,14 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
     fails a save.
     """
     try:
-        outputs = _predicted(model, input_example)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a hint on integers, at every save
-            signature = infer_signature(input_example, outputs)
-        if _is_unknown(signature.inputs):
-            raise TypeError(f"MLflow knows no schema for {type(input_example).__name__}")
-        known_outputs = None if _is_unknown(signature.outputs) else signature.outputs
-        full = ModelSignature(signature.inputs, known_outputs, _PARAMS)
-        return full.to_dict(), _kept(input_example)
+            warnings.simplefilter("ignore")  # MLflow's hints on integers, at every save
+            signature = infer_signature(input_example, _predicted(model, input_example))
+            if _is_unknown(signature.inputs):
+                raise TypeError(f"MLflow knows no schema for {type(input_example).__name__}")
+            outputs = None if _is_unknown(signature.outputs) else signature.outputs
+            full = ModelSignature(signature.inputs, outputs, _PARAMS)
+            return full.to_dict(), _kept(input_example)
     except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
         _logger.warning(
             "no signature could be inferred from input_example, so the model is saved without "
@@ -63,9 +62,16 @@ def inferred(model: Any, input_example: Any) -> tuple[dict[str, Any] | None, dic
 
 
 def _predicted(model: Any, input_example: Any) -> Any:
-    """Predict in a thread of its own, which has no active run for autologging to write to."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(model.predict, input_example).result()
+    """Predict without the caller's autologging noting it in the run in which the model was fitted.
+
+    Notes
+    -----
+    Autologging finds that run by an attribute that it sets (mlflow.sklearn of MLflow 3.17); there
+    is no public way to silence it for one call.
+    """
+    unknown = copy(model)
+    getattr(unknown, "__dict__", {}).pop("_mlflow_run_id", None)
+    return unknown.predict(input_example)
 
 
 def _is_unknown(schema: Schema | None) -> bool:

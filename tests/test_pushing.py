@@ -1,0 +1,192 @@
+"""The thread that sends: at exits and forks, after deletions, and where something breaks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.mirror import push as pushing
+
+SAVE_AND_END = """
+import sys
+from lotto_mlflow import ModelManager
+manager = ModelManager(sys.argv[1], mirror="background")
+for number in range(3):
+    manager.save_model({"number": number}, metadata={"number": number})
+"""
+
+
+def _client(base_dir: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+
+
+def _runs(base_dir: Path) -> list[Any]:
+    client = _client(base_dir)
+    experiment = client.get_experiment_by_name("lotto_model")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_a_script_that_ends_right_after_background_saves_has_told_mlflow(base_dir: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_AND_END, str(base_dir)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert not list((base_dir / "mlflow" / "outbox").iterdir())
+    assert [run.info.status for run in _runs(base_dir)] == ["FINISHED"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("mode", ["sync", "background"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks with threads
+def test_a_fork_right_after_a_save_can_save_too(base_dir: Path, mode: str) -> None:
+    manager = ModelManager(base_dir, mirror=mode)
+    for number in range(3):
+        manager.save_model({"parent": number}, metadata={"number": number})
+        child = os.fork()
+        if child == 0:
+            manager.save_model({"child": number}, metadata={"number": number})
+            os._exit(0 if manager.flush(30) else 1)
+        manager.save_model({"again": number}, metadata={"number": number})
+        assert os.waitpid(child, 0)[1] == 0
+    assert manager.flush(30)
+    runs = _runs(base_dir)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 9
+    assert len(_client(base_dir).search_model_versions("name = 'lotto_model'")) == 9
+
+
+def test_a_folder_deleted_while_the_process_lives_is_begun_anew(
+    base_dir: Path, migrated_database: Path
+) -> None:
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 1}, "x")
+    shutil.rmtree(base_dir)
+    (base_dir / "mlflow").mkdir(parents=True)
+    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    manager.save_model({"a": 2}, "x")
+    assert manager.get("x").version == 1
+    assert manager.load_model("models:/x/1") == {"a": 2}
+
+
+@pytest.mark.parametrize("step", ["finalize_logged_model", "create_model_version", "log_batch"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_push_that_breaks_is_finished_later_and_gives_one_version(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
+) -> None:
+    """The failure is injected into one call of a real client on a real store."""
+    really = getattr(MlflowClient, step)
+
+    def broken(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        if moment == "after":
+            really(client, *arguments, **named)
+        raise OSError("the connection broke")
+
+    manager = ModelManager(base_dir)
+    monkeypatch.setattr(MlflowClient, step, broken)
+    manager.save_model({"a": 1}, "x", {"accuracy": 0.5})
+    assert not [run for run in _runs(base_dir) if run.info.status == "RUNNING"]
+    monkeypatch.setattr(MlflowClient, step, really)
+    assert manager.flush(30)
+    (run,) = _runs(base_dir)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"accuracy": 0.5})
+    (version,) = _client(base_dir).search_model_versions("name = 'x'")
+    assert version.run_id == run.info.run_id == manager.get("x").run_id
+    models = _client(base_dir).search_logged_models([run.info.experiment_id])
+    assert [model.status for model in models] == ["READY"]
+
+
+def test_a_run_that_could_not_be_ended_is_ended_later(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = MlflowClient.set_terminated
+
+    def broken(client: MlflowClient, run_id: str, status: str) -> None:
+        if status == "FINISHED":
+            raise OSError("the connection broke")
+        really(client, run_id, status)
+
+    manager = ModelManager(base_dir)
+    monkeypatch.setattr(MlflowClient, "set_terminated", broken)
+    manager.save_model({"a": 1}, "x")
+    monkeypatch.setattr(MlflowClient, "set_terminated", really)
+    assert manager.flush(30)
+    (run,) = _runs(base_dir)
+    assert (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")
+    assert manager.get("x").version == 1
+
+
+def test_a_record_that_cannot_be_built_does_not_block_those_behind_it(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    really = pushing.model_folder.build
+
+    def build(record: Any, *arguments: Any) -> None:
+        if record.name == "bad":
+            raise TypeError("this one cannot be built")
+        really(record, *arguments)
+
+    monkeypatch.setattr(pushing.model_folder, "build", build)
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 1}, "bad")
+    assert "this one cannot be built" in caplog.text
+    caplog.clear()
+    manager.save_model({"a": 2}, "good", {"a": 1})
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert manager.get("good").version == 1
+    assert manager.get("bad").version is None
+    monkeypatch.setattr(pushing.model_folder, "build", really)
+    assert manager.flush(30)
+    assert manager.get("bad").version == 1
+
+
+def test_an_experiment_deleted_in_mlflow_is_told_with_the_command_that_brings_it_back(
+    base_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ModelManager(base_dir).save_model({"a": 1}, "x", {"a": 1})
+    client = _client(base_dir)
+    experiment = client.get_experiment_by_name("lotto_model")
+    client.delete_experiment(experiment.experiment_id)
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 2}, "x", {"a": 1})
+    assert f"mlflow experiments restore -x {experiment.experiment_id}" in caplog.text
+    client.restore_experiment(experiment.experiment_id)
+    assert manager.flush(30)
+    assert manager.get("x").version == 2
+
+
+def test_a_store_that_cannot_be_created_fails_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    manager = ModelManager(tmp_path / "ml", tracking_uri=f"sqlite:///{in_the_way}/store.db")
+    manager.save_model({"a": 1}, "warm up the import")
+    caplog.clear()
+    begun = time.monotonic()
+    manager.save_model({"a": 1}, "x", {"a": 1})
+    assert time.monotonic() - begun < 5
+    (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "mirrored to MLflow later" in warning.getMessage()
+
+
+@pytest.mark.parametrize("name", ["내 모델 #1", "a%20b", "with space", "semi;colon&=+"])
+def test_the_folder_may_have_any_name(tmp_path: Path, migrated_database: Path, name: str) -> None:
+    base_dir = tmp_path / name
+    (base_dir / "mlflow").mkdir(parents=True)
+    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    manager = ModelManager(base_dir)
+    path = Path(manager.save_model({"a": 1}, metadata={"a": 1}))
+    path.unlink()
+    assert manager.load_model("models:/lotto_model/latest") == {"a": 1}
