@@ -111,14 +111,38 @@ class Outbox:
     def move(
         self, entry: Entry, record: SaveRecord, state: Literal["sent", "aside"], work_dir: Path
     ) -> None:
-        """Move a record on to ``sent/`` or ``aside/`` with what is now known of it."""
+        """Move a record on to ``sent/`` or ``aside/`` with what is now known of it.
+
+        Notes
+        -----
+        The caller's extra artifacts stay where they are until the record is sent.
+        """
         moved = self._entry(entry.id, state, entry.name)
-        replace_content(moved.path, records.render(record), work_dir)
-        sync_dir(moved.path.parent)
-        if state == "sent":
-            self.drop(entry)
-        else:
+        self.rewrite(moved, record, work_dir)
+        if moved.path != entry.path:
             entry.path.unlink(missing_ok=True)
+        if state == "sent":
+            shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+
+    def rewrite(self, entry: Entry, record: SaveRecord, work_dir: Path) -> None:
+        """Give a record's file new content, durably."""
+        replace_content(entry.path, records.render(record), work_dir)
+        sync_dir(entry.path.parent)
+
+    def take_back(self, entry: Entry) -> None:
+        """Move a record from ``aside/`` back to the outbox, as one that may have been begun."""
+        os.replace(entry.path, self._entry(entry.id, "begun", entry.name).path)
+        sync_dir(self._outbox_dir)
+
+    def add_committed(self, record: SaveRecord, work_dir: Path) -> Entry:
+        """Write a record of a save whose file is in place already."""
+        entry = self._entry(record.id, "begun", record.name)
+        self.rewrite(entry, record, work_dir)
+        return entry
+
+    def current(self, entry: Entry) -> Entry | None:
+        """Return where a record lies now, ``None`` where it is gone."""
+        return next((found for found in self.entries(entry.name) if found.id == entry.id), None)
 
     def put_away(self, entry: Entry) -> None:
         """Move a record's file to ``aside/`` as it is, because it cannot be read."""

@@ -16,6 +16,9 @@ A field may be added without a new number: readers keep fields that they do not 
 changes its meaning takes the next number, and `parse` then reads both.
 """
 
+SAVE, BACKFILL = "save", "backfill"
+"""Kinds of save records: made by a save, or made later for a file that no save knows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
@@ -118,6 +121,8 @@ class SaveRecord:
         As in `ModelRecord`.
     saved_at_ns : int
         Time of the save in nanoseconds since 1970, the mtime of the file.
+    kind : str
+        `SAVE` or `BACKFILL`.
     host : str
         Machine that saved.
     target : str
@@ -131,8 +136,14 @@ class SaveRecord:
         Name, in ``backups/``, given to what this save replaced.
     replaced_sha256 : str or None
         Digest of the file that this save replaced, where no record tells it.
-    version, run_id, model_id
-        As in `ModelRecord`; known once the save is mirrored.
+    mtime_ns : int or None
+        Modification time of the file, where it is not `saved_at_ns`.
+    mirrored : dict of str to dict
+        For each target that has been told: ``version``, ``run_id`` and ``model_id``.
+    tries : int
+        How often MLflow answered that it will not have this record.
+    reason : str or None
+        What it answered last.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -149,12 +160,35 @@ class SaveRecord:
     metadata: dict[str, Any] | None = None
     backup: str | None = None
     replaced_sha256: str | None = None
-    version: int | None = None
-    run_id: str | None = None
-    model_id: str | None = None
-    kind: str = "save"
+    mtime_ns: int | None = None
+    mirrored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tries: int = 0
+    reason: str | None = None
+    kind: str = SAVE
     format: int = FORMAT
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file_time_ns(self) -> int:
+        """Modification time of the file, which no other save of the folder has."""
+        return self.saved_at_ns if self.mtime_ns is None else self.mtime_ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a save lies in one tracking store.
+
+    Attributes
+    ----------
+    version : int
+        Version of the registered model.
+    run_id, model_id : str
+        The run and the logged model.
+    """
+
+    version: int
+    run_id: str
+    model_id: str
 
 
 def render(record: SaveRecord) -> bytes:

@@ -195,11 +195,11 @@ class ModelManager:
         """
         given = os.fspath(model_path)
         if not given.startswith(references.SCHEME):
-            return loading.load_file(self._parts, given)
+            return loading.load_file(self._parts, self._target(), given)
         reference = references.parse(given)
         record = self._mirror().get(reference)
         path = lookup.file_of(self._parts, self._mirror(), record)
-        return loading.load_file(self._parts, path, record)
+        return loading.load_file(self._parts, self._target(), path, record)
 
     def get_latest_model_path(self, *, source: Source = "filesystem") -> str | None:
         """Return the path of the newest model.
@@ -243,7 +243,7 @@ class ModelManager:
         -----
         Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
         """
-        found = lookup.records(self._parts, name, limit)
+        found = lookup.records(self._parts, self._target(), name, limit)
         return self._mirrors.with_aliases(self._settings(), found)
 
     def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
@@ -265,7 +265,7 @@ class ModelManager:
         version = lookup.version_reference(self._parts, reference)
         if version is not None:
             return lookup.joined(self._parts, self._mirror().get(version))
-        found = lookup.of_file(self._parts, str(reference))
+        found = lookup.of_file(self._parts, self._target(), str(reference))
         return self._mirrors.with_aliases(self._settings(), [found])[0]
 
     def latest(self, *, source: Source = "filesystem") -> ModelRecord | None:
@@ -294,6 +294,9 @@ class ModelManager:
         if in_force.mirror == "off":
             return not self._parts.outbox.waiting()
         return self._pusher.flush(in_force, timeout)
+
+    def _target(self) -> str:
+        return settings.target_of(self._settings(), self._parts.layout.database_path)
 
     def _mirror(self) -> Mirror:
         return self._mirrors.of(self._settings())

@@ -25,7 +25,10 @@ _logger = logging.getLogger("lotto_mlflow")
 
 
 def load_file(
-    parts: Parts, given: str | os.PathLike[str], of_version: ModelRecord | None = None
+    parts: Parts,
+    target: str,
+    given: str | os.PathLike[str],
+    of_version: ModelRecord | None = None,
 ) -> Any:
     """Load a model file, verified where its digest is known.
 
@@ -33,6 +36,8 @@ def load_file(
     ----------
     parts : Parts
         The folder.
+    target : str
+        Tracking store whose version is told of what was loaded.
     given : str or path-like
         The file.
     of_version : ModelRecord, optional
@@ -59,7 +64,7 @@ def load_file(
             known = {str(of_version.sha256)} if of_version else _known_digests(parts, path)
             if not known or found in known:
                 model = store.load(file, path)
-                _report(parts, path, found, of_version, is_verified=bool(known))
+                _report(parts, target, path, found, of_version, is_verified=bool(known))
                 return model
             if is_last:
                 raise _mismatch(path, known, found)
@@ -137,17 +142,23 @@ def _mismatch(path: Path, known: set[str], found: str) -> DigestMismatchError:
 
 
 def _report(
-    parts: Parts, path: Path, sha256: str, version: ModelRecord | None, *, is_verified: bool
+    parts: Parts,
+    target: str,
+    path: Path,
+    sha256: str,
+    version: ModelRecord | None,
+    *,
+    is_verified: bool,
 ) -> None:
     """Log what was loaded, and one warning where it was saved with another scikit-learn."""
     name = names.name_of(path) if version is None else version.name
     save = record_with(parts, name, sha256)
-    known = version or save
+    place = save.mirrored.get(target, {}) if save else {}
     _logger.info(
         "loaded name=%s version=%s run_id=%s path=%s sha256=%s%s",
         name,
-        known.version if known else None,
-        known.run_id if known else None,
+        version.version if version else place.get("version"),
+        version.run_id if version else place.get("run_id"),
         path,
         sha256,
         "" if is_verified else " (unverified: no digest is known for this file)",

@@ -23,8 +23,18 @@ if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
 
-def records(parts: Parts, name: str | None, limit: int | None) -> list[ModelRecord]:
-    """Return what the disk and the save records tell of the models in ``trained/``."""
+def records(parts: Parts, target: str, name: str | None, limit: int | None) -> list[ModelRecord]:
+    """Return what the disk and the save records tell of the models in ``trained/``.
+
+    Parameters
+    ----------
+    parts : Parts
+        The folder.
+    target : str
+        Tracking store whose versions are told.
+    name, limit
+        As in `lotto_mlflow.ModelManager.records`.
+    """
     found = [
         (status.st_mtime_ns, path.name, path, status)
         for path, status in parts.store.files()
@@ -35,12 +45,14 @@ def records(parts: Parts, name: str | None, limit: int | None) -> list[ModelReco
     for entry in parts.outbox.entries(name):
         entries.setdefault(entry.name, []).append(entry)
     return [
-        _record(parts, path, status, entries.get(names.name_of(path), []))
+        _record(parts, target, path, status, entries.get(names.name_of(path), []))
         for _, _, path, status in newest_first
     ]
 
 
-def _record(parts: Parts, path: Path, status: os.stat_result, entries: list[Entry]) -> ModelRecord:
+def _record(
+    parts: Parts, target: str, path: Path, status: os.stat_result, entries: list[Entry]
+) -> ModelRecord:
     """Describe a file by the save that put it there: the one with its time, or its digest."""
     name = names.name_of(path)
     on_disk = read_metadata(parts.layout.metadata_path(name))
@@ -48,11 +60,12 @@ def _record(parts: Parts, path: Path, status: os.stat_result, entries: list[Entr
     save = None
     for entry in entries:
         record = parts.outbox.readable(entry)
-        if record is not None and record.saved_at_ns == status.st_mtime_ns:
+        if record is not None and record.file_time_ns == status.st_mtime_ns:
             save = record
             break
         if record is not None and save is None and record.sha256 == told.get("sha256"):
             save = record
+    place = save.mirrored.get(target, {}) if save else {}
     modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat()
     in_metadata = told.get("sha256") if isinstance(told.get("sha256"), str) else None
     return ModelRecord(
@@ -64,9 +77,9 @@ def _record(parts: Parts, path: Path, status: os.stat_result, entries: list[Entr
         saved_at_ns=save.saved_at_ns if save else status.st_mtime_ns,
         metadata=on_disk,
         registered_model=names.registered_model(name),
-        version=save.version if save else None,
-        run_id=save.run_id if save else None,
-        model_id=save.model_id if save else None,
+        version=place.get("version"),
+        run_id=place.get("run_id"),
+        model_id=place.get("model_id"),
         sklearn_version=version_in(save.description.requirements, "scikit-learn") if save else None,
     )
 
@@ -114,7 +127,7 @@ def version_reference(
     return None
 
 
-def of_file(parts: Parts, reference: str) -> ModelRecord:
+def of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     """Return the record of a model in ``trained/``, by its name or its path.
 
     Raises
@@ -125,7 +138,7 @@ def of_file(parts: Parts, reference: str) -> ModelRecord:
     path = Path(reference)
     is_file = path.suffix == names.SUFFIX and parts.folder_of(path) == parts.layout.trained_dir
     name = names.name_of(path) if is_file else reference
-    found = records(parts, name, 1)
+    found = records(parts, target, name, 1)
     if not found:
         raise ModelNotFoundError(
             f"there is no model {name!r} in {parts.layout.trained_dir}; "

@@ -16,6 +16,7 @@ from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailable
 from lotto_mlflow.files import held
 from lotto_mlflow.manager.mirrors import Mirrors
 from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.manager.sending import send
 from lotto_mlflow.outbox import Entry
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.settings import Settings, target_of
@@ -98,41 +99,17 @@ class _Pass:
 
     def _send_all(self, mirror: Mirror) -> None:
         for entry in self._to_send():
+            record = self._record_for_here(entry)
+            if record is None:
+                continue
             try:
-                self._send(mirror, entry)
+                send(self._parts, mirror, entry, record, self._target)
             except MirrorUnavailableError:
                 raise
             except LottoMlflowError as cause:  # it condemns this record, not those behind it
                 self.failures[entry.id] = cause
-
-    def _send(self, mirror: Mirror, entry: Entry) -> None:
-        parts = self._parts
-        record = self._record_for_here(entry)
-        if record is None:
-            return
-        mirror.probe()
-        with parts.workspace() as work_dir:
-            pkl_path = parts.store.take(record, work_dir)
-            if pkl_path is None:
-                parts.outbox.move(entry, record, "aside", work_dir)
-                raise MirrorError(
-                    f"the bytes of {record.name} are neither in {parts.layout.trained_dir} nor in "
-                    f"{parts.layout.backup_dir}; its record is set aside",
-                    error_code=None,
-                )
-            begun = entry.state == "begun"
-            if not begun:
-                entry = parts.outbox.mark(entry, "begun")
-            sent = mirror.push(
-                record,
-                pkl_path,
-                artifacts_dir=parts.outbox.artifacts_dir(record.id),
-                begun=begun,
-                work_dir=work_dir,
-            )
-            parts.outbox.move(entry, sent, "sent", work_dir)
-        with self._sent_one:
-            self._sent_one.notify_all()
+            with self._sent_one:
+                self._sent_one.notify_all()
 
     def wait_a_moment(self) -> None:
         """Wait until something was sent here, or may have been sent by another process."""

@@ -20,7 +20,7 @@ from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.pyfunc_loader import sha256_of
-from lotto_mlflow.records import ModelRecord, SaveRecord
+from lotto_mlflow.records import ModelRecord, Place, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Settings
 
@@ -65,7 +65,7 @@ class Mirror:
         artifacts_dir: Path | None,
         begun: bool,
         work_dir: Path,
-    ) -> SaveRecord:
+    ) -> Place:
         """Mirror one save; `lotto_mlflow.mirror.push.push` tells how."""
         with translated(f"mirroring {record.name}"):
             return pushing.push(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import mlflow.pyfunc
+from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
 
 from lotto_mlflow import pyfunc_loader
@@ -20,7 +21,7 @@ DATA_FILE = "data/model.pkl"
 
 
 def build(
-    record: SaveRecord, pkl_path: Path, target_dir: Path, model_id: str, work_dir: Path
+    record: SaveRecord, pkl_path: Path, target_dir: Path, logged: LoggedModel, work_dir: Path
 ) -> None:
     """Write a complete model folder.
 
@@ -33,7 +34,7 @@ def build(
         so that a program that writes over one of the two in place cannot destroy both.
     target_dir : pathlib.Path
         The folder to write; it must be missing or empty.
-    model_id : str
+    logged : mlflow.entities.LoggedModel
         The logged model that the folder belongs to.
     work_dir : pathlib.Path
         The workspace for temporary files.
@@ -41,7 +42,7 @@ def build(
     description = record.description
     loader_path = work_dir / f"{pyfunc_loader.MODULE_NAME}.py"
     shutil.copyfile(str(pyfunc_loader.__file__), loader_path)
-    model = Model(model_id=model_id, run_id=record.run_id)
+    model = Model(model_id=logged.model_id, run_id=logged.source_run_id)
     if description.predicts:
         model.signature = _signature(record)  # as an argument, MLflow would validate the example
     model.add_flavor(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -18,7 +17,7 @@ from lotto_mlflow.mirror import entities, lookup, model_folder
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import condemning
-from lotto_mlflow.records import SaveRecord
+from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.requirements import version_in
 
 _MODEL_TYPE_TAG = "model_type"
@@ -32,7 +31,7 @@ def push(
     artifacts_dir: Path | None,
     begun: bool,
     work_dir: Path,
-) -> SaveRecord:
+) -> Place:
     """Mirror one save.
 
     Parameters
@@ -52,8 +51,8 @@ def push(
 
     Returns
     -------
-    SaveRecord
-        The record with its run, logged model and version.
+    Place
+        Where the save lies now.
 
     Notes
     -----
@@ -87,7 +86,7 @@ def _fill(
     pkl_path: Path,
     artifacts_dir: Path | None,
     work_dir: Path,
-) -> SaveRecord:
+) -> Place:
     client, run_id = connection.client, run.info.run_id
     description = record.description
     params = entities.params(description.params)
@@ -99,17 +98,16 @@ def _fill(
         params={param.key: param.value for param in params},
         model_type=description.model_type,
     )
-    record = replace(record, run_id=run_id, model_id=model.model_id)
     _put_model(client, model, record, pkl_path, work_dir)
     time_ms = record.saved_at_ns // 10**6
     metrics = entities.metrics(description.metrics, time_ms, model.model_id)
     client.log_batch(run_id, metrics=metrics, params=params)
-    _put_artifacts(client, record, artifacts_dir, work_dir)
+    _put_artifacts(client, run_id, record, artifacts_dir, work_dir)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
-    version = _create_version(connection, model, record)
+    version = _create_version(connection, model, record, run_id)
     client.set_terminated(run_id, "FINISHED")
-    return replace(record, version=version)
+    return Place(version=version, run_id=run_id, model_id=model.model_id)
 
 
 def _identity_tags(record: SaveRecord) -> dict[str, str]:
@@ -118,7 +116,7 @@ def _identity_tags(record: SaveRecord) -> dict[str, str]:
         lookup.SHA256_TAG: record.sha256,
         lookup.SAVED_AT_TAG: record.saved_at,
         lookup.SAVE_ID_TAG: record.id,
-    }
+    } | ({lookup.BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
 
 
 def _run_tags(record: SaveRecord) -> dict[str, str]:
@@ -141,23 +139,29 @@ def _put_model(
     local = local_path(model.artifact_location)
     folder = local if local is not None else work_dir / "model"
     with condemning(f"building the model folder of {record.name}"):
-        model_folder.build(record, pkl_path, folder, model.model_id, work_dir)
+        model_folder.build(record, pkl_path, folder, model, work_dir)
     if local is None:
         client.log_model_artifacts(model.model_id, str(folder))
 
 
 def _put_artifacts(
-    client: MlflowClient, record: SaveRecord, artifacts_dir: Path | None, work_dir: Path
+    client: MlflowClient,
+    run_id: str,
+    record: SaveRecord,
+    artifacts_dir: Path | None,
+    work_dir: Path,
 ) -> None:
     if artifacts_dir is not None and artifacts_dir.is_dir():
-        client.log_artifacts(record.run_id, str(artifacts_dir))
+        client.log_artifacts(run_id, str(artifacts_dir))
     if record.metadata is not None:
         path = work_dir / f"{record.name}{names.METADATA_SUFFIX}"
         path.write_bytes(to_json(record.metadata))
-        client.log_artifact(record.run_id, str(path))
+        client.log_artifact(run_id, str(path))
 
 
-def _create_version(connection: Connection, model: LoggedModel, record: SaveRecord) -> int:
+def _create_version(
+    connection: Connection, model: LoggedModel, record: SaveRecord, run_id: str
+) -> int:
     client = connection.client
     registered = names.registered_model(record.name)
     tags = _identity_tags(record) | {lookup.MODEL_ID_TAG: model.model_id}
@@ -170,7 +174,7 @@ def _create_version(connection: Connection, model: LoggedModel, record: SaveReco
     arguments = {
         "name": registered,
         "source": model.artifact_location,
-        "run_id": record.run_id,
+        "run_id": run_id,
         # another registry does not know the logged model, and refuses its id
         "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
@@ -196,7 +200,7 @@ def _existing_allowed() -> Iterator[None]:
             raise
 
 
-def _finish(connection: Connection, record: SaveRecord) -> SaveRecord | None:
+def _finish(connection: Connection, record: SaveRecord) -> Place | None:
     """Finish the push of a save that has its version already."""
     client = connection.client
     version = lookup.version_of_save(client, record)
@@ -207,8 +211,11 @@ def _finish(connection: Connection, record: SaveRecord) -> SaveRecord | None:
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
         client.set_terminated(version.run_id, "FINISHED")
-    found = lookup.as_record(version)
-    return replace(record, version=found.version, run_id=found.run_id, model_id=found.model_id)
+    return Place(
+        version=int(version.version),
+        run_id=version.run_id,
+        model_id=version.tags.get(lookup.MODEL_ID_TAG, ""),
+    )
 
 
 def _delete_begun(connection: Connection, record: SaveRecord) -> None:

@@ -236,7 +236,7 @@ class Store:
 
 def _has_time_and_size(path: Path, record: SaveRecord) -> bool:
     status = path.stat()
-    return (status.st_mtime_ns, status.st_size) == (record.saved_at_ns, record.size)
+    return (status.st_mtime_ns, status.st_size) == (record.file_time_ns, record.size)
 
 
 def _has_digest(path: Path, record: SaveRecord) -> bool:
