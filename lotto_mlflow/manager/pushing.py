@@ -63,6 +63,8 @@ class _Pass:
             self.prepared.set()
             while not self._is_done():
                 with held(self._parts.push_lock()):
+                    mirror.probe()
+                    mirror.upgrade()
                     self._send_all(mirror)
         except LottoMlflowError as cause:
             self.outage = cause

@@ -57,6 +57,10 @@ class Mirror:
         """Create the SQLite databases that do not exist yet."""
         self._connection.create()
 
+    def upgrade(self) -> None:
+        """Bring the embedded database to the schema of the installed MLflow."""
+        self._connection.upgrade()
+
     def push(
         self,
         record: SaveRecord,
@@ -78,8 +82,8 @@ class Mirror:
             )
 
     def probe(self) -> None:
-        """Raise `MirrorUnavailableError` at once where a server does not answer."""
-        self._connection.probe()
+        """Raise `MirrorUnavailableError` at once where the store cannot be written to."""
+        self._connection.probe(for_writing=True)
 
     def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none."""
@@ -221,7 +225,7 @@ class Mirror:
 
     def _ask(self, call: Callable[[], _T], doing: str) -> _T:
         def asked() -> _T:
-            self.probe()
+            self._connection.probe(for_writing=False)
             with translated(doing):
                 return call()
 

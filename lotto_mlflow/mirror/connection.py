@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from functools import cached_property
-from pathlib import Path
-from urllib.parse import quote
 
+import mlflow
 import requests
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
 
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
+from lotto_mlflow.mirror import database
 from lotto_mlflow.mirror.translate import translated
-from lotto_mlflow.settings import Settings, masked
+from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
 
 EXPERIMENT = REGISTERED_MODEL
 _PROBE_SECONDS = 2.0
-_SQLITE = "sqlite:///"
 _DIRECT_SCHEMES = ("sqlite:", "postgresql", "mysql", "mssql")
+_OTHER_SCHEMA = "out-of-date database schema"
 
 
 class Connection:
@@ -43,11 +41,12 @@ class Connection:
 
     def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
-        embedded = sqlite_uri(layout.database_path.absolute())
-        tracking_uri = settings.tracking_uri or embedded
+        self._is_embedded = target_of(settings, layout.database_path) == EMBEDDED
+        own = database.uri_of(layout.database_path.absolute())
+        tracking_uri = own if self._is_embedded else str(settings.tracking_uri)
         registry_uri = settings.registry_uri or tracking_uri
-        self.tracking_uri = _respelled(tracking_uri, generation)
-        self.registry_uri = _respelled(registry_uri, generation)
+        self.tracking_uri = database.respelled(tracking_uri, generation)
+        self.registry_uri = database.respelled(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
 
@@ -55,69 +54,71 @@ class Connection:
     def client(self) -> MlflowClient:
         """The client; it leaves MLflow's global state alone."""
         with translated(f"opening {masked(self.tracking_uri)}"):
-            return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
+            try:
+                return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
+            except MlflowException as cause:
+                if _OTHER_SCHEMA not in str(cause):
+                    raise
+                raise _OtherSchemaError(self._advice(), error_code=None) from cause
+
+    def _advice(self) -> str:
+        uri = masked(self.tracking_uri)
+        told = f"the database schema of {uri} is not that of the installed MLflow"
+        if self._is_embedded:
+            return f"{told} {mlflow.__version__}; the next save, or sync(), upgrades it"
+        return f"{told} {mlflow.__version__}: run mlflow db upgrade {uri}"
 
     def exists(self) -> bool:
         """Tell whether there is anything to ask; a reader never creates a database."""
-        paths = (database_path(self.tracking_uri), database_path(self.registry_uri))
+        paths = map(database.path_of, (self.tracking_uri, self.registry_uri))
         return all(path is None or path.exists() for path in paths)
 
     def create(self) -> None:
-        """Create the SQLite databases that do not exist yet.
-
-        Notes
-        -----
-        MLflow's own creation breaks when several processes open one new file. Hence each is
-        created under another name and published complete, by a link that fails where another
-        process was faster.
-        """
+        """Create the SQLite databases that do not exist yet; any number of processes may."""
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri)):
-            path = database_path(uri)
-            if path is None or path.exists():
-                continue
-            with (
-                translated(f"creating {path}"),
-                held(lock_at(self._layout.mlflow_dir / "database.lock")),
-            ):
-                if not path.exists():
-                    self._publish_database(path)
+            path = database.path_of(uri)
+            if path is not None and not path.exists():
+                with translated(f"creating {path}"), held(self._database_lock()):
+                    database.create(path, self._layout.artifacts_dir, self._layout.mlflow_dir)
 
-    def _publish_database(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in self._layout.mlflow_dir.glob(f".{path.name}.*.new*"):
-            left_over.unlink()  # of a process that died here: this one holds the lock
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-        temporary.touch(exist_ok=False)  # fails at once where MLflow would retry for minutes
-        try:
-            _create_database(temporary, self._layout.artifacts_dir)
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass  # another folder's process, which has another lock, was faster
-            except OSError:  # no hard links on this file system
-                temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def probe(self) -> None:
-        """Refuse a server that does not answer at once; MLflow itself would retry for minutes.
+    def upgrade(self) -> None:
+        """Bring the embedded database to the schema of the installed MLflow, keeping a copy.
 
         Raises
         ------
         MirrorUnavailableError
-            If there is no HTTP answer, whatever it says, within two seconds.
+            If another store has another schema, or the embedded one a newer one; the message has
+            the command that helps.
+        """
+        try:
+            _ = self.client
+        except _OtherSchemaError:
+            if not self._is_embedded:
+                raise
+            with translated(f"upgrading {self.tracking_uri}"), held(self._database_lock()):
+                try:
+                    _ = self.client  # another process may have upgraded it meanwhile
+                except _OtherSchemaError:
+                    database.upgrade(self._layout.database_path.absolute())
+
+    def _database_lock(self) -> FileLock:
+        return lock_at(self._layout.mlflow_dir / "database.lock")
+
+    def probe(self, *, for_writing: bool) -> None:
+        """Refuse a store that does not answer at once; MLflow itself would retry for minutes.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If a server gives no HTTP answer within two seconds, or one that says it is broken;
+            if an SQLite file is no database, or is locked.
         """
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri)):
-            if not uri.startswith(("http://", "https://")):
-                continue
-            try:
-                requests.get(f"{uri}/health", timeout=_PROBE_SECONDS, stream=True).close()
-            except requests.exceptions.SSLError:
-                continue  # it answered: MLflow has settings of its own for certificates
-            except requests.RequestException as cause:
-                raise MirrorUnavailableError(
-                    f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
-                ) from cause
+            path = database.path_of(uri)
+            if uri.startswith(("http://", "https://")):
+                _probe_server(uri)
+            elif path is not None:
+                database.probe(path, for_writing=for_writing)
 
     def experiment_id(self) -> str:
         """Return the id of the experiment, which is created where it is missing.
@@ -154,41 +155,21 @@ class Connection:
             return found
 
 
-def sqlite_uri(path: Path) -> str:
-    """Return the URI by which SQLAlchemy opens a database file.
-
-    Notes
-    -----
-    SQLAlchemy 2.1 reads ``%20`` in the path as a space, 2.0 does not.
-    """
-    plain = f"{_SQLITE}{path}"
-    return plain if make_url(plain).database == str(path) else f"{_SQLITE}{quote(str(path))}"
+class _OtherSchemaError(MirrorUnavailableError):
+    """A database was made by another release of MLflow."""
 
 
-def database_path(uri: str) -> Path | None:
-    """Return the database file of an SQLite URI, ``None`` for a store of another kind."""
-    if not uri.startswith("sqlite:"):
-        return None
-    found = make_url(uri).database
-    return None if found in (None, "", ":memory:") else Path(str(found))
-
-
-def _respelled(uri: str, generation: int) -> str:
-    """Return another URI of the same SQLite database: MLflow shares nothing between the two."""
-    if generation == 0 or database_path(uri) is None:
-        return uri
-    return f"{_SQLITE}{'/.' * generation}{uri.removeprefix(_SQLITE)}"
-
-
-def _create_database(path: Path, artifacts_dir: Path) -> None:
-    """Create a migrated database whose default experiment does not point to the current folder.
-
-    Notes
-    -----
-    ``MlflowClient`` takes no artifact root, and ``mlflow server`` would have to be started for
-    it; so this opens MLflow's own store class once, and closes it again.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    store = SqlAlchemyStore(sqlite_uri(path), artifacts_dir.absolute().as_uri())
-    store.engine.dispose()
+def _probe_server(uri: str) -> None:
+    try:
+        answer = requests.get(f"{uri}/health", timeout=_PROBE_SECONDS, stream=True)
+        answer.close()
+    except requests.exceptions.SSLError:
+        return  # it answered: MLflow has settings of its own for certificates
+    except requests.RequestException as cause:
+        raise MirrorUnavailableError(
+            f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
+        ) from cause
+    if answer.status_code >= 500:
+        raise MirrorUnavailableError(
+            f"{masked(uri)} answers with HTTP {answer.status_code}", error_code=None
+        )
