@@ -6,7 +6,7 @@ SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types coverage clean
+.PHONY: help demo test faults check format lint types coverage clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,12 @@ demo: $(VENV)/.package  ## Train, save, look up and predict, in .demo/ (DRAWS=FI
 
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 -m "not faults" --cov --cov-report=
+
+faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the README's)
+	rm -rf .faults && mkdir .faults
+	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 -m faults tests/faults
+	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write README.md)
 
 check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
 
@@ -52,4 +57,4 @@ $(VENV)/.check: $(VENV)/.test
 	touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) .demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .demo .faults .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

@@ -5,13 +5,17 @@
 
 from lotto_mlflow.errors import LottoMlflowError
 from lotto_mlflow.manager import ModelManager
+from lotto_mlflow.manager.syncing import SyncReport
+from lotto_mlflow.manager.verifying import Finding
 from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
 from lotto_mlflow.records import ModelRecord
 
 __all__ = [
+    "Finding",
     "LottoMlflowError",
     "ModelManager",
     "ModelRecord",
+    "SyncReport",
     "get_latest_model_path",
     "load_model",
     "save_model",

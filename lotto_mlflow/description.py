@@ -70,6 +70,31 @@ def describe(
     )
 
 
+def described_by_metadata(metadata: Mapping[str, Any]) -> Description:
+    """Return what the metadata of an old file tells of its model, which is not opened.
+
+    Notes
+    -----
+    ``requirements``, a list of pins, and ``sklearn_version`` are taken where they are told; the
+    distributions that open the file are named in any case, unpinned where no version is known.
+    """
+    told = {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
+    params, metrics, non_finite = _split(told, {})
+    pins = metadata.get("requirements")
+    known = [pin for pin in pins if isinstance(pin, str)] if isinstance(pins, list) else []
+    if isinstance(version := metadata.get("sklearn_version"), str) and version:
+        known.append(f"scikit-learn=={version}")
+    named = {requirements.name_in(pin) for pin in known}
+    opened_by = [name for name in ("joblib", "mlflow", "scikit-learn") if name not in named]
+    return Description(
+        model_type=writable(str(metadata.get("model_type") or "unknown")),
+        params={writable(key): writable(value) for key, value in params.items()},
+        metrics=metrics,
+        tags=_non_finite_tag(non_finite),
+        requirements=sorted([*known, *opened_by], key=str.lower),
+    )
+
+
 def has_method(model: Any, name: str) -> bool:
     """Tell whether a model has a method, even where asking it raises an error of its own."""
     try:

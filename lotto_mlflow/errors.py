@@ -16,6 +16,8 @@
     │   ├── PickleNotAllowedError                  MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     │   └── ForeignModelError                      a version that this package did not make
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
+    ├── SyncRunningError            (OSError)      another sync of the folder is running
+    ├── RelocationError             (OSError)      a store that cannot be relocated
     └── MirrorError                 (OSError)      MLflow refused what it was asked
         └── MirrorUnavailableError                 MLflow could not be asked
 """
@@ -109,6 +111,14 @@ class ForeignModelError(LoadError):
 
 class ModelNotFoundError(LottoMlflowError, FileNotFoundError):
     """There is no such model file, name, version or alias."""
+
+
+class SyncRunningError(LottoMlflowError, OSError):
+    """Another process is bringing the same folder into MLflow."""
+
+
+class RelocationError(LottoMlflowError, OSError):
+    """The embedded store is not there, or does not hold what can be relocated."""
 
 
 class MirrorError(LottoMlflowError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -110,6 +111,12 @@ def _distributions() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _standard_library() -> frozenset[str]:
     return frozenset(sys.stdlib_module_names) | {"__main__", "builtins"}
+
+
+def name_in(requirement: str) -> str:
+    """Return the distribution that a requirement names, in lower case."""
+    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
+    return match.group(0).lower() if match else ""
 
 
 def version_in(pins: list[str], distribution: str) -> str | None:

@@ -84,6 +84,7 @@ def test_a_server_holds_the_very_bytes_and_gives_them_back(
     artifacts = {"plot": Figure(), "메모": "텍스트"}
     for name in (None, "모델 1"):
         path = Path(manager.save_model(forest, name, {"정확도": 0.5}, artifacts=artifacts))
+        assert manager.flush(60)  # a server's first answers may take more than five seconds
         record = manager.get(path)
         assert record.version == 1
         run = MlflowClient(tracking_uri=server_uri).get_run(str(record.run_id))

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from lotto_mlflow import references, settings
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.manager import loading, lookup, saving
+from lotto_mlflow.manager import (
+    loading,
+    lookup,
+    relocating,
+    restoring,
+    saving,
+    syncing,
+    verifying,
+)
 from lotto_mlflow.manager.mirrors import Mirrors
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.manager.pushing import Pusher
@@ -120,14 +128,10 @@ class ModelManager:
 
         Raises
         ------
-        InvalidModelError
-            If the model is ``None``.
-        InvalidNameError, InvalidMetadataError, InvalidArtifactError
-            If an argument cannot be saved.
-        DumpError
-            If joblib cannot write the model.
-        StoreError
-            If the disk refuses.
+        InvalidModelError, InvalidNameError, InvalidMetadataError, InvalidArtifactError
+            If an argument cannot be saved; the model must not be ``None``.
+        DumpError, StoreError
+            If joblib cannot write the model, or the disk refuses.
 
         Notes
         -----
@@ -177,12 +181,9 @@ class ModelManager:
         ------
         ModelNotFoundError
             If there is no such file, version or alias; also a ``FileNotFoundError``.
-        DigestMismatchError
-            If the bytes are not the ones that were saved. Nothing was unpickled.
-        ForeignModelError
-            If the version was not made by this package.
-        PickleNotAllowedError
-            If ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` forbids opening a mirrored model.
+        DigestMismatchError, ForeignModelError, PickleNotAllowedError
+            If the bytes are not the ones that were saved; if the version was made by others; if
+            ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` forbids it. Nothing was unpickled.
         LoadError
             If joblib cannot read the file.
         MirrorUnavailableError
@@ -197,6 +198,7 @@ class ModelManager:
         if not given.startswith(references.SCHEME):
             return loading.load_file(self._parts, self._target(), given)
         reference = references.parse(given)
+        self._pusher.wait_for_queued()
         record = self._mirror().get(reference)
         path = lookup.file_of(self._parts, self._mirror(), record)
         return loading.load_file(self._parts, self._target(), path, record)
@@ -224,6 +226,7 @@ class ModelManager:
             make_dir(self._parts.layout.trained_dir)
             path = self._parts.store.latest()
             return None if path is None else str(path)
+        self._pusher.wait_for_queued()
         record = self._mirror().latest()
         if record is None:
             return None
@@ -257,13 +260,12 @@ class ModelManager:
 
         Raises
         ------
-        ModelNotFoundError
-            If there is no such model.
-        MirrorUnavailableError
-            If a version was asked for and the registry could not be.
+        ModelNotFoundError, MirrorUnavailableError
+            If there is no such model; if it is a version and the registry could not be asked.
         """
         version = lookup.version_reference(self._parts, reference)
         if version is not None:
+            self._pusher.wait_for_queued()
             return lookup.joined(self._parts, self._mirror().get(version))
         found = lookup.of_file(self._parts, self._target(), str(reference))
         return self._mirrors.with_aliases(self._settings(), [found])[0]
@@ -271,29 +273,29 @@ class ModelManager:
     def latest(self, *, source: Source = "filesystem") -> ModelRecord | None:
         """Return what is known of the newest model; arguments as in `get_latest_model_path`."""
         if self._checked(source) == "registry":
+            self._pusher.wait_for_queued()
             record = self._mirror().latest()
             return None if record is None else lookup.joined(self._parts, record)
         path = self.get_latest_model_path()
         return None if path is None else self.get(path)
 
     def flush(self, timeout: float = 60.0) -> bool:
-        """Send what waits for the store in force, and wait for it.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait at most.
+        """Send what waits for the store in force, and wait for it, ``timeout`` seconds at most.
 
         Returns
         -------
         bool
-            Whether MLflow has been told of everything. With ``LOTTO_MIRROR=off`` nothing is
-            sent.
+            Whether MLflow has been told of everything; with ``LOTTO_MIRROR=off`` nothing is sent.
         """
         in_force = self._settings()
         if in_force.mirror == "off":
             return not self._parts.outbox.waiting()
         return self._pusher.flush(in_force, timeout)
+
+    sync = syncing.sync
+    verify = verifying.verify
+    restore = restoring.restore
+    relocate = relocating.relocate
 
     def _target(self) -> str:
         return settings.target_of(self._settings(), self._parts.layout.database_path)

@@ -61,7 +61,7 @@ def load_file(
     for is_last in (False, False, True):
         with _opened(path) as file:
             found = sha256_of(file)
-            known = {str(of_version.sha256)} if of_version else _known_digests(parts, path)
+            known = {str(of_version.sha256)} if of_version else known_digests(parts, path)
             if not known or found in known:
                 model = store.load(file, path)
                 _report(parts, target, path, found, of_version, is_verified=bool(known))
@@ -97,7 +97,7 @@ def _model_dir_of(path: Path) -> Path | None:
     return folder if (folder / "MLmodel").is_file() else None
 
 
-def _known_digests(parts: Parts, path: Path) -> set[str]:
+def known_digests(parts: Parts, path: Path) -> set[str]:
     """Return the digests that a file may have; none where nothing is known of it."""
     layout, folder = parts.layout, parts.folder_of(path)
     name = names.name_of(path)

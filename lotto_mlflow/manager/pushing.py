@@ -181,6 +181,13 @@ class Pusher:
         current.prepared.wait(_PREPARE_SECONDS)
         return current.ended.wait(timeout_seconds) and not (current.outage or current.failures)
 
+    def wait_for_queued(self) -> None:
+        """Wait, five seconds at most, for what this process has queued, before it asks MLflow."""
+        current = self._current
+        if current is not None and not current.ended.is_set():
+            current.prepared.wait(_PREPARE_SECONDS)
+            current.ended.wait(WAIT_SECONDS)
+
     def finish(self) -> None:
         """Wait for a push under way: before the interpreter ends, and before a fork."""
         current = self._current

@@ -6,7 +6,8 @@ import itertools
 import logging
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,23 +62,29 @@ def save(
     """
     request = _checked(in_force, model, name, given, input_example, extra)
     parts.make_dirs()
+    with disk_errors(parts), parts.workspace() as work_dir:
+        artifacts.write(request.artifacts, work_dir / "artifacts")
+        staged = dump(model, temporary_for(parts.layout.model_path("model"), work_dir))
+        try:
+            with held(parts.lock()):
+                sweep(parts.layout.tmp_dir, *parts.store.folders)
+                settle(parts, work_dir)
+                return _commit(parts, in_force, request, staged, work_dir)
+        finally:
+            staged.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(parts: Parts) -> Iterator[None]:
+    """Turn what the disk refuses into `StoreError`."""
     try:
-        with parts.workspace() as work_dir:
-            artifacts.write(request.artifacts, work_dir / "artifacts")
-            staged = dump(model, temporary_for(parts.layout.model_path("model"), work_dir))
-            try:
-                with held(parts.lock()):
-                    sweep(parts.layout.tmp_dir, *parts.store.folders)
-                    settle(parts, work_dir)
-                    return _commit(parts, in_force, request, staged, work_dir)
-            finally:
-                staged.path.unlink(missing_ok=True)
+        yield
     except LottoMlflowError:
         raise
     except OSError as cause:
         raise StoreError(
             f"the model could not be saved in {parts.layout.trained_dir}: {cause}. "
-            "The folder is as it was; free some room or grant the rights, and save again"
+            "The folder is as it was; free some room or grant the rights, and try again"
         ) from cause
 
 

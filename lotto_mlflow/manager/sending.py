@@ -80,7 +80,10 @@ def _sent(
     )
     told = record.mirrored | {target: asdict(place)}
     sent = replace(record, mirrored=told, tries=0, reason=None)
-    parts.outbox.move(entry, sent, "sent", work_dir)
+    if record.target in told or entry.state == "sent":
+        parts.outbox.move(entry, sent, "sent", work_dir)
+    else:  # the store that it was meant for has still to be told
+        parts.outbox.rewrite(entry, sent, work_dir)
     return sent
 
 

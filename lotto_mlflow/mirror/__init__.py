@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import DigestMismatchError, ForeignModelError, ModelNotFoundError
+from lotto_mlflow.errors import ForeignModelError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import lookup, model_folder
+from lotto_mlflow.mirror import fetch, lookup
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.places import local_path
-from lotto_mlflow.mirror.translate import bounded, translated
-from lotto_mlflow.pyfunc_loader import sha256_of
+from lotto_mlflow.mirror.inspection import Inspection
+from lotto_mlflow.mirror.translate import translated
 from lotto_mlflow.records import ModelRecord, Place, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Settings
 
 __all__ = ["Mirror"]
 
-LOOKUP_SECONDS = 5.0
-_T = TypeVar("_T")
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
 
@@ -52,6 +46,7 @@ class Mirror:
     def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, settings, generation)
+        self.inspection = Inspection(self._connection, layout)
 
     def create(self) -> None:
         """Create the SQLite databases that do not exist yet."""
@@ -93,7 +88,9 @@ class Mirror:
             return None if version is None else self._full(version.name, version.version)
 
         return (
-            self._ask(ask, f"looking up the latest {registered_model}") if self._exists() else None
+            self._connection.ask(ask, f"looking up the latest {registered_model}")
+            if self._exists()
+            else None
         )
 
     def get(self, reference: VersionReference) -> ModelRecord:
@@ -109,7 +106,7 @@ class Mirror:
         if reference.version is None and reference.alias is None:
             record = self.latest(reference.registered_model)
         elif self._exists():
-            record = self._ask(lambda: self._get(reference), f"looking up {reference}")
+            record = self._connection.ask(lambda: self._get(reference), f"looking up {reference}")
         else:
             record = None
         if record is None:
@@ -140,7 +137,26 @@ class Mirror:
             latest = sorted(by_name.values(), key=lookup.save_id_of, reverse=True)
             return [lookup.as_record(v) for v in itertools.islice(latest, limit)]
 
-        return self._ask(ask, "listing the registry") if self._exists() else []
+        return self._connection.ask(ask, "listing the registry") if self._exists() else []
+
+    def file_of(self, record: ModelRecord, work_dir: Path) -> Path:
+        """Return a verified file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
+        return fetch.file_of(self._connection, self._layout, record, work_dir)
+
+    def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
+        """Return the metadata JSON among the artifacts of a version's run, if there is one."""
+        return fetch.metadata_of(self._connection, record, work_dir)
+
+    def has_version(self, record: SaveRecord, version: int) -> bool:
+        """Tell whether a version is still there, and is the one of a save."""
+        reference = VersionReference(names.registered_model(record.name), version=version)
+        found = None
+        if self._exists():
+            with suppress(ForeignModelError):
+                found = self._connection.ask(
+                    lambda: self._get(reference), f"looking up {reference}"
+                )
+        return found is not None and found.saved_at_ns == record.saved_at_ns
 
     def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
         """Return the aliases of each version of a registered model that has any."""
@@ -158,43 +174,7 @@ class Mirror:
             return by_version
 
         doing = f"asking for the aliases of {registered_model}"
-        return self._ask(ask, doing) if self._exists() else {}
-
-    def file_of(self, record: ModelRecord, work_dir: Path) -> Path:
-        """Return a file with the bytes of a version: the local artifact, or a verified download.
-
-        Raises
-        ------
-        DigestMismatchError
-            If the artifact was changed after it was mirrored.
-        """
-        doing = f"fetching version {record.version} of {record.registered_model}"
-        client, version = self._connection.client, str(record.version)
-        uri = self._ask(
-            lambda: client.get_model_version_download_uri(record.registered_model, version), doing
-        )
-        folder = local_path(uri)
-        if folder is not None:
-            return _verified(folder / model_folder.DATA_FILE, record)
-        with translated(doing):
-            return self._downloaded(uri, record, work_dir)
-
-    def _downloaded(self, uri: str, record: ModelRecord, work_dir: Path) -> Path:
-        target = self._layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
-        if target.exists():
-            return _verified(target, record)
-        found = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{uri.rstrip('/')}/{model_folder.DATA_FILE}",
-            dst_path=str(work_dir / "download"),
-            tracking_uri=self._connection.tracking_uri,
-            registry_uri=self._connection.registry_uri,
-        )
-        path = _verified(Path(found), record)
-        if record.saved_at_ns is not None:
-            os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-        return target
+        return self._connection.ask(ask, doing) if self._exists() else {}
 
     def _get(self, reference: VersionReference) -> ModelRecord | None:
         client, name = self._connection.client, reference.registered_model
@@ -222,32 +202,3 @@ class Mirror:
 
     def _exists(self) -> bool:
         return self._connection.exists()
-
-    def _ask(self, call: Callable[[], _T], doing: str) -> _T:
-        def asked() -> _T:
-            self._connection.probe(for_writing=False)
-            with translated(doing):
-                return call()
-
-        return bounded(asked, LOOKUP_SECONDS, doing)
-
-
-def _verified(path: Path, record: ModelRecord) -> Path:
-    try:
-        with path.open("rb") as file:
-            found = sha256_of(file)
-    except FileNotFoundError as cause:
-        raise ModelNotFoundError(
-            f"{path} is missing, though version {record.version} of {record.registered_model} "
-            "says that it lies there; if the folder was moved, its database still has the old path",
-            path=path,
-        ) from cause
-    if found != record.sha256:
-        raise DigestMismatchError(
-            f"{path} was changed after it was saved: expected SHA-256 {record.sha256}, found "
-            f"{found}; nothing was unpickled. Save the model again, or copy the intact file back",
-            path=path,
-            expected=record.sha256,
-            found=found,
-        )
-    return path

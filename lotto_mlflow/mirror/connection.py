@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 import mlflow
 import requests
@@ -15,11 +17,13 @@ from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database
-from lotto_mlflow.mirror.translate import translated
+from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
 
 EXPERIMENT = REGISTERED_MODEL
 _PROBE_SECONDS = 2.0
+_LOOKUP_SECONDS = 5.0
+_T = TypeVar("_T")
 _DIRECT_SCHEMES = ("sqlite:", "postgresql", "mysql", "mssql")
 _OTHER_SCHEMA = "out-of-date database schema"
 
@@ -120,6 +124,22 @@ class Connection:
             elif path is not None:
                 database.probe(path, for_writing=for_writing)
 
+    def ask(self, call: Callable[[], _T], doing: str) -> _T:
+        """Return the answer to a question, bounded in time.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If MLflow could not be asked, or did not answer in time.
+        """
+
+        def asked() -> _T:
+            self.probe(for_writing=False)
+            with translated(doing):
+                return call()
+
+        return bounded(asked, _LOOKUP_SECONDS, doing)
+
     def experiment_id(self) -> str:
         """Return the id of the experiment, which is created where it is missing.
 
@@ -131,6 +151,16 @@ class Connection:
         if self._experiment_id is None:
             self._experiment_id = self._find_experiment() or self._create_experiment()
         return self._experiment_id
+
+    def known_experiment_id(self) -> str | None:
+        """Return the id of the experiment, ``None`` where there is none."""
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        return None if found is None else str(found.experiment_id)
+
+    def artifact_location(self) -> str | None:
+        """Return where the experiment of the embedded store says its artifacts are."""
+        found = self.client.get_experiment_by_name(EXPERIMENT) if self._is_embedded else None
+        return None if found is None else str(found.artifact_location)
 
     def _find_experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(EXPERIMENT)

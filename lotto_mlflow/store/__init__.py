@@ -194,6 +194,18 @@ class Store:
                 entry.unlink(missing_ok=True)
         return None
 
+    def may_have(self, record: SaveRecord) -> bool:
+        """Tell whether the bytes of a save are there under its name."""
+        for path in self._candidates(record.name):
+            with suppress(OSError):
+                if _has_time_and_size(path, record) or _has_digest(path, record):
+                    return True
+        return False
+
+    def backups_of(self, name: str) -> list[Path]:
+        """Return the model files in ``backups/`` that may be of a name."""
+        return [path for path in self._candidates(name) if path.parent == self._layout.backup_dir]
+
     def _candidates(self, name: str) -> Iterator[Path]:
         """Yield the files that may hold a save of a name.
 

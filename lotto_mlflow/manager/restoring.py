@@ -1,0 +1,181 @@
+"""`ModelManager.restore`: bring a file and its metadata back, verified."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lotto_mlflow import layout as names
+from lotto_mlflow.errors import (
+    DigestMismatchError,
+    ModelNotFoundError,
+    SettingsError,
+)
+from lotto_mlflow.files import held, link_or_copy, put, replace_content, sync_dir, temporary_for
+from lotto_mlflow.manager import lookup, saving
+from lotto_mlflow.manager.loading import known_digests
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.store import sha256_of_file
+
+if TYPE_CHECKING:
+    from lotto_mlflow.manager import ModelManager
+
+RestoreSource = Literal["backups", "registry"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Verified bytes and metadata that are to be put in place."""
+
+    name: str
+    path: Path
+    sha256: str
+    mtime_ns: int
+    metadata: bytes | None
+
+
+def restore(
+    self: ModelManager,
+    name_or_version: str | int,
+    *,
+    source: RestoreSource = "backups",
+    backup: str | None = None,
+) -> ModelRecord:
+    """Bring a model and its metadata back into ``trained/`` and ``metadata/``.
+
+    Parameters
+    ----------
+    name_or_version : str or int
+        A name; from the registry also a version number of ``lotto_model``, or a ``models:/`` URI.
+    source : {"backups", "registry"}
+        Where it is taken from.
+    backup : str, optional
+        Which backup, by its file name or stem; the newest of the name by default.
+
+    Returns
+    -------
+    ModelRecord
+        What is in place now.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such name, version or backup. Nothing was changed.
+    DigestMismatchError
+        If the source is damaged. Nothing was changed.
+    SettingsError
+        If the source is neither.
+    StoreError
+        If the disk refuses. Nothing was changed.
+
+    Notes
+    -----
+    What is in the way goes to ``backups/`` first, and the source stays where it is. The file keeps
+    its own time, so that an old model does not become the latest; it is no new save.
+    """
+    if source not in get_args(RestoreSource):
+        allowed = ", ".join(get_args(RestoreSource))
+        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+    parts = self._parts
+    parts.make_dirs()
+    with saving.disk_errors(parts), parts.workspace() as work_dir:
+        if source == "registry":
+            found = _from_registry(self, name_or_version, work_dir)
+        else:
+            found = _from_backups(parts, str(name_or_version), backup)
+        staged = temporary_for(parts.layout.model_path(found.name), work_dir)
+        try:
+            shutil.copyfile(found.path, staged)
+            _check(staged, {found.sha256}, found.path)
+            os.utime(staged, ns=(found.mtime_ns, found.mtime_ns))
+            with staged.open("rb+") as file:
+                os.fsync(file.fileno())
+            with held(parts.lock()):
+                saving.settle(parts, work_dir)
+                _put(parts, found, staged, work_dir)
+        finally:
+            staged.unlink(missing_ok=True)
+    return self.get(found.name)
+
+
+def _put(parts: Parts, found: _Found, staged: Path, work_dir: Path) -> None:
+    layout, name = parts.layout, found.name
+    model_path, metadata_path = layout.model_path(name), layout.metadata_path(name)
+    pairs = ((model_path, layout.backup_path), (metadata_path, layout.backup_metadata_path))
+    is_there = model_path.exists() and sha256_of_file(model_path) == found.sha256
+    if not is_there and parts.store.has_something_to_back_up(name):
+        stem = parts.store.free_backup_stem(name)
+        for original, backup_path in pairs:
+            if original.exists():
+                link_or_copy(original, backup_path(stem), work_dir)
+        sync_dir(layout.backup_dir)
+    put(staged, model_path, work_dir)
+    if found.metadata is None:
+        metadata_path.unlink(missing_ok=True)
+    else:
+        replace_content(metadata_path, found.metadata, work_dir)
+    parts.store.sync()
+
+
+def _from_backups(parts: Parts, name: str, backup: str | None) -> _Found:
+    path = _backup_of(parts, name, backup)
+    known, sha256 = known_digests(parts, path), sha256_of_file(path)
+    _check(path, known or {sha256}, path)
+    metadata_path = parts.layout.backup_metadata_path(names.name_of(path))
+    metadata = metadata_path.read_bytes() if metadata_path.exists() else None
+    return _Found(name, path, sha256, path.stat().st_mtime_ns, metadata)
+
+
+def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
+    found = parts.store.backups_of(name)
+    if backup is not None:
+        stem = Path(backup).name.removesuffix(names.SUFFIX)
+        found = [path for path in found if names.name_of(path) == stem]
+    if not found:
+        wanted = f"backup {backup!r}" if backup is not None else "backup"
+        raise ModelNotFoundError(
+            f"there is no {wanted} of {name!r} in {parts.layout.backup_dir}; "
+            "source='registry' may have it",
+            name=name,
+        )
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _from_registry(manager: ModelManager, name_or_version: str | int, work_dir: Path) -> _Found:
+    parts, mirror = manager._parts, manager._mirror()
+    reference = lookup.version_reference(parts, name_or_version)
+    if reference is not None:
+        record = mirror.get(reference)
+    else:
+        versions = mirror.records(str(name_or_version), 1)
+        if not versions:
+            raise ModelNotFoundError(
+                f"the registry has no version of {name_or_version!r}", name=name_or_version
+            )
+        record = versions[0]
+    sha256, saved_at_ns = str(record.sha256), record.saved_at_ns or 0
+    save = next((s for s in parts.outbox.of_name(record.name) if s.sha256 == sha256), None)
+    return _Found(
+        record.name,
+        mirror.file_of(record, work_dir),
+        sha256,
+        save.file_time_ns if save is not None else saved_at_ns,
+        mirror.metadata_of(record, work_dir),
+    )
+
+
+def _check(path: Path, known: set[str], named: Path) -> None:
+    found = sha256_of_file(path)
+    if found not in known:
+        expected = " or ".join(sorted(known))
+        raise DigestMismatchError(
+            f"{named} is damaged: expected SHA-256 {expected}, found {found}; nothing was changed. "
+            "Name another backup, or take source='registry'",
+            path=named,
+            expected=expected,
+            found=found,
+        )

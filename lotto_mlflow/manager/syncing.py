@@ -1,0 +1,187 @@
+"""`ModelManager.sync`: bring MLflow to what the folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from filelock import Timeout
+
+from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, SyncRunningError
+from lotto_mlflow.files import held, lock_at, sweep
+from lotto_mlflow.manager import backfill, saving, sending
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.outbox import Entry
+from lotto_mlflow.records import SaveRecord
+
+if TYPE_CHECKING:
+    from lotto_mlflow.manager import ModelManager
+    from lotto_mlflow.mirror import Mirror
+
+Progress = Callable[[int, int, int, str], None]
+
+
+@dataclass
+class SyncReport:
+    """What a sync did, or would do.
+
+    Attributes
+    ----------
+    sent : list of str
+        Names of the saves that were sent, in save order.
+    backfilled : list of str
+        Names of the files among them that no save knew.
+    resent : list of str
+        Names of the saves among them that had been deleted in MLflow.
+    failed : dict of str to str
+        Reason for each save that MLflow refused, by name.
+    dry_run : bool
+        Whether nothing was done.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    backfilled: list[str] = field(default_factory=list)
+    resent: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One record to send; ``entry`` is missing for a file that no record tells of yet."""
+
+    record: SaveRecord
+    entry: Entry | None
+    is_resent: bool = False
+
+
+def sync(
+    self: ModelManager,
+    *,
+    dry_run: bool = False,
+    include_backups: bool = False,
+    resend: bool = False,
+    retry_aside: bool = False,
+    progress: Progress | None = None,
+) -> SyncReport:
+    """Send MLflow everything that the store in force lacks, in save order.
+
+    That is the outbox, saves that were recorded for another store, and model files that no record
+    knows: hundreds of files from before this package come in with one call.
+
+    Parameters
+    ----------
+    dry_run : bool
+        Only tell what would be sent.
+    include_backups : bool
+        Bring in unknown files of ``backups/``, too.
+    resend : bool
+        Send again what was sent and then deleted in MLflow, which otherwise stays deleted.
+    retry_aside : bool
+        Try the records again that were set aside.
+    progress : callable, optional
+        Called before each save with the number done, the number in all, the size of the save in
+        bytes, and its name; and once at the end.
+
+    Returns
+    -------
+    SyncReport
+        What was done.
+
+    Raises
+    ------
+    SyncRunningError
+        If another sync of the folder is running. Nothing was changed.
+    MirrorUnavailableError
+        If MLflow cannot be asked; what was sent before that stays sent.
+
+    Notes
+    -----
+    Idempotent. Nothing is unpickled. Saves go on meanwhile. An unknown file has the time in its
+    metadata, else its own, as the start of its run, and the tag ``backfilled``.
+    """
+    parts, target = self._parts, self._target()
+    if not dry_run:
+        parts.make_dirs()
+    with ExitStack() as stack:
+        if not dry_run:
+            _take_turn(stack, parts)
+            _settle(parts, retry_aside=retry_aside)
+        mirror = self._mirror()
+        if not dry_run:
+            mirror.create()
+            mirror.probe()
+            mirror.upgrade()
+        work = _to_do(parts, mirror, target, include_backups=include_backups, resend=resend)
+        report = SyncReport(dry_run=dry_run)
+        for number, item in enumerate(work):
+            if progress is not None:
+                progress(number, len(work), item.record.size, item.record.name)
+            _do(parts, mirror, target, item, report)
+        if progress is not None:
+            progress(len(work), len(work), 0, "")
+    return report
+
+
+def _take_turn(stack: ExitStack, parts: Parts) -> None:
+    try:
+        stack.enter_context(held(lock_at(parts.layout.mlflow_dir / "sync.lock"), 0))
+    except Timeout as cause:
+        raise SyncRunningError(
+            f"another sync of {parts.layout.trained_dir.parent} is running; wait until it ends",
+        ) from cause
+    stack.enter_context(held(parts.push_lock()))
+
+
+def _settle(parts: Parts, *, retry_aside: bool) -> None:
+    with parts.workspace() as work_dir, held(parts.lock()):
+        sweep(parts.layout.tmp_dir, *parts.store.folders)
+        saving.settle(parts, work_dir)
+        if retry_aside:
+            for entry in parts.outbox.entries():
+                record = parts.outbox.readable(entry) if entry.state == "aside" else None
+                if record is not None:
+                    parts.outbox.rewrite(entry, replace(record, tries=0), work_dir)
+                    parts.outbox.take_back(entry)
+
+
+def _to_do(
+    parts: Parts, mirror: Mirror, target: str, *, include_backups: bool, resend: bool
+) -> list[_Work]:
+    """Return what the store in force lacks, in save order."""
+    work = []
+    for entry in parts.outbox.entries():
+        record = parts.outbox.readable(entry)
+        if record is None or entry.state in ("pending", "aside"):
+            continue
+        place = record.mirrored.get(target)
+        is_waiting = entry.state in ("committed", "begun") and record.target == target
+        if place is None or is_waiting:
+            work.append(_Work(record, entry))
+        elif resend and not mirror.has_version(record, place["version"]):
+            work.append(_Work(record, entry, is_resent=True))
+    for name, path in backfill.unknown_files(parts, include_backups=include_backups):
+        work.append(_Work(backfill.record_of(parts, name, path, target), None))
+    return sorted(work, key=lambda item: item.record.id)
+
+
+def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncReport) -> None:
+    record, entry = item.record, item.entry
+    if not report.dry_run:
+        if entry is None:
+            with parts.workspace() as work_dir:
+                entry = parts.outbox.add_committed(record, work_dir)
+        try:
+            sending.send(parts, mirror, entry, record, target)
+        except MirrorUnavailableError:
+            raise
+        except LottoMlflowError as cause:
+            report.failed[record.name] = str(cause)
+            return
+    report.sent.append(record.name)
+    if item.entry is None:
+        report.backfilled.append(record.name)
+    if item.is_resent:
+        report.resent.append(record.name)

@@ -1,0 +1,209 @@
+"""`ModelManager.verify`: compare both views and the digests, and change nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lotto_mlflow import layout as names
+from lotto_mlflow.errors import MirrorError
+from lotto_mlflow.manager import backfill
+from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.pyfunc_loader import recorded_sha256
+from lotto_mlflow.store import sha256_of_file
+
+if TYPE_CHECKING:
+    from lotto_mlflow.manager import ModelManager
+    from lotto_mlflow.mirror import Mirror
+
+Kind = Literal[
+    "damaged",
+    "changed",
+    "missing on disk",
+    "missing in MLflow",
+    "orphan metadata",
+    "orphan artifact",
+    "stuck record",
+    "moved store",
+    "clock in the future",
+    "late on top",
+    "mlflow unavailable",
+]
+_CLOCK_TOLERANCE_NS = 60 * 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference.
+
+    Attributes
+    ----------
+    kind : str
+        ``damaged``: bytes that are not the ones saved, or a record that cannot be read.
+        ``changed``: metadata that is not the one saved. ``missing on disk``: a save whose bytes
+        are in neither folder. ``missing in MLflow``: a save or file that the store in force
+        lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
+        no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
+        database with the paths of another folder. ``clock in the future``: a file that will stay
+        the latest. ``late on top``: the highest version is an older save. ``mlflow unavailable``:
+        the other view could not be looked at.
+    name : str
+        The model, if it is about one.
+    path : pathlib.Path or None
+        The file or folder.
+    detail : str
+        What was found.
+    repair : str
+        The call that mends it.
+    """
+
+    kind: Kind
+    name: str
+    path: Path | None
+    detail: str
+    repair: str
+
+
+def verify(self: ModelManager) -> list[Finding]:
+    """Compare disk, records and MLflow, and tell every difference.
+
+    Returns
+    -------
+    list of Finding
+        Empty where both views agree and every digest holds.
+
+    Notes
+    -----
+    Reads only, and unpickles nothing. Saves under way may show as differences.
+    """
+    parts, target = self._parts, self._target()
+    findings = [*_models(parts), *_metadata(parts), *_records(parts), *_unsent(parts, target)]
+    try:
+        findings += _in_mlflow(parts, self._mirror(), target)
+    except MirrorError as cause:
+        findings.append(Finding("mlflow unavailable", "", None, str(cause), "try again later"))
+    return findings
+
+
+def _models(parts: Parts) -> Iterator[Finding]:
+    """Check the digests of model files, and their times."""
+    layout = parts.layout
+    for folder in (layout.trained_dir, layout.backup_dir, layout.downloads_dir):
+        for path in sorted(folder.rglob(f"*{names.SUFFIX}")) if folder.is_dir() else []:
+            known, found = known_digests(parts, path), sha256_of_file(path)
+            name = names.name_of(path)
+            if known and found not in known:
+                yield Finding(
+                    "damaged",
+                    name,
+                    path,
+                    f"expected SHA-256 {' or '.join(sorted(known))}, found {found}",
+                    f"ModelManager.restore({name!r}), or with source='registry'",
+                )
+            if path.stat().st_mtime_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
+                yield Finding(
+                    "clock in the future",
+                    name,
+                    path,
+                    "its modification time has not come yet, so it stays the latest",
+                    f"touch {path}",
+                )
+    for model_file in (
+        layout.artifacts_dir.rglob("MLmodel") if layout.artifacts_dir.is_dir() else []
+    ):
+        yield from _artifact(model_file.parent)
+
+
+def _artifact(folder: Path) -> Iterator[Finding]:
+    expected = recorded_sha256(folder)
+    for path in sorted((folder / "data").glob(f"*{names.SUFFIX}")):
+        found = sha256_of_file(path)
+        if expected is not None and found != expected:
+            yield Finding(
+                "damaged",
+                "",
+                path,
+                f"expected SHA-256 {expected}, found {found}",
+                "delete the version in MLflow, then ModelManager.sync(resend=True)",
+            )
+
+
+def _metadata(parts: Parts) -> Iterator[Finding]:
+    layout = parts.layout
+    folder = layout.metadata_dir
+    for path in sorted(folder.glob(f"*{names.METADATA_SUFFIX}")) if folder.is_dir() else []:
+        name = path.name.removesuffix(names.METADATA_SUFFIX)
+        model_path = layout.model_path(name)
+        if not model_path.exists():
+            repair = f"ModelManager.restore({name!r}), or delete the file"
+            yield Finding("orphan metadata", name, path, "there is no model of this name", repair)
+            continue
+        time_ns = model_path.stat().st_mtime_ns
+        saves = [save for save in parts.outbox.of_name(name) if save.file_time_ns == time_ns]
+        found = read_metadata(path)
+        if found is None or (saves and found != saves[0].metadata):
+            detail = "it is no JSON object" if found is None else "it is not the metadata saved"
+            repair = f"ModelManager.restore({name!r}, source='registry')"
+            yield Finding("changed", name, path, detail, repair)
+
+
+def _records(parts: Parts) -> Iterator[Finding]:
+    """Check the records themselves, and that their bytes are somewhere on disk."""
+    retry = "ModelManager.sync(retry_aside=True)"
+    for entry in reversed(parts.outbox.entries()):
+        record = parts.outbox.readable(entry)
+        if record is None:
+            yield Finding("damaged", entry.name, entry.path, "the record cannot be read", retry)
+            continue
+        if entry.state == "aside" or record.tries:
+            reason = record.reason or "it was set aside"
+            yield Finding("stuck record", record.name, entry.path, reason, retry)
+        if not parts.store.may_have(record):
+            yield Finding(
+                "missing on disk",
+                record.name,
+                parts.layout.model_path(record.name),
+                f"the bytes of the save of {record.saved_at} are in neither folder",
+                f"ModelManager.restore({record.name!r}, source='registry')",
+            )
+
+
+def _unsent(parts: Parts, target: str) -> Iterator[Finding]:
+    for entry in reversed(parts.outbox.entries()):
+        record = parts.outbox.readable(entry)
+        if record is not None and entry.state != "aside" and target not in record.mirrored:
+            detail = f"the save of {record.saved_at} was not sent to the store in force"
+            yield Finding(
+                "missing in MLflow", record.name, entry.path, detail, "ModelManager.sync()"
+            )
+    for name, path in backfill.unknown_files(parts, include_backups=False):
+        detail = "the file is older than its records, or has none"
+        yield Finding("missing in MLflow", name, path, detail, "ModelManager.sync()")
+
+
+def _in_mlflow(parts: Parts, mirror: Mirror, target: str) -> Iterator[Finding]:
+    moved_from = mirror.inspection.moved_from()
+    if moved_from is not None:
+        detail = f"its database keeps artifacts in {moved_from}"
+        yield Finding(
+            "moved store", "", parts.layout.database_path, detail, "ModelManager.relocate()"
+        )
+    for entry in reversed(parts.outbox.entries()):
+        record = parts.outbox.readable(entry)
+        place = None if record is None else record.mirrored.get(target)
+        if record is not None and place and not mirror.has_version(record, place["version"]):
+            detail = f"version {place['version']} was deleted"
+            repair = "ModelManager.sync(resend=True)"
+            yield Finding("missing in MLflow", record.name, entry.path, detail, repair)
+    for folder in mirror.inspection.orphan_folders():
+        yield Finding(
+            "orphan artifact", "", folder, "no logged model owns it", f"rm -r {str(folder)!r}"
+        )
+    if mirror.inspection.top_is_late():
+        detail = "the highest version is an older save; /latest of MLflow itself would load it"
+        repair = "none is needed: this package looks past it"
+        yield Finding("late on top", names.REGISTERED_MODEL, None, detail, repair)

@@ -1,0 +1,90 @@
+"""Fetching the bytes of a version: the local artifact, or a verified download."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mlflow.artifacts
+
+from lotto_mlflow import layout as names
+from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.mirror import model_folder
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.places import local_path
+from lotto_mlflow.mirror.translate import translated
+from lotto_mlflow.pyfunc_loader import sha256_of
+from lotto_mlflow.records import ModelRecord
+
+
+def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Path:
+    """Return a file with the bytes of a version: the local artifact, or a verified download.
+
+    Raises
+    ------
+    DigestMismatchError
+        If the artifact was changed after it was mirrored.
+    """
+    doing = f"fetching version {record.version} of {record.registered_model}"
+    client, version = connection.client, str(record.version)
+    uri = connection.ask(
+        lambda: client.get_model_version_download_uri(record.registered_model, version), doing
+    )
+    folder = local_path(uri)
+    if folder is not None:
+        return _verified(folder / model_folder.DATA_FILE, record)
+    with translated(doing):
+        return _downloaded(connection, layout, uri, record, work_dir)
+
+
+def _downloaded(
+    connection: Connection, layout: Layout, uri: str, record: ModelRecord, work_dir: Path
+) -> Path:
+    target = layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
+    if target.exists():
+        return _verified(target, record)
+    found = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"{uri.rstrip('/')}/{model_folder.DATA_FILE}",
+        dst_path=str(work_dir / "download"),
+        tracking_uri=connection.tracking_uri,
+        registry_uri=connection.registry_uri,
+    )
+    path = _verified(Path(found), record)
+    if record.saved_at_ns is not None:
+        os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, target)
+    return target
+
+
+def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> bytes | None:
+    """Return the metadata JSON among the artifacts of a version's run, if there is one."""
+    name = f"{record.name}{names.METADATA_SUFFIX}"
+    with translated(f"fetching the metadata of {record.name}"):
+        items = connection.client.list_artifacts(str(record.run_id))
+        if name not in {item.path for item in items}:
+            return None
+        found = connection.client.download_artifacts(str(record.run_id), name, str(work_dir))
+    return Path(found).read_bytes()
+
+
+def _verified(path: Path, record: ModelRecord) -> Path:
+    try:
+        with path.open("rb") as file:
+            found = sha256_of(file)
+    except FileNotFoundError as cause:
+        raise ModelNotFoundError(
+            f"{path} is missing, though version {record.version} of {record.registered_model} "
+            "says that it lies there; if the folder was moved, call ModelManager.relocate()",
+            path=path,
+        ) from cause
+    if found != record.sha256:
+        raise DigestMismatchError(
+            f"{path} was changed after it was saved: expected SHA-256 {record.sha256}, found "
+            f"{found}; nothing was unpickled. Save the model again, or copy the intact file back",
+            path=path,
+            expected=record.sha256,
+            found=found,
+        )
+    return path
