@@ -20,6 +20,7 @@
     ├── RelocationError             (OSError)      a store that cannot be relocated
     └── MirrorError                 (OSError)      MLflow refused what it was asked
         └── MirrorUnavailableError                 MLflow could not be asked
+            └── OtherSchemaError                   its database is of another release
 """
 
 from __future__ import annotations
@@ -127,3 +128,7 @@ class MirrorError(LottoMlflowError, OSError):
 
 class MirrorUnavailableError(MirrorError):
     """MLflow could not be reached, or did not answer in time."""
+
+
+class OtherSchemaError(MirrorUnavailableError):
+    """The database was made by another release of MLflow."""

@@ -193,9 +193,10 @@ def test_times_increase_where_the_clock_steps_back(
     import time
 
     manager = ModelManager(base_dir, mirror="off")
-    clock = iter([3_000_000_000, 1_000_000_000, 1_000_000_000, 3_000_000_001])
-    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
-    paths = [Path(manager.save_model({"n": n}, f"lotto_model_{9 - n}")) for n in range(4)]
+    paths = []
+    for number, now in enumerate([3_000_000_000, 1_000_000_000, 1_000_000_000, 3_000_000_001]):
+        monkeypatch.setattr(time, "time_ns", lambda now=now: now)
+        paths.append(Path(manager.save_model({"n": number}, f"lotto_model_{9 - number}")))
     times = [path.stat().st_mtime_ns for path in paths]
     assert times == sorted(set(times))
     assert manager.get_latest_model_path() == str(paths[-1])

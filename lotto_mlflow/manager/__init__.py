@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import references, settings
-from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import (
     loading,
@@ -24,7 +23,6 @@ from lotto_mlflow.manager import (
 from lotto_mlflow.manager.mirrors import Mirrors
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.manager.pushing import Pusher
-from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Settings
 from lotto_mlflow.store import make_dir
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["ModelManager"]
 
 _logger = logging.getLogger("lotto_mlflow")
-Source = Literal["filesystem", "registry"]
 
 
 class ModelManager:
@@ -203,7 +200,7 @@ class ModelManager:
         path = lookup.file_of(self._parts, self._mirror(), record)
         return loading.load_file(self._parts, self._target(), path, record)
 
-    def get_latest_model_path(self, *, source: Source = "filesystem") -> str | None:
+    def get_latest_model_path(self, *, source: lookup.Source = "filesystem") -> str | None:
         """Return the path of the newest model.
 
         Parameters
@@ -222,7 +219,7 @@ class ModelManager:
         MirrorUnavailableError
             If the registry could not be asked.
         """
-        if self._checked(source) == "filesystem":
+        if lookup.checked(source) == "filesystem":
             make_dir(self._parts.layout.trained_dir)
             path = self._parts.store.latest()
             return None if path is None else str(path)
@@ -231,53 +228,6 @@ class ModelManager:
         if record is None:
             return None
         return str(lookup.file_of(self._parts, self._mirror(), record))
-
-    def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
-        """Return what is known of the models in ``trained/``, newest first.
-
-        Parameters
-        ----------
-        name : str, optional
-            Only the model of this name.
-        limit : int, optional
-            At most so many.
-
-        Notes
-        -----
-        Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
-        """
-        found = lookup.records(self._parts, self._target(), name, limit)
-        return self._mirrors.with_aliases(self._settings(), found)
-
-    def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
-        """Return what is known of one model.
-
-        Parameters
-        ----------
-        reference : str, int or path-like
-            A name, a path in ``trained/``, a version number of ``lotto_model``, or a
-            ``models:/`` URI.
-
-        Raises
-        ------
-        ModelNotFoundError, MirrorUnavailableError
-            If there is no such model; if it is a version and the registry could not be asked.
-        """
-        version = lookup.version_reference(self._parts, reference)
-        if version is not None:
-            self._pusher.wait_for_queued()
-            return lookup.joined(self._parts, self._mirror().get(version))
-        found = lookup.of_file(self._parts, self._target(), str(reference))
-        return self._mirrors.with_aliases(self._settings(), [found])[0]
-
-    def latest(self, *, source: Source = "filesystem") -> ModelRecord | None:
-        """Return what is known of the newest model; arguments as in `get_latest_model_path`."""
-        if self._checked(source) == "registry":
-            self._pusher.wait_for_queued()
-            record = self._mirror().latest()
-            return None if record is None else lookup.joined(self._parts, record)
-        path = self.get_latest_model_path()
-        return None if path is None else self.get(path)
 
     def flush(self, timeout: float = 60.0) -> bool:
         """Send what waits for the store in force, and wait for it, ``timeout`` seconds at most.
@@ -292,6 +242,9 @@ class ModelManager:
             return not self._parts.outbox.waiting()
         return self._pusher.flush(in_force, timeout)
 
+    records = lookup.records
+    get = lookup.get
+    latest = lookup.latest
     sync = syncing.sync
     verify = verifying.verify
     restore = restoring.restore
@@ -302,10 +255,3 @@ class ModelManager:
 
     def _mirror(self) -> Mirror:
         return self._mirrors.of(self._settings())
-
-    @staticmethod
-    def _checked(source: str) -> str:
-        if source not in get_args(Source):
-            allowed = ", ".join(get_args(Source))
-            raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
-        return source

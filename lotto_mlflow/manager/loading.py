@@ -107,10 +107,20 @@ def known_digests(parts: Parts, path: Path) -> set[str]:
         return _digests_of(parts, {name}, layout.metadata_path(name))
     if folder == layout.backup_dir:
         model_names = {name, names.name_of_backup(path)}
+        if _is_older_than_its_records(parts, model_names, path):
+            model_names = set()
         return _digests_of(parts, model_names, layout.backup_metadata_path(name))
     model_dir = _model_dir_of(path)
     recorded = recorded_sha256(model_dir) if model_dir is not None else None
     return {recorded} if recorded else set()
+
+
+def _is_older_than_its_records(parts: Parts, model_names: set[str], path: Path) -> bool:
+    """Tell whether a backup is from before the first save that is known of its name."""
+    saves = [save for name in model_names for save in parts.outbox.of_name(name)]
+    replaced = {save.replaced_sha256 for save in saves} - {None}
+    first = min((save.file_time_ns for save in saves), default=None)
+    return first is not None and not replaced and path.stat().st_mtime_ns < first
 
 
 def _digests_of(parts: Parts, model_names: set[str], metadata_path: Path) -> set[str]:

@@ -6,11 +6,11 @@ import os
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import references
-from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.errors import ModelNotFoundError, SettingsError
 from lotto_mlflow.manager.loading import read_metadata, record_with
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
@@ -20,10 +20,79 @@ from lotto_mlflow.requirements import version_in
 from lotto_mlflow.store import make_dir, sha256_of_file
 
 if TYPE_CHECKING:
+    from lotto_mlflow.manager import ModelManager
     from lotto_mlflow.mirror import Mirror
 
+Source = Literal["filesystem", "registry"]
 
-def records(parts: Parts, target: str, name: str | None, limit: int | None) -> list[ModelRecord]:
+
+def records(
+    self: ModelManager, name: str | None = None, limit: int | None = None
+) -> list[ModelRecord]:
+    """Return what is known of the models in ``trained/``, newest first.
+
+    Parameters
+    ----------
+    name : str, optional
+        Only the model of this name.
+    limit : int, optional
+        At most so many.
+
+    Notes
+    -----
+    Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
+    """
+    found = _of_files(self._parts, self._target(), name, limit)
+    return self._mirrors.with_aliases(self._settings(), found)
+
+
+def get(self: ModelManager, reference: str | int | os.PathLike[str]) -> ModelRecord:
+    """Return what is known of one model.
+
+    Parameters
+    ----------
+    reference : str, int or path-like
+        A name, a path in ``trained/``, a version number of ``lotto_model``, or a
+        ``models:/`` URI.
+
+    Raises
+    ------
+    ModelNotFoundError, MirrorUnavailableError
+        If there is no such model; if it is a version and the registry could not be asked.
+    """
+    version = version_reference(self._parts, reference)
+    if version is not None:
+        self._pusher.wait_for_queued()
+        return joined(self._parts, self._mirror().get(version))
+    found = _of_file(self._parts, self._target(), str(reference))
+    return self._mirrors.with_aliases(self._settings(), [found])[0]
+
+
+def latest(self: ModelManager, *, source: Source = "filesystem") -> ModelRecord | None:
+    """Return what is known of the newest model; arguments as in `get_latest_model_path`."""
+    if checked(source) == "registry":
+        self._pusher.wait_for_queued()
+        record = self._mirror().latest()
+        return None if record is None else joined(self._parts, record)
+    path = self.get_latest_model_path()
+    return None if path is None else self.get(path)
+
+
+def checked(source: str) -> str:
+    """Return a source, if it is one.
+
+    Raises
+    ------
+    SettingsError
+        If it is none; the message lists those there are.
+    """
+    if source not in get_args(Source):
+        allowed = ", ".join(get_args(Source))
+        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+    return source
+
+
+def _of_files(parts: Parts, target: str, name: str | None, limit: int | None) -> list[ModelRecord]:
     """Return what the disk and the save records tell of the models in ``trained/``.
 
     Parameters
@@ -33,7 +102,7 @@ def records(parts: Parts, target: str, name: str | None, limit: int | None) -> l
     target : str
         Tracking store whose versions are told.
     name, limit
-        As in `lotto_mlflow.ModelManager.records`.
+        As in `records`.
     """
     found = [
         (status.st_mtime_ns, path.name, path, status)
@@ -127,7 +196,7 @@ def version_reference(
     return None
 
 
-def of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
+def _of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     """Return the record of a model in ``trained/``, by its name or its path.
 
     Raises
@@ -138,7 +207,7 @@ def of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     path = Path(reference)
     is_file = path.suffix == names.SUFFIX and parts.folder_of(path) == parts.layout.trained_dir
     name = names.name_of(path) if is_file else reference
-    found = records(parts, target, name, 1)
+    found = _of_files(parts, target, name, 1)
     if not found:
         raise ModelNotFoundError(
             f"there is no model {name!r} in {parts.layout.trained_dir}; "

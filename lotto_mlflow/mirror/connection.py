@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.errors import MirrorUnavailableError
+from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database
@@ -45,9 +46,10 @@ class Connection:
 
     def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
-        self._is_embedded = target_of(settings, layout.database_path) == EMBEDDED
+        self._target = target_of(settings, layout.database_path)
+        self.is_embedded = self._target == EMBEDDED
         own = database.uri_of(layout.database_path.absolute())
-        tracking_uri = own if self._is_embedded else str(settings.tracking_uri)
+        tracking_uri = own if self.is_embedded else str(settings.tracking_uri)
         registry_uri = settings.registry_uri or tracking_uri
         self.tracking_uri = database.respelled(tracking_uri, generation)
         self.registry_uri = database.respelled(registry_uri, generation)
@@ -63,12 +65,12 @@ class Connection:
             except MlflowException as cause:
                 if _OTHER_SCHEMA not in str(cause):
                     raise
-                raise _OtherSchemaError(self._advice(), error_code=None) from cause
+                raise OtherSchemaError(self._advice(), error_code=None) from cause
 
     def _advice(self) -> str:
         uri = masked(self.tracking_uri)
         told = f"the database schema of {uri} is not that of the installed MLflow"
-        if self._is_embedded:
+        if self.is_embedded:
             return f"{told} {mlflow.__version__}; the next save, or sync(), upgrades it"
         return f"{told} {mlflow.__version__}: run mlflow db upgrade {uri}"
 
@@ -96,13 +98,13 @@ class Connection:
         """
         try:
             _ = self.client
-        except _OtherSchemaError:
-            if not self._is_embedded:
+        except OtherSchemaError:
+            if not self.is_embedded:
                 raise
             with translated(f"upgrading {self.tracking_uri}"), held(self._database_lock()):
                 try:
                     _ = self.client  # another process may have upgraded it meanwhile
-                except _OtherSchemaError:
+                except OtherSchemaError:
                     database.upgrade(self._layout.database_path.absolute())
 
     def _database_lock(self) -> FileLock:
@@ -159,8 +161,15 @@ class Connection:
 
     def artifact_location(self) -> str | None:
         """Return where the experiment of the embedded store says its artifacts are."""
-        found = self.client.get_experiment_by_name(EXPERIMENT) if self._is_embedded else None
+        found = self.client.get_experiment_by_name(EXPERIMENT) if self.is_embedded else None
         return None if found is None else str(found.artifact_location)
+
+    def _artifacts_name(self) -> str:
+        """Return the artifact folder of the store in force, which no other store shares."""
+        if self.is_embedded:
+            return EXPERIMENT
+        digest = hashlib.sha256(self._target.encode("utf-8")).hexdigest()
+        return f"{EXPERIMENT}-{digest[:8]}"
 
     def _find_experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -175,7 +184,7 @@ class Connection:
     def _create_experiment(self) -> str:
         location = None
         if self.tracking_uri.startswith(_DIRECT_SCHEMES):
-            location = (self._layout.artifacts_dir.absolute() / EXPERIMENT).as_uri()
+            location = (self._layout.artifacts_dir.absolute() / self._artifacts_name()).as_uri()
         try:
             return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
         except MlflowException as cause:
@@ -183,10 +192,6 @@ class Connection:
             if cause.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
                 raise
             return found
-
-
-class _OtherSchemaError(MirrorUnavailableError):
-    """A database was made by another release of MLflow."""
 
 
 def _probe_server(uri: str) -> None:

@@ -29,7 +29,8 @@ class Inspection:
     def orphan_folders(self) -> list[Path]:
         """Return the model folders of the embedded store that no logged model owns."""
         folder = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        if not self._connection.exists() or not folder.is_dir():
+        is_own = self._connection.is_embedded and self._connection.exists()
+        if not is_own or not folder.is_dir():
             return []
         client, experiment_id = self._connection.client, self._connection.known_experiment_id()
 

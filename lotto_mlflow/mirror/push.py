@@ -226,6 +226,8 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
         local = local_path(model.artifact_location)
         if local is not None:
             shutil.rmtree(local, ignore_errors=True)
+            with suppress(OSError):  # the folder of the logged model, which holds nothing else
+                local.parent.rmdir()
         client.delete_logged_model(model.model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
         _delete_run(client, run.info.run_id)
