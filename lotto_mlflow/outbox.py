@@ -105,8 +105,8 @@ class Outbox:
 
     def drop(self, entry: Entry) -> None:
         """Remove a record, and the artifacts beside it."""
-        entry.path.unlink(missing_ok=True)
         shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+        entry.path.unlink(missing_ok=True)
 
     def move(
         self, entry: Entry, record: SaveRecord, state: Literal["sent", "aside"], work_dir: Path
@@ -119,10 +119,10 @@ class Outbox:
         """
         moved = self._entry(entry.id, state, entry.name)
         self.rewrite(moved, record, work_dir)
-        if moved.path != entry.path:
-            entry.path.unlink(missing_ok=True)
         if state == "sent":
             shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+        if moved.path != entry.path:
+            entry.path.unlink(missing_ok=True)
 
     def rewrite(self, entry: Entry, record: SaveRecord, work_dir: Path) -> None:
         """Give a record's file new content, durably."""

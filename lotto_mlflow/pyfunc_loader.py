@@ -172,8 +172,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         if found != expected:
             raise OSError(
                 f"{file_path} was changed after it was saved: expected SHA-256 {expected}, "
-                f"found {found}; nothing was unpickled. Save the model again, or send the intact "
-                "file on disk to MLflow once more"
+                f"found {found}; nothing was unpickled. Delete this version in MLflow, and "
+                "ModelManager.sync(resend=True) of lotto_mlflow sends the intact file on disk"
             )
         return joblib.load(file)
 

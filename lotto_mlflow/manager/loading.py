@@ -141,10 +141,11 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 def _mismatch(path: Path, known: set[str], found: str) -> DigestMismatchError:
     expected = " or ".join(sorted(known))
+    name = names.name_of_backup(path)
     return DigestMismatchError(
         f"{path} was changed after it was saved: expected SHA-256 {expected}, found {found}; "
-        "nothing was unpickled. Bring the file back from backups/ or from the registry "
-        "(get_latest_model_path(source='registry')), or save the model again",
+        f"nothing was unpickled. ModelManager.restore({name!r}), or with source='registry', "
+        "brings the model back",
         path=path,
         expected=expected,
         found=found,

@@ -82,7 +82,9 @@ def _verified(path: Path, record: ModelRecord) -> Path:
     if found != record.sha256:
         raise DigestMismatchError(
             f"{path} was changed after it was saved: expected SHA-256 {record.sha256}, found "
-            f"{found}; nothing was unpickled. Save the model again, or copy the intact file back",
+            f"{found}; nothing was unpickled. Delete a download, and it is made again; for an "
+            f"artifact delete version {record.version} of {record.registered_model} in MLflow, "
+            "and ModelManager.sync(resend=True) sends the intact file on disk",
             path=path,
             expected=record.sha256,
             found=found,
