@@ -152,7 +152,10 @@ def _to_do(
 ) -> list[_Work]:
     """Return what the store in force lacks, in save order."""
     work = []
-    for entry in parts.outbox.entries():
+    waiting = {entry.id: entry for entry in parts.outbox.waiting()}
+    for found in parts.outbox.entries():
+        # one that was killed on its way to sent/ lies in both folders, and is sent once more
+        entry = waiting.get(found.id, found)
         record = parts.outbox.readable(entry)
         if record is None or entry.state in ("pending", "aside"):
             continue
