@@ -16,7 +16,7 @@ demo: $(VENV)/.package  ## Train, save, look up and predict, in .demo/ (DRAWS=FI
 
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 -m "not faults" --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --ignore=tests/faults --cov --cov-report=
 
 faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the README's)
 	rm -rf .faults && mkdir .faults

@@ -1,0 +1,268 @@
+"""The harness of ``test_crash_points``: children that are killed at their k-th call.
+
+It runs in a process of its own, the warm parent, which has imported everything and has opened no
+MLflow client and started no thread, so that a fork is safe and costs little.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+from mlflow import MlflowClient
+
+from lotto_mlflow import ModelManager
+
+CHILD_SECONDS = 60
+PUSH_THREAD = "lotto_mlflow-push"
+_CHANGES = frozenset(
+    ("os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.utime", "os.truncate")
+)
+
+
+@dataclass
+class Calls:
+    """The calls of this process, counted in one row over all its threads; the k-th kills it.
+
+    Those are the calls that change something in a folder, with the moments after a file was put
+    in place, made durable, or opened anew; every call of an MLflow client, before and after; and
+    every commit of its database that writes. Calls that only read, or make a folder that is there,
+    are left out: a kill there leaves what a kill at the next change leaves.
+    """
+
+    folder: Path
+    kill_at: int | None
+    trace: list[str] = field(default_factory=list)
+    is_counting: bool = True
+    _lock: Any = field(default_factory=threading.Lock)
+    _main_only_waits: bool = False
+
+    def install(self) -> None:
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        sys.addaudithook(self._audited)
+        for function in ("fsync", "replace", "link"):
+            self._wrap(os, function)
+        for module in (builtins, io):
+            module.open = self._opening(module.open)
+        for method in dir(MlflowClient):
+            if not method.startswith("_") and callable(getattr(MlflowClient, method)):
+                self._wrap(MlflowClient, method, before=True)
+        event.listen(Engine, "commit", self._committing)
+        start = threading.Thread.start
+
+        def start_and_note(thread: threading.Thread) -> None:
+            # the main thread only waits from here on: how often it looks is a matter of speed
+            self._main_only_waits |= thread.name == PUSH_THREAD
+            start(thread)
+
+        threading.Thread.start = start_and_note  # type: ignore[method-assign]
+
+    def hit(self, what: str) -> None:
+        """Count a call, or die in it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not self.is_counting or (is_main and self._main_only_waits):
+            return
+        with self._lock:
+            self.trace.append(what)
+            if len(self.trace) == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+        is_change = event in _CHANGES
+        if event == "os.mkdir":
+            is_change = not os.path.lexists(arguments[0])
+        elif event == "open" and not isinstance(arguments[0], int):
+            is_change = arguments[2] & (os.O_WRONLY | os.O_RDWR) and (
+                arguments[2] & os.O_TRUNC or not os.path.lexists(arguments[0])
+            )
+        if is_change and self._is_ours(arguments[0]):
+            self.hit(f"{event} {_shown(arguments[0])}")
+
+    def _committing(self, connection: Any) -> None:
+        if connection.connection.in_transaction:  # SQLite begins one with the first change
+            self.hit("commit")
+
+    def _is_ours(self, path: Any) -> bool:
+        """Tell whether a path is in the folder; a bare name is one relative to an open folder."""
+        text = "" if isinstance(path, int) else os.fsdecode(path)
+        return bool(text) and ("/" not in text or str(self.folder) in text)
+
+    def _wrap(self, owner: Any, name: str, *, before: bool = False) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if before:
+                self.hit(f"before {name}")
+            result = original(*arguments, **named)
+            self.hit(f"after {name}")
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def _opening(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+            file = original(path, mode, *arguments, **named)
+            if set(mode) & set("wxa+") and self._is_ours(path):
+                self.hit(f"opened {_shown(path)}")
+            return file
+
+        return opened
+
+
+def _shown(path: Any) -> str:
+    return "/".join(os.fsdecode(path).split("/")[-2:])
+
+
+def in_child(work: Callable[[], Any], answer_path: Path) -> tuple[int, Any]:
+    """Do work in a forked child; return its exit code (-9: killed) and what the work returned."""
+    answer_path.unlink(missing_ok=True)
+    process_id = os.fork()
+    if process_id == 0:
+        signal.alarm(CHILD_SECONDS)
+        try:
+            answer_path.write_text(json.dumps(work()), encoding="utf-8")
+        except BaseException:  # noqa: BLE001 - a child must not return into its parent's code
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+    return code, json.loads(answer_path.read_text(encoding="utf-8")) if code == 0 else None
+
+
+def warm_up() -> None:
+    """Import what children need, and make the one slow table of MLflow's, before any fork."""
+    for name in [n for n in os.environ if n.startswith(("LOTTO_", "MLFLOW_"))]:
+        del os.environ[name]
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def first_use() -> list[str]:
+            manager = ModelManager(Path(folder) / "ml")
+            manager.save_model({"first": 1}, metadata={"use": 1})
+            join_pushes()
+            manager.sync()
+            manager.verify()
+            return sorted(sys.modules)
+
+        _, modules = in_child(first_use, Path(folder) / "answer.json")
+        for name in modules:
+            if name not in sys.modules:
+                try:
+                    importlib.import_module(name)
+                except ImportError:
+                    continue
+        data_path = Path(folder) / "data"
+        data_path.touch()
+        sys.modules["mlflow.pyfunc"].save_model(
+            path=str(Path(folder) / "model"),
+            loader_module="lotto_mlflow.pyfunc_loader",
+            data_path=str(data_path),
+            pip_requirements=[f"joblib=={joblib.__version__}"],
+        )
+    sys.modules["sqlalchemy.orm"].configure_mappers()
+    assert threading.active_count() == 1
+
+
+def join_pushes() -> None:
+    """Wait for the push thread, as the end of an interpreter does."""
+    for thread in threading.enumerate():
+        if thread.name == PUSH_THREAD:
+            thread.join()
+
+
+@dataclass
+class Outcome:
+    """What killing children came to.
+
+    Attributes
+    ----------
+    calls : int
+        Calls that an unkilled child makes.
+    tried : int
+        Children killed.
+    problems : list of str
+        One for each that left something wrong, with the call it was killed at.
+    """
+
+    calls: int
+    tried: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def killed_at_every_call(
+    work_dir: Path,
+    prepare: Callable[[Path], object],
+    save: Callable[[Path], object],
+    look: Callable[[Path, int], list[str]],
+    *,
+    part: tuple[int, int],
+) -> Outcome:
+    """Kill a child at each of its calls in turn, and have another look at what is left.
+
+    Parameters
+    ----------
+    work_dir : pathlib.Path
+        An empty folder; its ``ml`` is put back to what ``prepare`` made of it before each child,
+        under the same path, which the database holds.
+    prepare, save, look : callable
+        Given that folder: make it; save in it; tell what is wrong with it after the k-th call.
+    part : tuple of int
+        First call and step: ``(1, 2)`` kills at every odd one.
+    """
+    base_dir, template_dir, answer = work_dir / "ml", work_dir / "template", work_dir / "answer"
+    code, _ = in_child(lambda: prepare(base_dir) and None, answer)
+    assert code == 0, "the folder could not be prepared"
+    shutil.copytree(base_dir, template_dir, symlinks=True)
+
+    def run(kill_at: int | None) -> tuple[int, Any]:
+        shutil.rmtree(base_dir)
+        shutil.copytree(template_dir, base_dir, symlinks=True)
+
+        def saving() -> list[str]:
+            calls = Calls(base_dir, kill_at)
+            calls.install()
+            save(base_dir)
+            join_pushes()
+            calls.is_counting = False
+            return calls.trace
+
+        return in_child(saving, answer)
+
+    code, trace = run(None)
+    assert code == 0, "the save that nobody kills failed"
+    again = run(len(trace) + 1)
+    assert again == (0, trace) or _same_steps(again[1], trace), "calls differ from child to child"
+    outcome = Outcome(calls=len(trace))
+    first, step = part
+    for number in range(first, len(trace) + 1, step):
+        killed, _ = run(number)
+        outcome.tried += 1
+        problems = [] if killed == -signal.SIGKILL else [f"the child was not killed: {killed}"]
+        seen, found = in_child(lambda: look(base_dir), answer)
+        problems += found if seen == 0 else [f"looking failed: exit code {seen}"]
+        if problems:
+            outcome.problems.append(f"{number} {trace[number - 1]}: {'; '.join(problems)}")
+    return outcome
+
+
+def _same_steps(some: list[str] | None, others: list[str]) -> bool:
+    """Tell whether two traces have the same calls, whatever the random names in them."""
+    return some is not None and [s.split()[0] for s in some] == [o.split()[0] for o in others]

@@ -1,0 +1,304 @@
+"""Saves that are killed at each of their calls, from the first to the last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Any
+
+import joblib
+import mlflow
+import pytest
+from faults import crashes
+from mlflow import MlflowClient
+
+from lotto_mlflow import ModelManager
+
+TITLE = "Killed at every call of a save"
+NAME = "lotto_model_kept"
+OLD = {"weights": [1.0] * 40}
+NEW = {"weights": [2.0] * 30}
+NEXT = {"weights": [3.0] * 20}
+EARLIER = {"accuracy": 0.5, "note": "earlier", "saved_at": "2025-11-03T09:00:00+09:00"}
+LATER = {"accuracy": 0.75, "note": "later"}
+_ALLOWED = {
+    "trained": r"[^.].*\.pkl",
+    "metadata": r"[^.].*_metadata\.json",
+    "backups": r"[^.].*(\.pkl|_metadata\.json)",
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A save, and the one before it."""
+
+    name: str | None
+    model: dict[str, Any]
+    metadata: dict[str, Any] | None
+    before: tuple[str | None, dict[str, Any] | None] | None
+    artifacts: dict[str, Any] | None = None
+
+
+SCENARIOS = {
+    "a new name": Scenario(NAME, NEW, LATER, None),
+    "a generated name": Scenario(None, NEW, LATER, (None, EARLIER)),
+    "metadata over metadata": Scenario(NAME, NEW, LATER, (NAME, EARLIER)),
+    "none over metadata": Scenario(NAME, NEW, None, (NAME, EARLIER)),
+    "the same again": Scenario(NAME, OLD, EARLIER, (NAME, EARLIER)),
+    "with artifacts": Scenario(
+        NAME, NEW, LATER, (NAME, EARLIER), {"notes.txt": "kept", "more.json": {"a": 1}}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def warm_parent() -> Iterator[Pool]:
+    """A process that has imported everything, from which children are forked."""
+    with multiprocessing.get_context("spawn").Pool(1, crashes.warm_up) as pool:
+        yield pool
+
+
+@pytest.mark.timeout(600)  # a minute on an idle machine
+@pytest.mark.parametrize("mended_by", ["the next save", "sync"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_save_killed_at_any_call_loses_nothing_and_is_mended(
+    tmp_path: Path,
+    migrated_database: Path,
+    warm_parent: Pool,
+    figures: Callable[..., None],
+    scenario: str,
+    mended_by: str,
+) -> None:
+    """Half of the calls are mended by the next save, the other half by `sync`."""
+    outcome = warm_parent.apply(kill_saves, (scenario, mended_by, tmp_path, migrated_database))
+    figures(TITLE, tried=outcome.tried, lost=len(outcome.problems))
+    assert outcome.problems == []
+    assert outcome.tried == (outcome.calls + (mended_by != "sync")) // 2 > 20
+
+
+def test_the_same_kills_without_the_package(
+    tmp_path: Path, migrated_database: Path, warm_parent: Pool, figures: Callable[..., None]
+) -> None:
+    """What plain code loses is a figure for comparison, no claim."""
+    outcome = warm_parent.apply(kill_plain_saves, (tmp_path, migrated_database))
+    figures(TITLE, plain_tried=outcome.tried, plain_lost=len(outcome.problems))
+    assert outcome.tried == outcome.calls > 0
+
+
+def kill_saves(scenario: str, mended_by: str, work_dir: Path, database: Path) -> crashes.Outcome:
+    """Run one scenario; this and what follows happens in the warm parent and its children."""
+    case = SCENARIOS[scenario]
+    return crashes.killed_at_every_call(
+        work_dir,
+        partial(_prepare, case, database),
+        lambda base_dir: ModelManager(base_dir).save_model(
+            case.model, case.name, case.metadata, artifacts=case.artifacts
+        ),
+        partial(_look, case, work_dir / "template", mended_by),
+        part=(2, 2) if mended_by == "sync" else (1, 2),
+    )
+
+
+def _prepare(case: Scenario, database: Path, base_dir: Path) -> None:
+    (base_dir / "mlflow").mkdir(parents=True)
+    shutil.copyfile(database, base_dir / "mlflow" / "mlflow.db")
+    if case.before is not None:
+        ModelManager(base_dir).save_model(OLD, *case.before)
+        crashes.join_pushes()
+
+
+def _look(case: Scenario, template_dir: Path, mended_by: str, base_dir: Path) -> list[str]:
+    """Tell what is wrong with a folder, before and after it is mended."""
+    manager = ModelManager(base_dir)
+    problems = _wrong_names(base_dir) + _wrong_at_once(case, template_dir, base_dir, manager)
+    kept = set(_saves_on_disk(base_dir))
+    if mended_by == "sync":
+        report = manager.sync()
+        problems += [f"not sent: {report.failed}"] if report.failed else []
+    else:
+        manager.save_model(NEXT, "lotto_model_next", LATER)
+        problems += [] if manager.flush() else ["the next save left something unsent"]
+        crashes.join_pushes()
+    gone = kept - set(_saves_on_disk(base_dir))
+    problems += [f"mending lost {gone}"] if gone else []
+    problems += _wrong_names(base_dir) + _wrong_metadata(case, template_dir, base_dir)
+    return problems + _wrong_in_mlflow(case, base_dir, manager) + _left_over(base_dir)
+
+
+def _wrong_names(base_dir: Path) -> list[str]:
+    return [
+        f"a strange file: {path}"
+        for folder, pattern in _ALLOWED.items()
+        for path in (base_dir / folder).glob("*")
+        if not re.fullmatch(pattern, path.name)
+    ]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _saves_on_disk(base_dir: Path) -> Counter[tuple[str, str]]:
+    """Count the saves in ``trained/`` and ``backups/`` by digest and time."""
+    return Counter(
+        (_digest(path), f"{path.stat().st_mtime_ns:019d}")
+        for folder in ("trained", "backups")
+        for path in (base_dir / folder).glob("*.pkl")
+    )
+
+
+def _is_replaced(template_dir: Path, path: Path) -> bool:
+    before = template_dir / "trained" / path.name
+    return not before.exists() or before.stat().st_mtime_ns != path.stat().st_mtime_ns
+
+
+def _wrong_at_once(
+    case: Scenario, template_dir: Path, base_dir: Path, manager: ModelManager
+) -> list[str]:
+    """Tell what is wrong before anything is mended: the old model or the new one is there."""
+    problems = []
+    told, logger = _Told(), logging.getLogger("lotto_mlflow")
+    logger.addHandler(told)
+    logger.setLevel(logging.INFO)
+    for old in sorted((template_dir / "trained").glob("*.pkl")):
+        if not (base_dir / "trained" / old.name).exists():
+            problems.append(f"{old.name} is gone")
+        elif _is_replaced(template_dir, base_dir / "trained" / old.name):
+            old_metadata = template_dir / "metadata" / f"{old.stem}_metadata.json"
+            if not any(
+                _is_copy(old, backup)
+                and _is_copy(old_metadata, backup.with_name(f"{backup.stem}_metadata.json"))
+                for backup in (base_dir / "backups").glob("*.pkl")
+            ):
+                problems.append(f"what {old.name} replaced is not in backups/")
+    paths = sorted((base_dir / "trained").glob("*.pkl"))
+    for path in paths:
+        expected = case.model if _is_replaced(template_dir, path) else OLD
+        if manager.load_model(path) != expected:
+            problems.append(f"{path.name} is neither the old model nor the new one")
+    problems += [line for line in told.lines if "unverified" in line]
+    newest = max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if manager.get_latest_model_path() != (None if newest is None else str(newest)):
+        problems.append("the latest model is not the newest file")
+    return problems
+
+
+class _Told(logging.Handler):
+    """Keeps what the package logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _is_copy(old: Path, new: Path) -> bool:
+    """Tell whether two files have the same bytes and time, or both are not there."""
+    if not (old.exists() and new.exists()):
+        return old.exists() == new.exists()
+    is_same_time = old.stat().st_mtime_ns == new.stat().st_mtime_ns
+    return is_same_time and old.read_bytes() == new.read_bytes()
+
+
+def _wrong_metadata(case: Scenario, template_dir: Path, base_dir: Path) -> list[str]:
+    """Tell whose metadata is not that of the save in place; the digest in it is part of it."""
+    problems = []
+    for path in (base_dir / "trained").glob("*.pkl"):
+        if path.stem == "lotto_model_next":
+            continue
+        is_new = _is_replaced(template_dir, path)
+        expected = case.metadata if is_new or case.before is None else case.before[1]
+        metadata_path = base_dir / "metadata" / f"{path.stem}_metadata.json"
+        found = json.loads(metadata_path.read_bytes()) if metadata_path.exists() else None
+        wanted = None if expected is None else {**(found or {}), **expected}
+        if found != wanted or (found is not None and found["sha256"] != _digest(path)):
+            problems.append(f"{path.name} has other metadata: {found}")
+    return problems
+
+
+def _wrong_in_mlflow(case: Scenario, base_dir: Path, manager: ModelManager) -> list[str]:
+    """Tell where MLflow has not exactly one whole version of each committed save."""
+    client = MlflowClient(tracking_uri=_uri(base_dir))
+    versions = sorted(client.search_model_versions(), key=lambda version: int(version.version))
+    experiment = client.get_experiment_by_name("lotto_model")
+    ids = [] if experiment is None else [experiment.experiment_id]
+    runs = client.search_runs(ids, max_results=1000) if ids else []
+    models = client.search_logged_models(ids) if ids else []
+    artifacts_dir = base_dir / "mlflow" / "artifacts" / "lotto_model"
+    folders = {path.name for glob in ("*", "models/*") for path in artifacts_dir.glob(glob)}
+    mirrored = Counter(
+        (version.tags["sha256"], version.tags["save_id"].partition("-")[0]) for version in versions
+    )
+    save_ids = [version.tags["save_id"] for version in versions]
+    statuses = {run.info.status for run in runs} | {str(model.status) for model in models}
+    checks = {
+        "versions are not the saves on disk": mirrored == _saves_on_disk(base_dir),
+        "a save has two versions": max(mirrored.values(), default=1) == 1,
+        "versions are not in save order": save_ids == sorted(save_ids),
+        f"unfinished runs or models: {statuses}": statuses <= {"FINISHED", "READY"},
+        "runs are not those of the versions": sorted(run.info.run_id for run in runs)
+        == sorted(version.run_id for version in versions),
+        "logged models are not those of the versions": sorted(m.model_id for m in models)
+        == sorted(version.tags["model_id"] for version in versions),
+        "artifacts of a broken push are left": folders
+        <= {"models", *(r.info.run_id for r in runs), *(m.model_id for m in models)},
+    }
+    problems = [problem for problem, holds in checks.items() if not holds]
+    for version in versions:
+        model = manager.load_model(f"models:/{version.name}/{version.version}")
+        extra = {} if case.artifacts is None or model != NEW else case.artifacts
+        found = {item.path for item in client.list_artifacts(version.run_id)}
+        if model not in (OLD, NEW, NEXT) or {f for f in found if "_metadata" not in f} != {*extra}:
+            problems.append(f"version {version.version} is not whole: {model}, {found}")
+    return problems + [f"verify: {finding}" for finding in manager.verify()]
+
+
+def _left_over(base_dir: Path) -> list[str]:
+    """Tell what is still in the folders that are empty when nothing is under way."""
+    return [
+        f"left over: {path.relative_to(base_dir)}"
+        for folder in ("tmp", "outbox", "aside")
+        for path in (base_dir / "mlflow" / folder).iterdir()
+    ]
+
+
+def kill_plain_saves(work_dir: Path, database: Path) -> crashes.Outcome:
+    """Do what people do by hand: write over the file, then log it in a run."""
+
+    def prepare(base_dir: Path) -> None:
+        _prepare(Scenario(None, OLD, None, None), database, base_dir)
+        joblib.dump(OLD, base_dir / "model.pkl")
+
+    def save(base_dir: Path) -> None:
+        mlflow.set_tracking_uri(_uri(base_dir))
+        joblib.dump(NEW, base_dir / "model.pkl")
+        with mlflow.start_run():
+            mlflow.log_artifact(str(base_dir / "model.pkl"))
+
+    def look(base_dir: Path) -> list[str]:
+        runs = MlflowClient(tracking_uri=_uri(base_dir)).search_runs(["0"])
+        is_running = any(run.info.status == "RUNNING" for run in runs)
+        problems = ["a run stays RUNNING"] if is_running else []
+        try:
+            is_whole = joblib.load(base_dir / "model.pkl") in (OLD, NEW)
+        except Exception:  # noqa: BLE001 - whatever half a file makes joblib raise
+            is_whole = False
+        return problems if is_whole else [*problems, "neither model loads"]
+
+    return crashes.killed_at_every_call(work_dir, prepare, save, look, part=(1, 1))
+
+
+def _uri(base_dir: Path) -> str:
+    return f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
