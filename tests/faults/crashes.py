@@ -266,3 +266,11 @@ def killed_at_every_call(
 def _same_steps(some: list[str] | None, others: list[str]) -> bool:
     """Tell whether two traces have the same calls, whatever the random names in them."""
     return some is not None and [s.split()[0] for s in some] == [o.split()[0] for o in others]
+
+
+def is_copy(old: Path, new: Path) -> bool:
+    """Tell whether two files have the same bytes and time, or both are not there."""
+    if not (old.exists() and new.exists()):
+        return old.exists() == new.exists()
+    is_same_time = old.stat().st_mtime_ns == new.stat().st_mtime_ns
+    return is_same_time and old.read_bytes() == new.read_bytes()

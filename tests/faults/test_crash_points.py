@@ -176,8 +176,8 @@ def _wrong_at_once(
         elif _is_replaced(template_dir, base_dir / "trained" / old.name):
             old_metadata = template_dir / "metadata" / f"{old.stem}_metadata.json"
             if not any(
-                _is_copy(old, backup)
-                and _is_copy(old_metadata, backup.with_name(f"{backup.stem}_metadata.json"))
+                crashes.is_copy(old, backup)
+                and crashes.is_copy(old_metadata, backup.with_name(f"{backup.stem}_metadata.json"))
                 for backup in (base_dir / "backups").glob("*.pkl")
             ):
                 problems.append(f"what {old.name} replaced is not in backups/")
@@ -202,14 +202,6 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
-
-
-def _is_copy(old: Path, new: Path) -> bool:
-    """Tell whether two files have the same bytes and time, or both are not there."""
-    if not (old.exists() and new.exists()):
-        return old.exists() == new.exists()
-    is_same_time = old.stat().st_mtime_ns == new.stat().st_mtime_ns
-    return is_same_time and old.read_bytes() == new.read_bytes()
 
 
 def _wrong_metadata(case: Scenario, template_dir: Path, base_dir: Path) -> list[str]:

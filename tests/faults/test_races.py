@@ -111,7 +111,8 @@ def _reader_process(gate: Any, out: Any, base_dir: str, over: Any) -> None:
 def processes() -> ForkServerContext:
     """Processes of a server that has imported what is slow to import, and has opened nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow", "mlflow.pyfunc", "joblib", "lotto_mlflow.mirror"])
+    # not this package: before Python 3.13 the server does not look for it where pytest does
+    context.set_forkserver_preload(["mlflow.pyfunc", "joblib", "sklearn"])
     return context
 
 
