@@ -156,10 +156,10 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     """
     name = uuid.uuid4().hex[:12]
     folder, in_use = tmp_dir / name, lock_at(tmp_dir / f"{name}.lock")
-    with held(guard):
-        in_use.acquire()
-        folder.mkdir()
     try:
+        with held(guard):
+            in_use.acquire()
+            folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -202,7 +202,7 @@ class Outbox:
     def _list(self, folder: Path) -> list[Entry]:
         try:
             names = os.listdir(folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         entries = []
         for file_name in names:

@@ -157,6 +157,8 @@ def masked(uri: str) -> str:
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
+    if not parts.netloc and not parts.query:
+        return uri  # a file; some Pythons drop slashes when they put it together again
     host = f"***@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
     query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&") if pair)
     return urlunsplit(parts._replace(netloc=host, query=query))

@@ -9,6 +9,8 @@ from urllib.request import url2pathname
 
 def local_path(uri: str) -> Path | None:
     """Return the folder that an artifact URI means on this machine, ``None`` for a remote one."""
+    if not uri:
+        return None
     parts = urlsplit(uri)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(url2pathname(parts.path))

@@ -230,6 +230,9 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
                 local.parent.rmdir()
         client.delete_logged_model(model.model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
+        local = local_path(run.info.artifact_uri)
+        if local is not None and run.info.status != "FINISHED":
+            shutil.rmtree(local.parent, ignore_errors=True)
         _delete_run(client, run.info.run_id)
 
 

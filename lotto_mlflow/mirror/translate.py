@@ -11,8 +11,9 @@ from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailable
 
 _T = TypeVar("_T")
 
-_CONDEMNING = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "REQUEST_LIMIT_EXCEEDED"})
+_CONDEMNING = frozenset({"INVALID_PARAMETER_VALUE"})
 """Answers to a record that will be the same however often it is sent."""
+_TOO_LARGE = 413
 
 
 @contextmanager
@@ -30,7 +31,9 @@ def translated(doing: str) -> Iterator[None]:
         raise
     except Exception as cause:
         code = getattr(cause, "error_code", None)
-        kind = MirrorError if code in _CONDEMNING else MirrorUnavailableError
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        is_condemned = code in _CONDEMNING or status == _TOO_LARGE
+        kind = MirrorError if is_condemned else MirrorUnavailableError
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise kind(
             f"{doing} failed: {type(cause).__name__}: {first_line:.500}", error_code=code

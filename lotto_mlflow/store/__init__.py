@@ -91,6 +91,8 @@ class Store:
         """
         if self.has_put(record):
             for original, backup in reversed(self._pairs(record)):
+                if _is_same(original, backup, record.backup):
+                    continue  # the step that failed did not get here
                 if record.backup is not None and backup.exists():
                     temporary = temporary_for(original, work_dir)
                     link_or_copy(backup, temporary, work_dir)
@@ -244,6 +246,15 @@ class Store:
                         if stat.S_ISREG(status.st_mode) and (newest is None or found > newest):
                             newest = found
         return None if newest is None else self._layout.trained_dir / newest[1]
+
+
+def _is_same(original: Path, backup: Path, stem: str | None) -> bool:
+    """Tell whether what is in place is still what the backup holds, or neither is there."""
+    kept = original.stat() if os.path.lexists(original) else None
+    copied = backup.stat() if stem is not None and os.path.lexists(backup) else None
+    if kept is None or copied is None:
+        return kept is None and copied is None
+    return (kept.st_mtime_ns, kept.st_size) == (copied.st_mtime_ns, copied.st_size)
 
 
 def _has_time_and_size(path: Path, record: SaveRecord) -> bool:
