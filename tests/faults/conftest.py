@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lotto_mlflow.manager import pushing
+
 FIGURES_DIR = os.environ.get("LOTTO_FAULT_FIGURES")
 
 
@@ -17,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(autouse=True)
+def real_limit(clean_surroundings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold saves to the limit that users meet."""
+    monkeypatch.setattr(pushing, "WAIT_SECONDS", 5.0)
 
 
 @pytest.fixture
