@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("lotto_mlflow")
 _USES: dict[object, list[object]] = {}
-"""For each store, the processes and database files it was used by and with, in their order."""
+"""For each store, the processes and database files it was used by and with; the place is the number
+of the generation."""
 
 
 class Mirrors:
@@ -39,22 +40,28 @@ class Mirrors:
 
         Notes
         -----
-        A client does not survive a fork, nor the replacement of the database's file: after
-        either, a mirror is opened that shares nothing with the one before.
+        A client does not survive a fork, nor the replacement of the database's file, and one
+        that was opened while the file was read-only never writes. One in which a database failed
+        may hold on to what was damaged. After any of these, a mirror is opened that shares nothing
+        with the one before.
         """
         from lotto_mlflow.mirror import Mirror
 
         store = (self._parts.layout, settings.tracking_uri, settings.registry_uri)
         use = (os.getpid(), self._file(settings))
-        if (store, use) not in self._opened:
-            uses = _USES.setdefault(store, [])
+        uses = _USES.setdefault(store, [])
+        opened = self._opened.get((store, use))
+        if opened is None or opened.is_spoiled:
+            if opened is not None and uses[-1:] == [use]:
+                uses[-1] = None  # nobody is given this number again
             if use not in uses:
                 uses.append(use)
-            self._opened[store, use] = Mirror(self._parts.layout, settings, uses.index(use))
-        return self._opened[store, use]
+            opened = Mirror(self._parts.layout, settings, uses.index(use))
+            self._opened[store, use] = opened
+        return opened
 
-    def _file(self, settings: Settings) -> tuple[int, int] | None:
-        """Return the identity of the SQLite file in force, ``None`` where there is none yet."""
+    def _file(self, settings: Settings) -> tuple[int, int, bool] | None:
+        """Return the SQLite file in force and whether it can be written, ``None`` without one."""
         path = self._parts.layout.database_path
         if settings.tracking_uri is not None:
             path = sqlite_path(settings.tracking_uri) or path
@@ -62,7 +69,7 @@ class Mirrors:
             status = path.stat()
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, os.access(path, os.W_OK)
 
     def with_aliases(self, settings: Settings, records: Iterable[ModelRecord]) -> list[ModelRecord]:
         """Return records with their aliases, or without where MLflow cannot be asked."""

@@ -63,8 +63,6 @@ class _Pass:
             self.prepared.set()
             while not self._is_done():
                 with held(self._parts.push_lock()):
-                    mirror.probe()
-                    mirror.upgrade()
                     self._send_all(mirror)
         except LottoMlflowError as cause:
             self.outage = cause

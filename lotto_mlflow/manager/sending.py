@@ -46,7 +46,7 @@ def send(parts: Parts, mirror: Mirror, entry: Entry, record: SaveRecord, target:
     MirrorError
         If MLflow refuses this record, or its bytes are gone; it counts as a try.
     """
-    mirror.probe()
+    mirror.prepare()
     with parts.workspace() as work_dir:
         try:
             return _sent(parts, mirror, entry, record, target, work_dir)

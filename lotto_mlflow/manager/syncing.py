@@ -112,8 +112,7 @@ def sync(
         mirror = self._mirror()
         if not dry_run:
             mirror.create()
-            mirror.probe()
-            mirror.upgrade()
+            mirror.prepare()
         work = _to_do(parts, mirror, target, include_backups=include_backups, resend=resend)
         report = SyncReport(dry_run=dry_run)
         for number, item in enumerate(work):

@@ -15,7 +15,6 @@ from lotto_mlflow.mirror import fetch, lookup
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.inspection import Inspection
-from lotto_mlflow.mirror.translate import translated
 from lotto_mlflow.records import ModelRecord, Place, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Settings
@@ -48,13 +47,24 @@ class Mirror:
         self._connection = Connection(layout, settings, generation)
         self.inspection = Inspection(self._connection, layout)
 
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether a database failed under this mirror, and another is to be opened."""
+        return self._connection.is_spoiled
+
     def create(self) -> None:
         """Create the SQLite databases that do not exist yet."""
         self._connection.create()
 
-    def upgrade(self) -> None:
-        """Bring the embedded database to the schema of the installed MLflow."""
-        self._connection.upgrade()
+    def prepare(self) -> None:
+        """See that the store can be written to, and has the schema of the installed MLflow.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            At once, where one or the other is not to be had.
+        """
+        self._connection.prepare()
 
     def push(
         self,
@@ -66,7 +76,7 @@ class Mirror:
         work_dir: Path,
     ) -> Place:
         """Mirror one save; `lotto_mlflow.mirror.push.push` tells how."""
-        with translated(f"mirroring {record.name}"):
+        with self._connection.guarded(f"mirroring {record.name}"):
             return pushing.push(
                 self._connection,
                 record,
@@ -76,10 +86,6 @@ class Mirror:
                 work_dir=work_dir,
             )
 
-    def probe(self) -> None:
-        """Raise `MirrorUnavailableError` at once where the store cannot be written to."""
-        self._connection.probe(for_writing=True)
-
     def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none."""
 
@@ -87,11 +93,7 @@ class Mirror:
             version = lookup.newest_version(self._connection.client, registered_model)
             return None if version is None else self._full(version.name, version.version)
 
-        return (
-            self._connection.ask(ask, f"looking up the latest {registered_model}")
-            if self._exists()
-            else None
-        )
+        return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
 
     def get(self, reference: VersionReference) -> ModelRecord:
         """Return the version that a reference names.
@@ -105,10 +107,9 @@ class Mirror:
         """
         if reference.version is None and reference.alias is None:
             record = self.latest(reference.registered_model)
-        elif self._exists():
-            record = self._connection.ask(lambda: self._get(reference), f"looking up {reference}")
         else:
-            record = None
+            doing = f"looking up {reference}"
+            record = self._connection.ask(lambda: self._get(reference), doing, None)
         if record is None:
             raise ModelNotFoundError(
                 f"{reference} is not in the registry; look at what is there with "
@@ -137,7 +138,7 @@ class Mirror:
             latest = sorted(by_name.values(), key=lookup.save_id_of, reverse=True)
             return [lookup.as_record(v) for v in itertools.islice(latest, limit)]
 
-        return self._connection.ask(ask, "listing the registry") if self._exists() else []
+        return self._connection.ask(ask, "listing the registry", [])
 
     def file_of(self, record: ModelRecord, work_dir: Path) -> Path:
         """Return a verified file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
@@ -151,11 +152,9 @@ class Mirror:
         """Tell whether a version is still there, and is the one of a save."""
         reference = VersionReference(names.registered_model(record.name), version=version)
         found = None
-        if self._exists():
-            with suppress(ForeignModelError):
-                found = self._connection.ask(
-                    lambda: self._get(reference), f"looking up {reference}"
-                )
+        with suppress(ForeignModelError):
+            doing = f"looking up {reference}"
+            found = self._connection.ask(lambda: self._get(reference), doing, None)
         return found is not None and found.saved_at_ns == record.saved_at_ns
 
     def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
@@ -174,7 +173,7 @@ class Mirror:
             return by_version
 
         doing = f"asking for the aliases of {registered_model}"
-        return self._connection.ask(ask, doing) if self._exists() else {}
+        return self._connection.ask(ask, doing, {})
 
     def _get(self, reference: VersionReference) -> ModelRecord | None:
         client, name = self._connection.client, reference.registered_model
@@ -199,6 +198,3 @@ class Mirror:
         """Return a version with its aliases, which a search leaves out."""
         found = self._connection.client.get_model_version(registered_model, str(version))
         return lookup.as_record(found)
-
-    def _exists(self) -> bool:
-        return self._connection.exists()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar
 
-import mlflow
-import requests
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
@@ -17,16 +16,13 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
-from lotto_mlflow.mirror import database
+from lotto_mlflow.mirror import database, probing
 from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
 
 EXPERIMENT = REGISTERED_MODEL
-_PROBE_SECONDS = 2.0
 _LOOKUP_SECONDS = 5.0
 _T = TypeVar("_T")
-_DIRECT_SCHEMES = ("sqlite:", "postgresql", "mysql", "mssql")
-_OTHER_SCHEMA = "out-of-date database schema"
 
 
 class Connection:
@@ -51,83 +47,85 @@ class Connection:
         own = database.uri_of(layout.database_path.absolute())
         tracking_uri = own if self.is_embedded else str(settings.tracking_uri)
         registry_uri = settings.registry_uri or tracking_uri
+        self._uris = list(dict.fromkeys((tracking_uri, registry_uri)))
+        self._shown = masked(tracking_uri)
         self.tracking_uri = database.respelled(tracking_uri, generation)
         self.registry_uri = database.respelled(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
+        self.is_spoiled = False
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The client; it leaves MLflow's global state alone."""
-        with translated(f"opening {masked(self.tracking_uri)}"):
-            try:
-                return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
-            except MlflowException as cause:
-                if _OTHER_SCHEMA not in str(cause):
-                    raise
-                raise OtherSchemaError(self._advice(), error_code=None) from cause
-
-    def _advice(self) -> str:
-        uri = masked(self.tracking_uri)
-        told = f"the database schema of {uri} is not that of the installed MLflow"
-        if self.is_embedded:
-            return f"{told} {mlflow.__version__}; the next save, or sync(), upgrades it"
-        return f"{told} {mlflow.__version__}: run mlflow db upgrade {uri}"
-
-    def exists(self) -> bool:
-        """Tell whether there is anything to ask; a reader never creates a database."""
-        paths = map(database.path_of, (self.tracking_uri, self.registry_uri))
-        return all(path is None or path.exists() for path in paths)
+        """The client, for after `prepare` or inside `ask`; it leaves global state alone."""
+        with translated(f"opening {self._shown}"):
+            return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
 
     def create(self) -> None:
-        """Create the SQLite databases that do not exist yet; any number of processes may."""
-        for uri in dict.fromkeys((self.tracking_uri, self.registry_uri)):
+        """Create the databases that do not exist yet; any number of processes may."""
+        for uri in self._uris:
             path = database.path_of(uri)
             if path is not None and not path.exists():
                 with translated(f"creating {path}"), held(self._database_lock()):
                     database.create(path, self._layout.artifacts_dir, self._layout.mlflow_dir)
 
-    def upgrade(self) -> None:
-        """Bring the embedded database to the schema of the installed MLflow, keeping a copy.
+    def prepare(self) -> None:
+        """See that the store can be written to, and has the schema of the installed MLflow.
 
         Raises
         ------
         MirrorUnavailableError
-            If another store has another schema, or the embedded one a newer one; the message has
-            the command that helps.
+            If it cannot be written to now; if a store that is not the embedded one has another
+            schema, or the embedded one a newer schema. The message has the command that helps.
+
+        Notes
+        -----
+        The embedded database is upgraded after a copy was kept; an empty database on a server
+        gets its tables.
         """
         try:
-            _ = self.client
-        except OtherSchemaError:
-            if not self.is_embedded:
+            is_there = self._probed(for_writing=True)
+        except OtherSchemaError as cause:
+            if not self._is_ours_to_upgrade(cause):
                 raise
-            with translated(f"upgrading {self.tracking_uri}"), held(self._database_lock()):
-                try:
-                    _ = self.client  # another process may have upgraded it meanwhile
-                except OtherSchemaError:
-                    database.upgrade(self._layout.database_path.absolute())
+            with translated(f"upgrading {self._shown}"), held(self._database_lock()):
+                self._upgrade()
+            return
+        if not is_there:
+            with held(self._database_lock()):
+                _ = self.client  # which fills it
+
+    def _is_ours_to_upgrade(self, found: OtherSchemaError) -> bool:
+        own = self._layout.database_path.absolute()
+        return bool(self.is_embedded and found.data["is_older"] and found.data["path"] == own)
+
+    def _upgrade(self) -> None:
+        try:
+            self._probed(for_writing=True)  # another process may have upgraded it meanwhile
+        except OtherSchemaError:
+            database.upgrade(self._layout.database_path.absolute())
 
     def _database_lock(self) -> FileLock:
         return lock_at(self._layout.mlflow_dir / "database.lock")
 
-    def probe(self, *, for_writing: bool) -> None:
-        """Refuse a store that does not answer at once; MLflow itself would retry for minutes.
+    def _probed(self, *, for_writing: bool) -> bool:
+        """Tell whether there is a store; `probing.is_there` says what it refuses."""
+        doing = f"reaching {self._shown}"
+        with translated(doing):
+            found = [probing.is_there(uri, for_writing=for_writing) for uri in self._uris]
+        return all(found)
 
-        Raises
-        ------
-        MirrorUnavailableError
-            If a server gives no HTTP answer within two seconds, or one that says it is broken;
-            if an SQLite file is no database, or is locked.
-        """
-        for uri in dict.fromkeys((self.tracking_uri, self.registry_uri)):
-            path = database.path_of(uri)
-            if uri.startswith(("http://", "https://")):
-                _probe_server(uri)
-            elif path is not None:
-                database.probe(path, for_writing=for_writing)
-
-    def ask(self, call: Callable[[], _T], doing: str) -> _T:
+    def ask(self, call: Callable[[], _T], doing: str, missing: _T) -> _T:
         """Return the answer to a question, bounded in time.
+
+        Parameters
+        ----------
+        call : callable
+            Asks MLflow.
+        doing : str
+            What is asked, for the message of an error.
+        missing : object
+            The answer where there is no store yet; a reader never creates one.
 
         Raises
         ------
@@ -136,11 +134,27 @@ class Connection:
         """
 
         def asked() -> _T:
-            self.probe(for_writing=False)
-            with translated(doing):
-                return call()
+            try:
+                is_there = self._probed(for_writing=False)
+            except OtherSchemaError as cause:
+                if not self._is_ours_to_upgrade(cause):
+                    raise
+                advice = "or save, or call sync(), which keep a copy and do the same"
+                raise OtherSchemaError(f"{cause}, {advice}", **cause.data) from cause
+            with self.guarded(doing):
+                return call() if is_there else missing
 
         return bounded(asked, _LOOKUP_SECONDS, doing)
+
+    @contextmanager
+    def guarded(self, doing: str) -> Iterator[None]:
+        """Do as `translated`, and note where a database failed that a probe had found usable."""
+        try:
+            with translated(doing):
+                yield
+        except MirrorUnavailableError:
+            self.is_spoiled = self.is_spoiled or probing.is_sql(self.tracking_uri)
+            raise
 
     def experiment_id(self) -> str:
         """Return the id of the experiment, which is created where it is missing.
@@ -173,9 +187,14 @@ class Connection:
 
     def _find_experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is not None and not found.experiment_id:
+            raise MirrorUnavailableError(
+                f"{self._shown} answers, but not as MLflow does; check the address",
+                error_code=None,
+            )
         if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
             raise MirrorUnavailableError(
-                f"the experiment {EXPERIMENT} was deleted in {masked(self.tracking_uri)}; bring it "
+                f"the experiment {EXPERIMENT} was deleted in {self._shown}; bring it "
                 f"back with: mlflow experiments restore -x {found.experiment_id}",
                 error_code=None,
             )
@@ -183,7 +202,7 @@ class Connection:
 
     def _create_experiment(self) -> str:
         location = None
-        if self.tracking_uri.startswith(_DIRECT_SCHEMES):
+        if probing.is_sql(self.tracking_uri):
             location = (self._layout.artifacts_dir.absolute() / self._artifacts_name()).as_uri()
         try:
             return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
@@ -192,19 +211,3 @@ class Connection:
             if cause.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
                 raise
             return found
-
-
-def _probe_server(uri: str) -> None:
-    try:
-        answer = requests.get(f"{uri}/health", timeout=_PROBE_SECONDS, stream=True)
-        answer.close()
-    except requests.exceptions.SSLError:
-        return  # it answered: MLflow has settings of its own for certificates
-    except requests.RequestException as cause:
-        raise MirrorUnavailableError(
-            f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
-        ) from cause
-    if answer.status_code >= 500:
-        raise MirrorUnavailableError(
-            f"{masked(uri)} answers with HTTP {answer.status_code}", error_code=None
-        )

@@ -1,4 +1,4 @@
-"""SQLite files as MLflow's stores: their URIs, creation, health and schema."""
+"""SQLite files as MLflow's stores: their URIs, creation, copies and upgrade."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from sqlalchemy.engine import make_url
 from lotto_mlflow.errors import MirrorUnavailableError
 
 _SCHEME = "sqlite:///"
-_BUSY_SECONDS = 2.0
 
 
 def uri_of(path: Path) -> str:
@@ -65,9 +64,9 @@ def create(path: Path, artifacts_dir: Path, own_dir: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in own_dir.glob(f".{path.name}.*.new*"):
-        left_over.unlink()  # of a process that died here: this one holds the lock
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    if path.parent == own_dir:
+        remove_left_overs(path)
+    temporary = _unpublished(path)
     temporary.touch(exist_ok=False)  # fails at once where MLflow would retry for minutes
     try:
         _migrate(temporary, artifacts_dir)
@@ -95,34 +94,6 @@ def _migrate(path: Path, artifacts_dir: Path) -> None:
     store.engine.dispose()
 
 
-def probe(path: Path, *, for_writing: bool) -> None:
-    """Refuse at once a file that MLflow would try to open for minutes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The database.
-    for_writing : bool
-        Whether it must be possible to write, too.
-
-    Raises
-    ------
-    MirrorUnavailableError
-        If the file is no database, or is locked.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as opened:
-            opened.execute("BEGIN IMMEDIATE" if for_writing else "BEGIN")
-            opened.execute("SELECT version_num FROM alembic_version").fetchone()
-            opened.execute("ROLLBACK")
-    except sqlite3.Error as cause:
-        raise MirrorUnavailableError(
-            f"the database {path} cannot be used: {cause}. If it is damaged, bring it back from a "
-            "copy, or move it away: a new one is made, and sync() fills it",
-            error_code=None,
-        ) from cause
-
-
 def copy(path: Path, reason: str) -> Path:
     """Keep a copy of a database beside it, by SQLite's own backup.
 
@@ -135,8 +106,8 @@ def copy(path: Path, reason: str) -> Path:
     while target.exists():
         number += 1
         target = path.with_name(f"{path.name}.{reason}.{number}.bak")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as kept:
-        source.backup(kept)
+    with closing(sqlite3.connect(path)) as opened:
+        _copy_content(opened, target)
     return target
 
 
@@ -146,18 +117,48 @@ def upgrade(path: Path) -> None:
     Raises
     ------
     MirrorUnavailableError
-        If the schema is newer than the installed MLflow.
+        If another program wrote to it meanwhile. Nothing was changed.
+
+    Notes
+    -----
+    A migration that breaks or is killed would leave a database that no release opens. Hence a
+    copy is migrated, which then replaces the content, not the file, in one transaction. What was
+    there before is kept beside it.
     """
-    from alembic.util import CommandError
     from mlflow.db import commands
 
-    kept = copy(path, "before-upgrade")
+    remove_left_overs(path)
+    migrated = _unpublished(path)
     try:
-        commands.main(["upgrade", uri_of(path)], standalone_mode=False)
-    except CommandError as cause:
-        kept.unlink()
-        raise MirrorUnavailableError(
-            f"{path} was written by a newer MLflow than the installed {mlflow.__version__}: "
-            "run pip install --upgrade mlflow",
-            error_code=None,
-        ) from cause
+        with closing(sqlite3.connect(path)) as opened:
+            version = opened.execute("PRAGMA data_version").fetchone()
+            _copy_content(opened, migrated)
+            commands.main(["upgrade", uri_of(migrated)], standalone_mode=False)
+            kept = copy(path, "before-upgrade")
+            if opened.execute("PRAGMA data_version").fetchone() != version:
+                kept.unlink()
+                raise MirrorUnavailableError(
+                    f"{path} was written to while it was brought to the schema of MLflow "
+                    f"{mlflow.__version__}; the next save, or sync(), tries again",
+                    error_code=None,
+                )
+            with closing(sqlite3.connect(migrated)) as source:
+                source.backup(opened)
+    finally:
+        migrated.unlink(missing_ok=True)
+
+
+def _copy_content(opened: sqlite3.Connection, target: Path) -> None:
+    with closing(sqlite3.connect(target)) as copied:
+        opened.backup(copied)
+
+
+def _unpublished(path: Path) -> Path:
+    """Return a name beside a database, for one that is not yet complete."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+
+
+def remove_left_overs(path: Path) -> None:
+    """Remove the incomplete databases of processes that died; the caller holds the lock."""
+    for left_over in path.parent.glob(f".{path.name}.*.new*"):
+        left_over.unlink()

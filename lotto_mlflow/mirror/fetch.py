@@ -27,9 +27,9 @@ def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_di
         If the artifact was changed after it was mirrored.
     """
     doing = f"fetching version {record.version} of {record.registered_model}"
-    client, version = connection.client, str(record.version)
+    name, version = record.registered_model, str(record.version)
     uri = connection.ask(
-        lambda: client.get_model_version_download_uri(record.registered_model, version), doing
+        lambda: connection.client.get_model_version_download_uri(name, version), doing, ""
     )
     folder = local_path(uri)
     if folder is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from mlflow.entities import ViewType
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import lookup
+from lotto_mlflow.mirror import lookup, push
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 
@@ -27,44 +31,65 @@ class Inspection:
         self._layout = layout
 
     def orphan_folders(self) -> list[Path]:
-        """Return the model folders of the embedded store that no logged model owns."""
-        folder = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        is_own = self._connection.is_embedded and self._connection.exists()
-        if not is_own or not folder.is_dir():
+        """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
+
+        Notes
+        -----
+        That is the folder of a logged model that is not there, or of a run that is not there or
+        is the deleted rest of a push that failed. A run that a person deleted can be brought back.
+        """
+        folder = self._layout.artifacts_dir / names.REGISTERED_MODEL
+        if not self._connection.is_embedded or not folder.is_dir():
             return []
+        models_dir = folder / "models"
+        found = [path for path in folder.iterdir() if path != models_dir]
+        found += models_dir.iterdir() if models_dir.is_dir() else []
+        everything = {path.name for path in found}
+        owned = self._connection.ask(self._owned_names, "listing runs and models", everything)
+        return sorted(path for path in found if path.name not in owned)
+
+    def _owned_names(self) -> set[str]:
+        """Return the ids of the logged models and runs that may still be used."""
         client, experiment_id = self._connection.client, self._connection.known_experiment_id()
-
-        def ask() -> set[str]:
-            ids: set[str] = set()
-            token = None
-            while experiment_id is not None:
-                page = client.search_logged_models([experiment_id], page_token=token)
-                ids |= {model.model_id for model in page}
-                token = page.token
-                if not token:
-                    break
-            return ids
-
-        owned = self._connection.ask(ask, "listing the logged models")
-        return sorted(path for path in folder.iterdir() if path.name not in owned)
+        if experiment_id is None:
+            return set()
+        models = _pages(
+            lambda token: client.search_logged_models([experiment_id], page_token=token)
+        )
+        runs = _pages(
+            lambda token: client.search_runs(
+                [experiment_id], run_view_type=ViewType.ALL, page_token=token
+            )
+        )
+        return {model.model_id for model in models} | {
+            run.info.run_id for run in runs if not push.is_rest_of_failed_push(run)
+        }
 
     def top_is_late(self, registered_model: str = names.REGISTERED_MODEL) -> bool:
         """Tell whether the highest version is one of an older save."""
-        found = lookup.versions(self._connection.client, registered_model, first_page=1)
 
         def ask() -> bool:
+            found = lookup.versions(self._connection.client, registered_model, first_page=1)
             top = next(found, None)
             return top is not None and lookup.LATE_TAG in top.tags
 
-        doing = f"looking up the top of {registered_model}"
-        return self._connection.exists() and self._connection.ask(ask, doing)
+        return self._connection.ask(ask, f"looking up the top of {registered_model}", False)
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""
-        if not self._connection.exists():
-            return None
         location = self._connection.artifact_location
-        found = self._connection.ask(location, "asking where artifacts are")
+        found = self._connection.ask(location, "asking where artifacts are", None)
         told = None if found is None else local_path(found)
         here = self._layout.artifacts_dir.absolute() / names.REGISTERED_MODEL
         return None if told is None or told.absolute() == here else told
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Yield what a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -75,7 +75,8 @@ def push(
         return _fill(connection, run, record, pkl_path, artifacts_dir, work_dir)
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell; a later push cleans up
-            _delete_run(client, run.info.run_id)
+            if lookup.version_of_save(client, record) is None:
+                _delete_begun(connection, record)
         raise
 
 
@@ -229,13 +230,19 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
             with suppress(OSError):  # the folder of the logged model, which holds nothing else
                 local.parent.rmdir()
         client.delete_logged_model(model.model_id)
-    for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
+    for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ALL):
+        is_active = run.info.lifecycle_stage == LifecycleStage.ACTIVE
+        is_unfinished = is_active and run.info.status != "FINISHED"
         local = local_path(run.info.artifact_uri)
-        if local is not None and run.info.status != "FINISHED":
+        if local is not None and (is_unfinished or is_rest_of_failed_push(run)):
             shutil.rmtree(local.parent, ignore_errors=True)
-        _delete_run(client, run.info.run_id)
+        if is_unfinished:
+            client.set_terminated(run.info.run_id, "FAILED")
+        if is_active:
+            client.delete_run(run.info.run_id)
 
 
-def _delete_run(client: MlflowClient, run_id: str) -> None:
-    client.set_terminated(run_id, "FAILED")
-    client.delete_run(run_id)
+def is_rest_of_failed_push(run: Run) -> bool:
+    """Tell whether a run was deleted here, because its push failed, and not by a person."""
+    is_deleted = run.info.lifecycle_stage == LifecycleStage.DELETED
+    return bool(is_deleted and run.info.status == "FAILED" and lookup.SAVE_ID_TAG in run.data.tags)

@@ -115,7 +115,7 @@ TROUBLES = {
     "truncated": (_damaged(lambda content: content[: len(content) // 2]), "malformed", False),
     "random bytes": (_damaged(_random_bytes), "not a database", False),
     "empty": (_damaged(lambda _: b""), "no such table", False),
-    "a damaged page": (_damaged(_damaged_experiments), "malformed", True),
+    "a damaged page": (_damaged(_damaged_experiments), "malformed", False),
     "artifacts read-only": (_read_only("mlflow/artifacts"), "Read-only", True),
     "artifacts a file": (_artifacts_are_a_file, "Not a directory|File exists", True),
 }

@@ -1,0 +1,171 @@
+"""Asking a store, in a moment, whether it can be used; MLflow itself would try for minutes."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+
+import mlflow
+import requests
+import sqlalchemy
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from mlflow.store import db_migrations
+
+from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
+from lotto_mlflow.mirror import database
+from lotto_mlflow.settings import masked
+
+_SECONDS = 2.0
+_HTTP_SCHEMES = ("http://", "https://")
+_SQL_SCHEMES = ("postgresql", "mysql", "mssql")
+_TIMEOUT_ARGUMENTS = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
+_REVISION = "SELECT version_num FROM alembic_version"
+_WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num"
+
+
+def is_sql(uri: str) -> bool:
+    """Tell whether a URI names a database that MLflow opens itself, without a server of its own."""
+    return uri.startswith(("sqlite:", *_SQL_SCHEMES))
+
+
+def is_there(uri: str, *, for_writing: bool) -> bool:
+    """Tell whether there is a store; nothing is created.
+
+    Parameters
+    ----------
+    uri : str
+        Tracking store or registry.
+    for_writing : bool
+        Whether it must be possible to write, too.
+
+    Returns
+    -------
+    bool
+        False for a database that has still to be made.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If a server gives no answer within two seconds, or one that says it is broken; if a file
+        is no database, is locked, or cannot be written.
+    OtherSchemaError
+        If the database was made by another release of MLflow, which would fill in missing tables
+        as soon as it opens it.
+    """
+    path = database.path_of(uri)
+    if uri.startswith(_HTTP_SCHEMES):
+        _ask_http_server(uri)
+    elif path is not None:
+        if not path.exists():
+            return False
+        _check_schema(_revision_of_file(path, for_writing=for_writing), uri)
+    elif uri.startswith(_SQL_SCHEMES):
+        revision = _revision_on_server(uri)
+        if revision is None:
+            return False
+        _check_schema(revision, uri)
+    return True
+
+
+def _ask_http_server(uri: str) -> None:
+    try:
+        answer = requests.get(f"{uri}/health", timeout=_SECONDS, stream=True)
+        answer.close()
+    except requests.exceptions.SSLError:
+        return  # it answered: MLflow has settings of its own for certificates
+    except requests.RequestException as cause:
+        raise MirrorUnavailableError(
+            f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
+        ) from cause
+    if answer.status_code >= 500:
+        raise MirrorUnavailableError(
+            f"{masked(uri)} answers with HTTP {answer.status_code}", error_code=None
+        )
+    kind = answer.headers.get("Content-Type", "")
+    if answer.ok and kind.partition(";")[0].strip() == "application/json":
+        raise MirrorUnavailableError(
+            f"{masked(uri)} is no MLflow server: its /health answers with JSON; check the address",
+            error_code=None,
+        )
+
+
+def _revision_of_file(path: Path, *, for_writing: bool) -> str:
+    try:
+        with closing(sqlite3.connect(path, timeout=_SECONDS, isolation_level=None)) as opened:
+            opened.execute("BEGIN IMMEDIATE" if for_writing else "BEGIN")
+            found = opened.execute(_REVISION).fetchone()
+            if for_writing:  # a file that is read-only lets a transaction begin
+                opened.execute(_WRITE_NOTHING)
+            opened.execute("ROLLBACK")
+    except sqlite3.Error as cause:
+        raise MirrorUnavailableError(
+            f"the database {path} cannot be used: {cause}. If it is damaged, bring it back from a "
+            "copy, or move it away: a new one is made, and sync(resend=True) fills it",
+            error_code=None,
+        ) from cause
+    return "" if found is None else str(found[0])
+
+
+def _revision_on_server(uri: str) -> str | None:
+    """Return the revision of a database on a server, ``None`` where it has no tables yet."""
+    dialect = sqlalchemy.make_url(uri).get_backend_name()
+    timeout = _TIMEOUT_ARGUMENTS.get(dialect)
+    engine = sqlalchemy.create_engine(
+        uri,
+        poolclass=sqlalchemy.NullPool,
+        connect_args={timeout: int(_SECONDS)} if timeout else {},
+    )
+    try:
+        with engine.connect() as opened:
+            if not sqlalchemy.inspect(opened).has_table("alembic_version"):
+                return None
+            return str(opened.execute(sqlalchemy.text(_REVISION)).scalar() or "")
+    except sqlalchemy.exc.SQLAlchemyError as cause:
+        raise MirrorUnavailableError(
+            f"the database {masked(uri)} cannot be used: {str(cause).splitlines()[0]}",
+            error_code=None,
+        ) from cause
+
+
+def _check_schema(revision: str, uri: str) -> None:
+    """Refuse a database whose tables are not those of the installed MLflow.
+
+    Raises
+    ------
+    OtherSchemaError
+        If they are others; ``is_older`` tells which way, and the message has the command.
+    """
+    scripts = _migrations()
+    if revision == scripts.get_current_head():
+        return
+    try:
+        scripts.get_revision(revision)
+    except CommandError:
+        is_older, maker, advice = False, "a newer MLflow than", "pip install --upgrade mlflow"
+    else:
+        is_older, maker, advice = True, "an older MLflow than", f"mlflow db upgrade {masked(uri)}"
+    raise OtherSchemaError(
+        f"the database {masked(uri)} has the schema of {maker} the installed "
+        f"{mlflow.__version__}: run {advice}",
+        is_older=is_older,
+        path=database.path_of(uri),
+        error_code=None,
+    )
+
+
+@lru_cache(maxsize=1)
+def _migrations() -> ScriptDirectory:
+    """Return the installed MLflow's migrations.
+
+    Notes
+    -----
+    MLflow has no public call that tells its schema's revision without opening a database, which
+    creates and fills in tables; its migrations are read by alembic, as ``mlflow db`` does.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(str(db_migrations.__file__)).parent))
+    return ScriptDirectory.from_config(config)
