@@ -174,10 +174,23 @@ class Pusher:
         return failure
 
     def flush(self, settings: Settings, timeout_seconds: float) -> bool:
-        """Send the outbox and wait for it; tell whether nothing is left for the store in force."""
+        """Send the outbox and wait for it; tell whether nothing is left for the store in force.
+
+        Notes
+        -----
+        A pass that was under way may have met a trouble that is over by now: it gets a second.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        joined = self._current
         current = self.start(settings)
+        if current is joined and not self._has_sent_all(current, deadline):
+            current = self.start(settings)
+        return self._has_sent_all(current, deadline)
+
+    def _has_sent_all(self, current: _Pass, deadline: float) -> bool:
         current.prepared.wait(_PREPARE_SECONDS)
-        return current.ended.wait(timeout_seconds) and not (current.outage or current.failures)
+        has_ended = current.ended.wait(max(0.0, deadline - time.monotonic()))
+        return has_ended and not (current.outage or current.failures)
 
     def wait_for_queued(self) -> None:
         """Wait, five seconds at most, for what this process has queued, before it asks MLflow."""

@@ -101,6 +101,7 @@ class Front:
 
     def _serve(self, caller: socket.socket) -> None:
         real: socket.socket | None = None
+        given_up: set[socket.socket] = set()
         with closing(caller), suppress(OSError):
             self._open.add(caller)
             while content := caller.recv(65536):
@@ -109,11 +110,12 @@ class Front:
                     if not self._passes(caller, content):
                         break
                     if has_waited and real is not None:  # the server has given it up meanwhile
+                        given_up.add(real)
                         real.close()
                         real = None
                 if real is None:
                     real = socket.create_connection(("127.0.0.1", self._behind))
-                    self._start(self._down, real, caller)
+                    self._start(self._down, real, caller, given_up)
                 real.sendall(content)
         self._open.discard(caller)
         if real is not None:
@@ -121,11 +123,13 @@ class Front:
                 real.shutdown(socket.SHUT_RDWR)
             real.close()
 
-    def _down(self, real: socket.socket, caller: socket.socket) -> None:
+    def _down(
+        self, real: socket.socket, caller: socket.socket, given_up: set[socket.socket]
+    ) -> None:
         with suppress(OSError):
             while content := real.recv(65536):
                 caller.sendall(content)
-        if self.mode != "stalled":
+        if self.mode != "stalled" and real not in given_up:
             with suppress(OSError):
                 caller.shutdown(socket.SHUT_RDWR)
 
