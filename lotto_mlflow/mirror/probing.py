@@ -64,7 +64,7 @@ def is_there(uri: str, *, for_writing: bool) -> bool:
             return False
         _check_schema(_revision_of_file(path, for_writing=for_writing), uri)
     elif uri.startswith(_SQL_SCHEMES):
-        revision = _revision_on_server(uri)
+        revision = _revision_on_server(uri, for_writing=for_writing)
         if revision is None:
             return False
         _check_schema(revision, uri)
@@ -110,7 +110,7 @@ def _revision_of_file(path: Path, *, for_writing: bool) -> str:
     return "" if found is None else str(found[0])
 
 
-def _revision_on_server(uri: str) -> str | None:
+def _revision_on_server(uri: str, *, for_writing: bool) -> str | None:
     """Return the revision of a database on a server, ``None`` where it has no tables yet."""
     dialect = sqlalchemy.make_url(uri).get_backend_name()
     timeout = _TIMEOUT_ARGUMENTS.get(dialect)
@@ -123,7 +123,11 @@ def _revision_on_server(uri: str) -> str | None:
         with engine.connect() as opened:
             if not sqlalchemy.inspect(opened).has_table("alembic_version"):
                 return None
-            return str(opened.execute(sqlalchemy.text(_REVISION)).scalar() or "")
+            found = str(opened.execute(sqlalchemy.text(_REVISION)).scalar() or "")
+            if for_writing:  # a stand-by, or an account without rights, lets a transaction begin
+                opened.execute(sqlalchemy.text(_WRITE_NOTHING))
+                opened.rollback()
+            return found
     except sqlalchemy.exc.SQLAlchemyError as cause:
         raise MirrorUnavailableError(
             f"the database {masked(uri)} cannot be used: {str(cause).splitlines()[0]}",
