@@ -132,7 +132,8 @@ def sha256_of(file: Any) -> str:
 
 def recorded_sha256(model_dir: Path) -> str | None:
     """Return the digest in the ``MLmodel`` of a mirrored model folder, if it tells one."""
-    match = _SHA256_LINE.search((model_dir / "MLmodel").read_text(encoding="utf-8"))
+    text = (model_dir / "MLmodel").read_text(encoding="utf-8", errors="replace")
+    match = _SHA256_LINE.search(text)
     return match.group(1) if match else None
 
 

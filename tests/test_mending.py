@@ -224,6 +224,59 @@ def test_verify_names_each_difference_and_the_call_that_mends_it(
     assert all(finding.detail and finding.repair for finding in findings)
 
 
+def _artifact_dirs(base_dir: Path) -> dict[str, Path]:
+    models_dir = base_dir / "mlflow" / "artifacts" / "lotto_model" / "models"
+    versions = _client(base_dir).search_model_versions()
+    return {v.tags["model_name"]: models_dir / v.tags["model_id"] / "artifacts" for v in versions}
+
+
+def test_verify_tells_of_mirrored_files_that_are_changed_or_gone(
+    manager: ModelManager, base_dir: Path
+) -> None:
+    for name in ("whole", "told wrong", "unreadable", "bytes gone", "folder gone"):
+        manager.save_model({name: 1}, name, {"a": 1})
+    found = _artifact_dirs(base_dir)
+    told_wrong = found["told wrong"] / "MLmodel"
+    digest = manager.get("told wrong").sha256
+    told_wrong.write_text(told_wrong.read_text().replace(digest, "0" * 64))
+    (found["unreadable"] / "MLmodel").write_bytes(b"\xff\xfe\x00")
+    (found["bytes gone"] / "data" / "model.pkl").unlink()
+    shutil.rmtree(found["folder gone"].parent)
+    findings = manager.verify()
+    assert sorted((finding.kind, finding.name) for finding in findings) == [
+        ("damaged", "told wrong"),
+        ("damaged", "unreadable"),
+        ("missing in MLflow", "bytes gone"),
+        ("missing in MLflow", "folder gone"),
+    ]
+    for finding in findings:
+        _client(base_dir).delete_model_version(finding.name, "1")
+    assert len(manager.sync(resend=True).resent) == 4
+    assert [finding.kind for finding in manager.verify()] == []
+
+
+def test_verify_tells_of_the_folder_of_a_run_whose_push_failed(
+    manager: ModelManager, base_dir: Path
+) -> None:
+    """A run that a person deleted keeps its folder: it can be brought back."""
+    manager.save_model({"a": 1}, "kept", {"a": 1}, artifacts={"note.txt": "kept"})
+    client = _client(base_dir)
+    kept = manager.get("kept").run_id
+    client.delete_run(kept)
+    experiment_id = client.get_experiment_by_name("lotto_model").experiment_id
+    rest = client.create_run(experiment_id, tags={"save_id": "of a push that broke"}).info
+    client.log_text(rest.run_id, "rest", "note.txt")
+    client.set_terminated(rest.run_id, "FAILED")
+    client.delete_run(rest.run_id)
+    (finding,) = manager.verify()
+    assert (finding.kind, finding.path) == ("orphan artifact", _folder_of_run(base_dir, rest))
+    assert finding.repair == f"rm -r {str(finding.path)!r}"
+
+
+def _folder_of_run(base_dir: Path, info: Any) -> Path:
+    return base_dir / "mlflow" / "artifacts" / "lotto_model" / str(info.run_id)
+
+
 def test_restore_brings_the_newest_backup_or_the_named_one(
     manager: ModelManager, base_dir: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from filelock import Timeout
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, SyncRunningError
 from lotto_mlflow.files import held, lock_at, sweep
+from lotto_mlflow.layout import registered_model
 from lotto_mlflow.manager import backfill, saving, sending
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
@@ -150,7 +152,7 @@ def _to_do(
     parts: Parts, mirror: Mirror, target: str, *, include_backups: bool, resend: bool
 ) -> list[_Work]:
     """Return what the store in force lacks, in save order."""
-    work = []
+    work, saves_in = [], functools.cache(mirror.inspection.saves_in)
     waiting = {entry.id: entry for entry in parts.outbox.waiting()}
     for found in parts.outbox.entries():
         # one that was killed on its way to sent/ lies in both folders, and is sent once more
@@ -162,7 +164,7 @@ def _to_do(
         is_waiting = entry.state in ("committed", "begun") and record.target == target
         if place is None or is_waiting:
             work.append(_Work(record, entry))
-        elif resend and not mirror.has_version(record, place["version"]):
+        elif resend and saves_in(registered_model(record.name)).get(place["version"]) != record.id:
             work.append(_Work(record, entry, is_resent=True))
     for name, path in backfill.unknown_files(parts, include_backups=include_backups):
         work.append(_Work(backfill.record_of(parts, name, path, target), None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def verify(self: ModelManager) -> list[Finding]:
     Reads only, and unpickles nothing. Saves under way may show as differences.
     """
     parts, target = self._parts, self._target()
-    findings = [*_models(parts), *_metadata(parts), *_records(parts), *_unsent(parts, target)]
+    findings = [*_models(parts), *_artifacts(parts), *_metadata(parts), *_records(parts)]
+    findings += _unsent(parts, target)
     try:
         findings += _in_mlflow(parts, self._mirror(), target)
     except MirrorError as cause:
@@ -112,24 +114,29 @@ def _models(parts: Parts) -> Iterator[Finding]:
                     "its modification time has not come yet, so it stays the latest",
                     f"touch {path}",
                 )
-    for model_file in (
-        layout.artifacts_dir.rglob("MLmodel") if layout.artifacts_dir.is_dir() else []
-    ):
-        yield from _artifact(model_file.parent)
 
 
-def _artifact(folder: Path) -> Iterator[Finding]:
-    expected = recorded_sha256(folder)
-    for path in sorted((folder / "data").glob(f"*{names.SUFFIX}")):
-        found = sha256_of_file(path)
-        if expected is not None and found != expected:
-            yield Finding(
-                "damaged",
-                "",
-                path,
-                f"expected SHA-256 {expected}, found {found}",
-                "delete the version in MLflow, then ModelManager.sync(resend=True)",
-            )
+def _artifacts(parts: Parts) -> Iterator[Finding]:
+    """Check the mirrored files that lie here, and what stands beside them."""
+    records = (parts.outbox.readable(entry) for entry in parts.outbox.entries())
+    told = {
+        place["model_id"]: record
+        for record in records
+        if record is not None
+        for place in record.mirrored.values()
+    }
+    repair = "delete the version in MLflow, then ModelManager.sync(resend=True)"
+    for path in sorted(parts.layout.artifacts_dir.rglob("MLmodel")):
+        record, recorded = told.get(path.parent.parent.name), recorded_sha256(path.parent)
+        name, expected = (record.name, record.sha256) if record else ("", recorded)
+        if recorded != expected:
+            detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
+            yield Finding("damaged", name, path, detail, repair)
+        for model_path in sorted((path.parent / "data").glob(f"*{names.SUFFIX}")):
+            found = sha256_of_file(model_path)
+            if expected is not None and found != expected:
+                detail = f"expected SHA-256 {expected}, found {found}"
+                yield Finding("damaged", name, model_path, detail, repair)
 
 
 def _metadata(parts: Parts) -> Iterator[Finding]:
@@ -192,13 +199,21 @@ def _in_mlflow(parts: Parts, mirror: Mirror, target: str) -> Iterator[Finding]:
         yield Finding(
             "moved store", "", parts.layout.database_path, detail, "ModelManager.relocate()"
         )
+    saves_in = functools.cache(mirror.inspection.saves_in)
     for entry in reversed(parts.outbox.entries()):
         record = parts.outbox.readable(entry)
         place = None if record is None else record.mirrored.get(target)
-        if record is not None and place and not mirror.has_version(record, place["version"]):
+        if record is None or place is None:
+            continue
+        repair = "ModelManager.sync(resend=True)"
+        if saves_in(names.registered_model(record.name)).get(place["version"]) != record.id:
             detail = f"version {place['version']} was deleted"
-            repair = "ModelManager.sync(resend=True)"
-            yield Finding("missing in MLflow", record.name, entry.path, detail, repair)
+        elif not mirror.inspection.has_bytes(place["model_id"]):
+            detail = f"the file of version {place['version']} is gone"
+            repair = f"delete the version in MLflow, then {repair}"
+        else:
+            continue
+        yield Finding("missing in MLflow", record.name, entry.path, detail, repair)
     for folder in mirror.inspection.orphan_folders():
         yield Finding(
             "orphan artifact", "", folder, "no logged model owns it", f"rm -r {str(folder)!r}"

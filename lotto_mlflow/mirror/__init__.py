@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -147,15 +146,6 @@ class Mirror:
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""
         return fetch.metadata_of(self._connection, record, work_dir)
-
-    def has_version(self, record: SaveRecord, version: int) -> bool:
-        """Tell whether a version is still there, and is the one of a save."""
-        reference = VersionReference(names.registered_model(record.name), version=version)
-        found = None
-        with suppress(ForeignModelError):
-            doing = f"looking up {reference}"
-            found = self._connection.ask(lambda: self._get(reference), doing, None)
-        return found is not None and found.saved_at_ns == record.saved_at_ns
 
     def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
         """Return the aliases of each version of a registered model that has any."""

@@ -10,7 +10,7 @@ from mlflow.entities import ViewType
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import lookup, push
+from lotto_mlflow.mirror import lookup, model_folder, push
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 
@@ -29,6 +29,21 @@ class Inspection:
     def __init__(self, connection: Connection, layout: Layout) -> None:
         self._connection = connection
         self._layout = layout
+
+    def saves_in(self, registered_model: str) -> dict[int, str]:
+        """Return the id of the save that each version of a registered model mirrors."""
+
+        def ask() -> dict[int, str]:
+            found = lookup.versions(self._connection.client, registered_model)
+            return {int(version.version): lookup.save_id_of(version) for version in found}
+
+        return self._connection.ask(ask, f"listing the versions of {registered_model}", {})
+
+    def has_bytes(self, model_id: str) -> bool:
+        """Tell whether the file of a logged model is there; for other stores, that is not known."""
+        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
+        path = models_dir / model_id / "artifacts" / model_folder.DATA_FILE
+        return path.exists() or not self._connection.is_embedded
 
     def orphan_folders(self) -> list[Path]:
         """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
