@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.trouble import TITLE, lookup_fails_in_time, lost, records_in, saved_in_trouble
@@ -19,6 +22,7 @@ from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.records import render
 
 NEWER = "ffffffffffff"
+KILLS = 12
 
 
 @pytest.fixture
@@ -85,6 +89,46 @@ def test_an_embedded_store_of_an_older_schema_is_upgraded_once_in_place_and_neve
     figures(TITLE, tried=1, lost=missing)
     assert not missing
     assert saved.get_latest_model_path(source="registry") == last
+
+
+def _upgraded_in_a_child(base_dir: Path) -> Any:
+    """Start a forked child that upgrades; it has MLflow imported already."""
+    child = multiprocessing.get_context("fork").Process(target=ModelManager(base_dir).sync)
+    child.start()
+    return child
+
+
+def test_an_upgrade_killed_at_any_moment_leaves_a_database_that_the_next_save_upgrades(
+    saved: ModelManager, base_dir: Path, figures: Callable[..., None]
+) -> None:
+    path = base_dir / "mlflow" / "mlflow.db"
+    newest = _revision(path)
+    _of_other_schema(path, "older")
+    older, before = _revision(path), path.read_bytes()
+    begun = time.monotonic()
+    child = _upgraded_in_a_child(base_dir)
+    child.join(60)
+    whole_seconds = time.monotonic() - begun
+    assert (child.exitcode, _revision(path)) == (0, newest)
+    found = set()
+    for part in range(KILLS):
+        path.write_bytes(before)
+        child = _upgraded_in_a_child(base_dir)
+        time.sleep(whole_seconds * part / KILLS)
+        child.kill()
+        child.join(60)
+        with closing(sqlite3.connect(path)) as opened:  # rolls back what was cut off
+            assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found.add(_revision(path))
+    assert older in found <= {older, newest}
+    path.write_bytes(before)
+    saved.save_model({"n": 1}, metadata={"n": 1})
+    assert saved.flush(60)
+    assert _revision(path) == newest
+    assert not list(path.parent.glob("*.new*"))
+    missing = lost(base_dir, _embedded(base_dir), 2)
+    figures(TITLE, tried=KILLS, lost=missing)
+    assert not missing
 
 
 @pytest.mark.parametrize(

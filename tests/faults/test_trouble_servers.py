@@ -101,7 +101,7 @@ def served(front: Front, tmp_path: Path) -> Iterator[ModelManager]:
         ("garbage", "does not answer", "save"),
         ("a page", "JSON", "sync"),
         ("half JSON", "JSON", "save"),
-        ("other JSON", "", "sync"),
+        ("other JSON", "is no MLflow server: its /health answers with JSON", "sync"),
         ("429", "429", "save"),
     ],
 )
