@@ -152,6 +152,12 @@ class Outbox:
         """Folder of the caller's extra artifacts of a save that is not yet sent."""
         return self._outbox_dir / id
 
+    def put_artifacts(self, record: SaveRecord, folder: Path) -> None:
+        """Put a folder of extra artifacts beside a record, to be sent with it again."""
+        target = self.artifacts_dir(record.id)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(folder, target)
+
     def pending(self) -> list[Entry]:
         """Return the records whose save was not seen to end, oldest first."""
         return [entry for entry in self._list(self._outbox_dir) if entry.state == "pending"]

@@ -179,13 +179,20 @@ def test_a_save_meant_for_a_store_that_is_down_is_not_lost_to_another(
 def test_a_version_deleted_on_purpose_comes_back_only_when_asked_for(
     manager: ModelManager, base_dir: Path
 ) -> None:
-    manager.save_model({"a": 1}, "x", {"a": 1})
-    _client(base_dir).delete_model_version("x", "1")
+    manager.save_model({"a": 1}, "x", {"a": 1}, artifacts={"plots/note.txt": "kept"})
+    client = _client(base_dir)
+    client.delete_model_version("x", "1")
     assert manager.sync().sent == []
     assert _kinds(manager) == ["missing in MLflow"]
     assert manager.sync(resend=True).resent == ["x"]
     assert manager.load_model("models:/x/2") == {"a": 1}
+    assert Path(client.download_artifacts(manager.get("x").run_id, "plots/note.txt")).read_text()
     assert manager.verify() == []
+    client.delete_model_version("x", "2")
+    run_id = manager.get("x").run_id
+    client.delete_run(run_id)
+    shutil.rmtree(base_dir / "mlflow" / "artifacts" / "lotto_model" / run_id)
+    assert manager.sync(resend=True).resent == ["x"]
 
 
 def test_verify_names_each_difference_and_the_call_that_mends_it(

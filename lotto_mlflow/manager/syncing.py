@@ -178,6 +178,8 @@ def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncRepo
             with parts.workspace() as work_dir:
                 entry = parts.outbox.add_committed(record, work_dir)
         try:
+            if item.is_resent:
+                _take_artifacts(parts, mirror, record, record.mirrored[target]["run_id"])
             sending.send(parts, mirror, entry, record, target)
         except MirrorUnavailableError:
             raise
@@ -189,3 +191,11 @@ def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncRepo
         report.backfilled.append(record.name)
     if item.is_resent:
         report.resent.append(record.name)
+
+
+def _take_artifacts(parts: Parts, mirror: Mirror, record: SaveRecord, run_id: str) -> None:
+    """Take the caller's extra artifacts, which only MLflow has, from the run of the first push."""
+    with parts.workspace() as work_dir:
+        folder = mirror.artifacts_of_run(run_id, work_dir / "artifacts")
+        if folder is not None:
+            parts.outbox.put_artifacts(record, folder)

@@ -147,6 +147,10 @@ class Mirror:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""
         return fetch.metadata_of(self._connection, record, work_dir)
 
+    def artifacts_of_run(self, run_id: str, target_dir: Path) -> Path | None:
+        """Download the artifacts of a run; ``None`` where it has none any more."""
+        return fetch.artifacts_of_run(self._connection, run_id, target_dir)
+
     def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
         """Return the aliases of each version of a registered model that has any."""
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import mlflow.artifacts
+from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
@@ -67,6 +68,20 @@ def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> 
             return None
         found = connection.client.download_artifacts(str(record.run_id), name, str(work_dir))
     return Path(found).read_bytes()
+
+
+def artifacts_of_run(connection: Connection, run_id: str, target_dir: Path) -> Path | None:
+    """Download the artifacts of a run to a new folder; ``None`` where it has none any more."""
+    with translated(f"fetching the artifacts of run {run_id}"):
+        try:
+            if not connection.client.list_artifacts(run_id):
+                return None
+        except MlflowException as cause:
+            if cause.error_code != "RESOURCE_DOES_NOT_EXIST":  # removed for good
+                raise
+            return None
+        target_dir.mkdir()
+        return Path(connection.client.download_artifacts(run_id, "", str(target_dir)))
 
 
 def _verified(path: Path, record: ModelRecord) -> Path:
