@@ -17,6 +17,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import pushing
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a server would start eight more
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
