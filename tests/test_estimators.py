@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -29,8 +24,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from lotto_mlflow import ModelManager
-
-BLOCKER = "import sys; sys.modules['lotto_mlflow'] = None"
 
 
 def _boosted() -> Any:
@@ -133,54 +126,6 @@ def test_several_outputs_and_other_methods_can_be_asked_for(
         loaded.predict(features, params={"predict_method": "decision_function"})
     with pytest.raises(ValueError, match="cannot answer"):
         loaded.predict(features, params={"predict_method": "fit"})
-
-
-def test_mlflow_models_predict_works_elsewhere_without_the_package(
-    manager: ModelManager, base_dir: Path, tmp_path: Path, rows: Any, forest: Any
-) -> None:
-    manager.save_model(forest)
-    uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
-    MlflowClient(tracking_uri=uri).set_registered_model_alias("lotto_model", "champion", "1")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "sitecustomize.py").write_text(BLOCKER)
-    inputs = rows[0][:4].round().astype(int)
-    request = elsewhere / "request.json"
-    request.write_text(
-        json.dumps({"inputs": inputs.tolist(), "params": {"predict_method": "predict_proba"}})
-    )
-    table = elsewhere / "table.csv"
-    pd.DataFrame(inputs, columns=list("abcde")).to_csv(table, index=False)
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(elsewhere)}
-    command = [sys.executable, "-m", "mlflow", "models", "predict", "--env-manager", "local"]
-
-    def answer(*arguments: str) -> Any:
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=elsewhere,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return json.loads(done.stdout.strip().splitlines()[-1])["predictions"]
-
-    by_version = answer("-m", "models:/lotto_model/1", "-i", str(request))
-    assert np.allclose(by_version, forest.predict_proba(inputs))
-    by_alias = answer("-m", "models:/lotto_model@champion", "-i", str(table), "-t", "csv")
-    assert by_alias == forest.predict(inputs).tolist()
-
-
-def test_the_blocker_really_hides_the_package(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
-    done = subprocess.run(
-        [sys.executable, "-c", "import lotto_mlflow"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "ModuleNotFoundError" in done.stderr
 
 
 def test_the_distribution_of_a_models_own_class_is_pinned(

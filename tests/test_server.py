@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,57 +12,17 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from serving import tracking_server
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import DigestMismatchError
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _served(command: list[str], url: str, log_path: Path, **environment: str) -> Iterator[None]:
-    """Run a server until the block ends, and wait until it answers."""
-    with log_path.open("w") as log:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it runs uvicorn
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"PATH": path} | environment,
-            start_new_session=True,
-        )
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(url, timeout=2).close()
-                    break
-                except OSError:
-                    assert server.poll() is None, log_path.read_text()
-                    time.sleep(0.1)
-            else:
-                pytest.fail(log_path.read_text())
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, 15)
-            server.wait(30)
 
 
 @pytest.fixture(scope="module")
 def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(migrated_database, folder / "server.db")
-    port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    uri = f"http://127.0.0.1:{port}"
-    with _served(command, f"{uri}/health", folder / "log.txt"):
+    with tracking_server(folder / "server.db", folder / "artifacts") as uri:
         yield uri
 
 
@@ -119,38 +70,3 @@ def test_pyfunc_loads_what_a_server_holds(
     )
     loaded = mlflow.pyfunc.load_model(folder)
     assert np.array_equal(loaded.predict(rows[0]), forest.predict(rows[0]))
-
-
-def test_mlflow_models_serve_answers_with_classes_and_probabilities(
-    manager: ModelManager, base_dir: Path, tmp_path: Path, forest: Any, rows: Any
-) -> None:
-    manager.save_model(forest)
-    port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/lotto_model/1"]
-    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
-
-    def answer(body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{url}/invocations",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)["predictions"]
-
-    integers = rows[0][:3].round().astype(int)
-    columns = list("abcde")
-    with _served(command, f"{url}/ping", tmp_path / "log.txt", MLFLOW_TRACKING_URI=uri):
-        for body in (
-            {"inputs": integers.tolist()},
-            {"instances": integers.astype(float).tolist()},
-            {"dataframe_split": {"columns": columns, "data": integers.tolist()}},
-            {"dataframe_records": [dict(zip(columns, r, strict=True)) for r in integers.tolist()]},
-        ):
-            assert answer(body) == forest.predict(integers).tolist()
-            probabilities = answer(body | {"params": {"predict_method": "predict_proba"}})
-            assert np.allclose(probabilities, forest.predict_proba(integers))
-        with pytest.raises(urllib.error.HTTPError):
-            answer({"inputs": integers.tolist(), "params": {"predict_method": "set_params"}})

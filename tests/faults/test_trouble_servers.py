@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +21,7 @@ from faults.trouble import (
     saved_in_trouble,
 )
 from mlflow import MlflowClient
+from serving import tracking_server
 
 from lotto_mlflow import ModelManager
 
@@ -43,39 +40,13 @@ with mlflow.start_run():
 def front(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(migrated_database, folder / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it runs uvicorn
-    with (folder / "log.txt").open("w") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"PATH": path},
-            start_new_session=True,
-        )
-    try:
-        for _ in range(900):
-            assert server.poll() is None, (folder / "log.txt").read_text()
-            with suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            time.sleep(0.1)
-        front = Front(port)
+    with tracking_server(folder / "server.db", folder / "artifacts") as uri:
+        front = Front(int(uri.rpartition(":")[2]))
         warm = ModelManager(folder / "ml", tracking_uri=front.uri)
         warm.save_model({"warm": "up"}, "warm", {"a": 1})
         assert warm.flush(120)
         yield front
         front.end()
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, 15)
-        server.wait(30)
 
 
 @pytest.fixture
