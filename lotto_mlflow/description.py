@@ -70,6 +70,16 @@ def describe(
     )
 
 
+def told_by_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the parameters and the last values of metrics in the metadata of an old file."""
+    params, metrics, _ = _split(_without_ours(metadata), {})
+    return params, {name: points[-1][1] for name, points in metrics.items()}
+
+
+def _without_ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
+
+
 def described_by_metadata(metadata: Mapping[str, Any]) -> Description:
     """Return what the metadata of an old file tells of its model, which is not opened.
 
@@ -78,8 +88,7 @@ def described_by_metadata(metadata: Mapping[str, Any]) -> Description:
     ``requirements``, a list of pins, and ``sklearn_version`` are taken where they are told; the
     distributions that open the file are named in any case, unpinned where no version is known.
     """
-    told = {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
-    params, metrics, non_finite = _split(told, {})
+    params, metrics, non_finite = _split(_without_ours(metadata), {})
     pins = metadata.get("requirements")
     known = [pin for pin in pins if isinstance(pin, str)] if isinstance(pins, list) else []
     if isinstance(version := metadata.get("sklearn_version"), str) and version:

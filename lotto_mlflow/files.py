@@ -9,8 +9,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _POLL_SECONDS = 0.005
 
@@ -24,6 +26,8 @@ def lock_at(path: Path) -> FileLock:
         The lock file; its folder is made if need be. The operating system lets go of the lock
         when its holder dies.
     """
+    from filelock import FileLock  # here, because looking up a model needs no lock
+
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
@@ -177,6 +181,8 @@ def sweep(tmp_dir: Path, *others: Path) -> None:
     *others : pathlib.Path
         Folders where `temporary_for` and `put` may have left files.
     """
+    from filelock import FileLock, Timeout
+
     for lock_path in tmp_dir.glob("*.lock"):
         in_use = FileLock(lock_path)
         with suppress(Timeout, OSError):

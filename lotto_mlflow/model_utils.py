@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from lotto_mlflow import settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import ModelManager
 
@@ -29,9 +30,8 @@ __all__ = [
 ]
 
 _CURRENT_FILE = Path(__file__).resolve()
-_APP_DIR = Path(os.environ.get("LOTTO_APP_DIR") or Path("backend", "app")).absolute()
-"""An installed package must not write beside itself, so this is not derived from its file."""
-MODEL_BASE_DIR = _APP_DIR / "models" / "ml"
+_APP_DIR = settings.app_dir()
+MODEL_BASE_DIR = settings.base_dir_under(_APP_DIR)
 TRAINED_DIR = MODEL_BASE_DIR / "trained"
 METADATA_DIR = MODEL_BASE_DIR / "metadata"
 BACKUP_DIR = MODEL_BASE_DIR / "backups"
@@ -67,9 +67,9 @@ def get_latest_model_path(
 
 def _manager() -> ModelManager:
     base_at_import, *folders_at_import = _AT_IMPORT
-    app_dir, base_dir = Path(_APP_DIR), Path(MODEL_BASE_DIR)
+    base_dir = Path(MODEL_BASE_DIR)
     if base_dir == base_at_import:
-        base_dir = app_dir / "models" / "ml"
+        base_dir = settings.base_dir_under(Path(_APP_DIR))
     folders = [
         folder if folder != at_import else base_dir / at_import.name
         for folder, at_import in zip(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,15 @@ FORMAT = 1
 A field may be added without a new number: readers keep fields that they do not know. A field that
 changes its meaning takes the next number, and `parse` then reads both.
 """
+
+Progress = Callable[[int, int, int, str], None]
+"""Called before each model with the number done, the number in all, the size of the model in bytes
+(0 where it is not known) and its name; and once at the end, with 0 and no name."""
+
+
+def quiet(done: int, total: int, size_bytes: int, name: str) -> None:
+    """Do as a `Progress` that nobody watches."""
+
 
 SAVE, BACKFILL = "save", "backfill"
 """Kinds of save records: made by a save, or made later for a file that no save knows."""
@@ -52,6 +61,10 @@ class ModelRecord:
         Version of scikit-learn that the model was saved with, if it needs scikit-learn.
     aliases : tuple of str
         Aliases of the version; empty where MLflow could not be asked.
+    params : dict of str to str
+        Hyperparameters, and metadata that is not a number.
+    metrics : dict of str to float
+        Numeric metadata; of a list of numbers the last one, as MLflow shows it.
     """
 
     name: str
@@ -67,6 +80,8 @@ class ModelRecord:
     model_id: str | None = None
     sklearn_version: str | None = None
     aliases: tuple[str, ...] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +122,11 @@ class Description:
     input_example: dict[str, Any] | None = None
     parent_run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Each metric's last value, as MLflow shows it."""
+        return {name: points[-1][1] for name, points in self.metrics.items() if points}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, lru_cache, partial
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -86,6 +85,8 @@ def pinned(modules: set[str]) -> list[str]:
 
 @cache
 def _version(distribution: str) -> str | None:
+    from importlib import metadata  # here, because importing this package is to cost little
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -105,6 +106,8 @@ def _distribution_of(module: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _distributions() -> dict[str, list[str]]:
+    from importlib import metadata
+
     return dict(metadata.packages_distributions())
 
 

@@ -76,6 +76,22 @@ def read(
     )
 
 
+def app_dir(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the backend's folder: ``LOTTO_APP_DIR``, else ``backend/app`` under the current one.
+
+    Notes
+    -----
+    An installed package must not write beside itself, so this is not derived from its file.
+    """
+    values = os.environ if environment is None else environment
+    return Path(values.get("LOTTO_APP_DIR") or Path("backend", "app")).absolute()
+
+
+def base_dir_under(app_dir: Path) -> Path:
+    """Return the folder that the specification gives the models in a backend's folder."""
+    return app_dir / "models" / "ml"
+
+
 def _mirror_mode(value: str) -> MirrorMode:
     if value not in MIRROR_MODES:
         raise SettingsError(

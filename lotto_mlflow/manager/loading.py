@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +187,8 @@ def record_with(parts: Parts, name: str, sha256: str) -> SaveRecord | None:
 
 
 def _warn_of_other_sklearn(path: Path, recorded: str) -> None:
+    from importlib import metadata as distributions  # here, because it takes long to import
+
     installed = distributions.version("scikit-learn")
     if recorded.split(".")[:2] != installed.split(".")[:2]:
         _logger.warning(

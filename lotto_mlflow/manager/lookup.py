@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references
+from lotto_mlflow import references, suggestions
+from lotto_mlflow.description import told_by_metadata
 from lotto_mlflow.errors import ModelNotFoundError, SettingsError
 from lotto_mlflow.manager.loading import read_metadata, record_with
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import ModelRecord, Progress, quiet
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.store import make_dir, sha256_of_file
@@ -63,19 +65,55 @@ def get(self: ModelManager, reference: str | int | os.PathLike[str]) -> ModelRec
     version = version_reference(self._parts, reference)
     if version is not None:
         self._pusher.wait_for_queued()
-        return joined(self._parts, self._mirror().get(version))
+        mirror = self._mirror()
+        try:
+            return joined(self._parts, mirror, mirror.get(version))
+        except ModelNotFoundError as cause:
+            raise _with_suggestions(cause, self._parts, mirror, str(reference), version) from cause
     found = _of_file(self._parts, self._target(), str(reference))
     return self._mirrors.with_aliases(self._settings(), [found])[0]
 
 
-def latest(self: ModelManager, *, source: Source = "filesystem") -> ModelRecord | None:
-    """Return what is known of the newest model; arguments as in `get_latest_model_path`."""
-    if checked(source) == "registry":
-        self._pusher.wait_for_queued()
-        record = self._mirror().latest()
-        return None if record is None else joined(self._parts, record)
-    path = self.get_latest_model_path()
-    return None if path is None else self.get(path)
+def latest(
+    self: ModelManager,
+    *,
+    source: Source = "filesystem",
+    download: bool = False,
+    progress: Progress | None = None,
+) -> ModelRecord | None:
+    """Return what is known of the newest model.
+
+    Parameters
+    ----------
+    source : {"filesystem", "registry"}
+        As in `get_latest_model_path`.
+    download : bool
+        Have the record name a verified file with the bytes, even where the folder has none and
+        they must be downloaded.
+    progress : callable, optional
+        Told of the download; as in `lotto_mlflow.records.Progress`.
+
+    Returns
+    -------
+    ModelRecord or None
+        ``None`` where there is no model.
+    """
+    if checked(source) == "filesystem":
+        path = self._parts.store.latest()
+        return None if path is None else self.get(path)
+    self._pusher.wait_for_queued()
+    mirror = self._mirror()
+    found = mirror.latest()
+    if found is None:
+        return None
+    record = joined(self._parts, mirror, found)
+    if not download or record.path is not None:
+        return record
+    report = progress or quiet
+    report(0, 1, record.size or 0, record.name)
+    fetched = file_of(self._parts, mirror, record)
+    report(1, 1, 0, "")
+    return replace(record, path=fetched, size=fetched.stat().st_size)
 
 
 def checked(source: str) -> str:
@@ -135,6 +173,10 @@ def _record(
         if record is not None and save is None and record.sha256 == told.get("sha256"):
             save = record
     place = save.mirrored.get(target, {}) if save else {}
+    if save is None:
+        params, metrics = told_by_metadata(told)
+    else:
+        params, metrics = save.description.params, save.description.last_metrics
     modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat()
     in_metadata = told.get("sha256") if isinstance(told.get("sha256"), str) else None
     return ModelRecord(
@@ -150,12 +192,18 @@ def _record(
         run_id=place.get("run_id"),
         model_id=place.get("model_id"),
         sklearn_version=version_in(save.description.requirements, "scikit-learn") if save else None,
+        params=params,
+        metrics=metrics,
     )
 
 
-def joined(parts: Parts, record: ModelRecord) -> ModelRecord:
-    """Return a version's record with what the disk has of the same save."""
+def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
+    """Return a version's record with what the disk has of the same save, or else its run."""
     save = record_with(parts, record.name, str(record.sha256))
+    if save is None:  # another machine's
+        params, metrics = mirror.told_by_run(record)
+    else:
+        params, metrics = save.description.params, save.description.last_metrics
     path = parts.layout.model_path(record.name)
     is_same = _has_bytes_of(path, record)
     return replace(
@@ -165,6 +213,8 @@ def joined(parts: Parts, record: ModelRecord) -> ModelRecord:
         metadata=read_metadata(parts.layout.metadata_path(record.name))
         if is_same
         else (save.metadata if save else None),
+        params=params,
+        metrics=metrics,
     )
 
 
@@ -209,9 +259,40 @@ def _of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     name = names.name_of(path) if is_file else reference
     found = _of_files(parts, target, name, 1)
     if not found:
+        near = suggestions.nearest(name, _names_on_disk(parts))
         raise ModelNotFoundError(
-            f"there is no model {name!r} in {parts.layout.trained_dir}; "
-            "ModelManager.records() lists those there are",
+            f"there is no model {name!r} in {parts.layout.trained_dir}"
+            f"{suggestions.question(near) or '; '}"
+            f"{' ' if near else ''}ModelManager.records() lists those there are",
             name=name,
+            suggestions=near,
         )
     return found[0]
+
+
+def _names_on_disk(parts: Parts) -> list[str]:
+    """Return the names in ``trained/``, newest first."""
+    newest_first = sorted(parts.store.files(), key=lambda f: f[1].st_mtime_ns, reverse=True)
+    return [names.name_of(path) for path, _ in newest_first]
+
+
+def _with_suggestions(
+    error: ModelNotFoundError, parts: Parts, mirror: Mirror, given: str, version: VersionReference
+) -> ModelNotFoundError:
+    """Return an error on a missing version that names what may have been meant."""
+    on_disk = _names_on_disk(parts)
+    models = sorted({names.registered_model(name) for name in on_disk})
+    near: tuple[str, ...] = ()
+    if references.is_version(given):
+        near = suggestions.nearest(given, on_disk)
+    elif version.registered_model not in models:
+        found = suggestions.nearest(version.registered_model, models)
+        near = tuple(str(replace(version, registered_model=name)) for name in found)
+    elif version.alias is not None:
+        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
+        found = suggestions.nearest(version.alias, aliases)
+        near = tuple(str(replace(version, alias=alias)) for alias in found)
+    if not near:
+        return error
+    told = error.data | {"suggestions": near}
+    return ModelNotFoundError(f"{error.message}{suggestions.question(near)}", **told)

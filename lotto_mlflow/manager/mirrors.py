@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import MirrorError
+from lotto_mlflow.manager import aliases
+from lotto_mlflow.manager.aliases import Aliases
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Settings, sqlite_path
@@ -78,12 +80,21 @@ class Mirrors:
         if settings.mirror == "off" or not mirrored:
             return found
         try:
-            mirror = self.of(settings)
-            aliases = {name: mirror.aliases(name) for name in mirrored}
+            told = self._aliases(settings, mirrored)
         except MirrorError as cause:
             _logger.info("aliases are left out: %s", cause)
             return found
         return [
-            replace(r, aliases=aliases.get(r.registered_model, {}).get(r.version or 0, ()))
+            replace(r, aliases=told.get(r.registered_model, {}).get(r.version or 0, ()))
             for r in found
         ]
+
+    def _aliases(self, settings: Settings, names: set[str]) -> dict[str, Aliases]:
+        """Return the aliases of registered models; MLflow is asked where no file tells them."""
+        uri = settings.registry_uri or settings.tracking_uri
+        path = self._parts.layout.database_path if uri is None else sqlite_path(uri)
+        told = None if path is None else aliases.read(path, names)
+        if told is not None:
+            return told
+        mirror = self.of(settings)
+        return {name: mirror.aliases(name) for name in names}

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from lotto_mlflow import files
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.outbox import Outbox
 from lotto_mlflow.store import Store, make_dir
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
+from lotto_mlflow import suggestions
 from lotto_mlflow.errors import (
     DigestMismatchError,
     ModelNotFoundError,
@@ -18,7 +19,7 @@ from lotto_mlflow.files import held, link_or_copy, put, replace_content, sync_di
 from lotto_mlflow.manager import lookup, saving
 from lotto_mlflow.manager.loading import known_digests
 from lotto_mlflow.manager.parts import Parts
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import ModelRecord, Progress, quiet
 from lotto_mlflow.store import sha256_of_file
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def restore(
     *,
     source: RestoreSource = "backups",
     backup: str | None = None,
+    progress: Progress | None = None,
 ) -> ModelRecord:
     """Bring a model and its metadata back into ``trained/`` and ``metadata/``.
 
@@ -55,6 +57,9 @@ def restore(
         Where it is taken from.
     backup : str, optional
         Which backup, by its file name or stem; the newest of the name by default.
+    progress : callable, optional
+        As in `lotto_mlflow.records.Progress`; once before the model is fetched, and
+        once at the end.
 
     Returns
     -------
@@ -80,13 +85,13 @@ def restore(
     if source not in get_args(RestoreSource):
         allowed = ", ".join(get_args(RestoreSource))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
-    parts = self._parts
+    parts, report = self._parts, progress or quiet
     parts.make_dirs()
     with saving.disk_errors(parts), parts.workspace() as work_dir:
         if source == "registry":
-            found = _from_registry(self, name_or_version, work_dir)
+            found = _from_registry(self, name_or_version, work_dir, report)
         else:
-            found = _from_backups(parts, str(name_or_version), backup)
+            found = _from_backups(parts, str(name_or_version), backup, report)
         staged = temporary_for(parts.layout.model_path(found.name), work_dir)
         try:
             shutil.copyfile(found.path, staged)
@@ -99,6 +104,7 @@ def restore(
                 _put(parts, found, staged, work_dir)
         finally:
             staged.unlink(missing_ok=True)
+    report(1, 1, 0, "")
     return self.get(found.name)
 
 
@@ -121,8 +127,9 @@ def _put(parts: Parts, found: _Found, staged: Path, work_dir: Path) -> None:
     parts.store.sync()
 
 
-def _from_backups(parts: Parts, name: str, backup: str | None) -> _Found:
+def _from_backups(parts: Parts, name: str, backup: str | None, report: Progress) -> _Found:
     path = _backup_of(parts, name, backup)
+    report(0, 1, path.stat().st_size, name)
     known, sha256 = known_digests(parts, path), sha256_of_file(path)
     _check(path, known or {sha256}, path)
     metadata_path = parts.layout.backup_metadata_path(names.name_of(path))
@@ -131,21 +138,28 @@ def _from_backups(parts: Parts, name: str, backup: str | None) -> _Found:
 
 
 def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
-    found = parts.store.backups_of(name)
+    of_name = found = parts.store.backups_of(name)
     if backup is not None:
         stem = Path(backup).name.removesuffix(names.SUFFIX)
         found = [path for path in found if names.name_of(path) == stem]
     if not found:
         wanted = f"backup {backup!r}" if backup is not None else "backup"
+        if of_name:
+            near = suggestions.nearest(str(backup), map(names.name_of, of_name))
+        else:
+            near = suggestions.nearest(name, parts.store.names_in_backups())
         raise ModelNotFoundError(
-            f"there is no {wanted} of {name!r} in {parts.layout.backup_dir}; "
-            "source='registry' may have it",
+            f"there is no {wanted} of {name!r} in {parts.layout.backup_dir}"
+            f"{suggestions.question(near)}; source='registry' may have it",
             name=name,
+            suggestions=near,
         )
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
-def _from_registry(manager: ModelManager, name_or_version: str | int, work_dir: Path) -> _Found:
+def _from_registry(
+    manager: ModelManager, name_or_version: str | int, work_dir: Path, report: Progress
+) -> _Found:
     parts, mirror = manager._parts, manager._mirror()
     reference = lookup.version_reference(parts, name_or_version)
     if reference is not None:
@@ -153,12 +167,16 @@ def _from_registry(manager: ModelManager, name_or_version: str | int, work_dir: 
     else:
         versions = mirror.records(str(name_or_version), 1)
         if not versions:
+            near = suggestions.nearest(str(name_or_version), parts.outbox.names())
             raise ModelNotFoundError(
-                f"the registry has no version of {name_or_version!r}", name=name_or_version
+                f"the registry has no version of {name_or_version!r}{suggestions.question(near)}",
+                name=name_or_version,
+                suggestions=near,
             )
         record = versions[0]
     sha256, saved_at_ns = str(record.sha256), record.saved_at_ns or 0
     save = next((s for s in parts.outbox.of_name(record.name) if s.sha256 == sha256), None)
+    report(0, 1, 0 if save is None else save.size, record.name)
     return _Found(
         record.name,
         mirror.file_of(record, work_dir),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-from filelock import Timeout
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, SyncRunningError
 from lotto_mlflow.files import held, lock_at, sweep
@@ -16,13 +13,11 @@ from lotto_mlflow.layout import registered_model
 from lotto_mlflow.manager import backfill, saving, sending
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
-from lotto_mlflow.records import SaveRecord
+from lotto_mlflow.records import Progress, SaveRecord
 
 if TYPE_CHECKING:
     from lotto_mlflow.manager import ModelManager
     from lotto_mlflow.mirror import Mirror
-
-Progress = Callable[[int, int, int, str], None]
 
 
 @dataclass
@@ -84,8 +79,7 @@ def sync(
     retry_aside : bool
         Try the records again that were set aside.
     progress : callable, optional
-        Called before each save with the number done, the number in all, the size of the save in
-        bytes, and its name; and once at the end.
+        As in `lotto_mlflow.records.Progress`.
 
     Returns
     -------
@@ -127,6 +121,8 @@ def sync(
 
 
 def _take_turn(stack: ExitStack, parts: Parts) -> None:
+    from filelock import Timeout
+
     try:
         stack.enter_context(held(lock_at(parts.layout.mlflow_dir / "sync.lock"), 0))
     except Timeout as cause:

@@ -15,6 +15,7 @@ from lotto_mlflow.manager import backfill
 from lotto_mlflow.manager.loading import known_digests, read_metadata
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.pyfunc_loader import recorded_sha256
+from lotto_mlflow.records import Progress, SaveRecord, quiet
 from lotto_mlflow.store import sha256_of_file
 
 if TYPE_CHECKING:
@@ -69,8 +70,14 @@ class Finding:
     repair: str
 
 
-def verify(self: ModelManager) -> list[Finding]:
+def verify(self: ModelManager, *, progress: Progress | None = None) -> list[Finding]:
     """Compare disk, records and MLflow, and tell every difference.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Told of the model files, whose digests are what takes long; as in
+        `lotto_mlflow.records.Progress`.
 
     Returns
     -------
@@ -82,7 +89,8 @@ def verify(self: ModelManager) -> list[Finding]:
     Reads only, and unpickles nothing. Saves under way may show as differences.
     """
     parts, target = self._parts, self._target()
-    findings = [*_models(parts), *_artifacts(parts), *_metadata(parts), *_records(parts)]
+    report = progress or quiet
+    findings = [*_files(parts, report), *_metadata(parts), *_records(parts)]
     findings += _unsent(parts, target)
     try:
         findings += _in_mlflow(parts, self._mirror(), target)
@@ -91,52 +99,72 @@ def verify(self: ModelManager) -> list[Finding]:
     return findings
 
 
-def _models(parts: Parts) -> Iterator[Finding]:
-    """Check the digests of model files, and their times."""
+def _files(parts: Parts, report: Progress) -> Iterator[Finding]:
+    """Check the digests of model files and of mirrored artifacts, and the files' times."""
     layout = parts.layout
-    for folder in (layout.trained_dir, layout.backup_dir, layout.downloads_dir):
-        for path in sorted(folder.rglob(f"*{names.SUFFIX}")) if folder.is_dir() else []:
-            known, found = known_digests(parts, path), sha256_of_file(path)
-            name = names.name_of(path)
-            if known and found not in known:
-                yield Finding(
-                    "damaged",
-                    name,
-                    path,
-                    f"expected SHA-256 {' or '.join(sorted(known))}, found {found}",
-                    f"ModelManager.restore({name!r}), or with source='registry'",
-                )
-            if path.stat().st_mtime_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
-                yield Finding(
-                    "clock in the future",
-                    name,
-                    path,
-                    "its modification time has not come yet, so it stays the latest",
-                    f"touch {path}",
-                )
+    folders = (layout.trained_dir, layout.backup_dir, layout.downloads_dir)
+    paths = [path for folder in folders for path in _below(folder, f"*{names.SUFFIX}")]
+    mirrored = [path.parent for path in _below(layout.artifacts_dir, "MLmodel")]
+    total = len(paths) + len(mirrored)
+    for number, path in enumerate(paths):
+        report(number, total, path.stat().st_size, names.name_of(path))
+        yield from _model(parts, path)
+    told = _records_of_logged_models(parts)
+    for number, folder in enumerate(mirrored, len(paths)):
+        record = told.get(folder.parent.name)
+        report(number, total, record.size if record else 0, record.name if record else "")
+        yield from _artifact(folder, record)
+    report(total, total, 0, "")
 
 
-def _artifacts(parts: Parts) -> Iterator[Finding]:
-    """Check the mirrored files that lie here, and what stands beside them."""
+def _below(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.rglob(pattern)) if folder.is_dir() else []
+
+
+def _model(parts: Parts, path: Path) -> Iterator[Finding]:
+    known, found = known_digests(parts, path), sha256_of_file(path)
+    name = names.name_of(path)
+    if known and found not in known:
+        yield Finding(
+            "damaged",
+            name,
+            path,
+            f"expected SHA-256 {' or '.join(sorted(known))}, found {found}",
+            f"ModelManager.restore({name!r}), or with source='registry'",
+        )
+    if path.stat().st_mtime_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
+        yield Finding(
+            "clock in the future",
+            name,
+            path,
+            "its modification time has not come yet, so it stays the latest",
+            f"touch {path}",
+        )
+
+
+def _records_of_logged_models(parts: Parts) -> dict[str, SaveRecord]:
     records = (parts.outbox.readable(entry) for entry in parts.outbox.entries())
-    told = {
+    return {
         place["model_id"]: record
         for record in records
         if record is not None
         for place in record.mirrored.values()
     }
+
+
+def _artifact(folder: Path, record: SaveRecord | None) -> Iterator[Finding]:
+    """Check a mirrored file, and what the ``MLmodel`` beside it says of it."""
+    recorded = recorded_sha256(folder)
+    name, expected = (record.name, record.sha256) if record else ("", recorded)
     repair = "delete the version in MLflow, then ModelManager.sync(resend=True)"
-    for path in sorted(parts.layout.artifacts_dir.rglob("MLmodel")):
-        record, recorded = told.get(path.parent.parent.name), recorded_sha256(path.parent)
-        name, expected = (record.name, record.sha256) if record else ("", recorded)
-        if recorded != expected:
-            detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
+    if recorded != expected:
+        detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
+        yield Finding("damaged", name, folder / "MLmodel", detail, repair)
+    for path in _below(folder / "data", f"*{names.SUFFIX}"):
+        found = sha256_of_file(path)
+        if expected is not None and found != expected:
+            detail = f"expected SHA-256 {expected}, found {found}"
             yield Finding("damaged", name, path, detail, repair)
-        for model_path in sorted((path.parent / "data").glob(f"*{names.SUFFIX}")):
-            found = sha256_of_file(model_path)
-            if expected is not None and found != expected:
-                detail = f"expected SHA-256 {expected}, found {found}"
-                yield Finding("damaged", name, model_path, detail, repair)
 
 
 def _metadata(parts: Parts) -> Iterator[Finding]:

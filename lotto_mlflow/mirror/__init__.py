@@ -169,6 +169,21 @@ class Mirror:
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
 
+    def told_by_run(self, record: ModelRecord) -> tuple[dict[str, str], dict[str, float]]:
+        """Return the parameters and the last values of metrics of a version's run."""
+
+        def ask() -> tuple[dict[str, str], dict[str, float]]:
+            try:
+                data = self._connection.client.get_run(str(record.run_id)).data
+            except MlflowException as cause:
+                if cause.error_code in _MISSING:
+                    return {}, {}
+                raise
+            return dict(data.params), dict(data.metrics)
+
+        nothing: tuple[dict[str, str], dict[str, float]] = ({}, {})
+        return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
+
     def _get(self, reference: VersionReference) -> ModelRecord | None:
         client, name = self._connection.client, reference.registered_model
         try:

@@ -208,6 +208,13 @@ class Store:
         """Return the model files in ``backups/`` that may be of a name."""
         return [path for path in self._candidates(name) if path.parent == self._layout.backup_dir]
 
+    def names_in_backups(self) -> list[str]:
+        """Return the names of the models that have a backup, sorted."""
+        with suppress(FileNotFoundError):
+            listed = (self._layout.backup_dir / n for n in os.listdir(self._layout.backup_dir))
+            return sorted({names.name_of_backup(p) for p in listed if p.suffix == names.SUFFIX})
+        return []
+
     def _candidates(self, name: str) -> Iterator[Path]:
         """Yield the files that may hold a save of a name.
 
