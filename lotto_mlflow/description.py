@@ -30,6 +30,7 @@ def describe(
     parent_run_id: str | None = None,
     signature: dict[str, Any] | None = None,
     input_example: dict[str, Any] | None = None,
+    datasets: list[dict[str, Any]] | None = None,
 ) -> Description:
     """Take down what MLflow is to be told of a model.
 
@@ -39,7 +40,7 @@ def describe(
         The live model.
     metadata : mapping of str to object
         The caller's metadata, already plain values.
-    parent_run_id, signature, input_example
+    parent_run_id, signature, input_example, datasets
         As in `lotto_mlflow.records.Description`.
 
     Notes
@@ -66,6 +67,7 @@ def describe(
         predicts=has_method(model, "predict"),
         signature=signature,
         input_example=input_example,
+        datasets=datasets or [],
         parent_run_id=parent_run_id,
     )
 
@@ -218,8 +220,13 @@ def _non_finite_tag(non_finite: Mapping[str, str]) -> dict[str, str]:
     return {_NON_FINITE_TAG: json.dumps(non_finite, ensure_ascii=False)}
 
 
-def _context_tags() -> dict[str, str]:
-    """Return who saves, from which program, at which commit, under MLflow's own tag names.
+def origin() -> dict[str, str]:
+    """Return the program that saves, and its commit, under MLflow's own tag names.
+
+    Notes
+    -----
+    Inside a git repository the program's path is the one there, which is the same on every
+    machine.
 
     References
     ----------
@@ -227,13 +234,15 @@ def _context_tags() -> dict[str, str]:
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     source = Path(main or sys.argv[0] or "<console>")
-    tags = {
-        "mlflow.user": writable(_user()),
-        "mlflow.source.name": writable(str(source)),
-        "mlflow.source.type": "LOCAL",
-    }
-    commit = _git_commit(source.absolute().parent)
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": writable(str(source))}
+    top_dir, commit = _git_checkout(source.absolute().parent)
+    if top_dir is not None and source.resolve().is_relative_to(top_dir):
+        tags["mlflow.source.name"] = writable(source.resolve().relative_to(top_dir).as_posix())
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _context_tags() -> dict[str, str]:
+    return origin() | {"mlflow.user": writable(_user())}
 
 
 def _user() -> str:
@@ -244,17 +253,18 @@ def _user() -> str:
 
 
 @lru_cache(maxsize=8)
-def _git_commit(directory: Path) -> str | None:
-    """Return the commit checked out around a program; asked once a process."""
+def _git_checkout(directory: Path) -> tuple[Path | None, str | None]:
+    """Return the checkout around a program, and its commit; asked once a process."""
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607 - git is found on the PATH
+            ["git", "rev-parse", "--show-toplevel", "HEAD"],  # noqa: S607 - found on the PATH
             cwd=directory,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=2,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
+        top_dir, commit = answer.stdout.splitlines()
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None, None
+    return Path(top_dir), commit

@@ -8,6 +8,7 @@
     ├── InvalidNameError            (ValueError)   a model name that both views cannot hold
     ├── InvalidReferenceError       (ValueError)   a models:/ URI or version that is not one
     ├── InvalidArtifactError        (ValueError, OSError)  an extra artifact that cannot be written
+    ├── InvalidDatasetError         (ValueError, OSError)  a data set that is not one
     ├── InvalidMetadataError        (ValueError, OSError)  metadata that is not strict JSON
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
@@ -80,6 +81,10 @@ class InvalidReferenceError(LottoMlflowError, ValueError):
 
 class InvalidArtifactError(LottoMlflowError, ValueError, OSError):
     """An entry of ``artifacts`` that cannot be written as a file."""
+
+
+class InvalidDatasetError(LottoMlflowError, ValueError, OSError):
+    """A value of ``dataset`` that is no data set, or a name that none can have."""
 
 
 class InvalidMetadataError(LottoMlflowError, ValueError, OSError):

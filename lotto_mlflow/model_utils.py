@@ -46,10 +46,16 @@ def save_model(
     *,
     input_example: Any = None,
     artifacts: Mapping[str, Any] | None = None,
+    dataset: Any = None,
 ) -> str:
     """Save a model under `TRAINED_DIR`; see `lotto_mlflow.ModelManager.save_model`."""
     return _manager().save_model(
-        model, model_name, metadata, input_example=input_example, artifacts=artifacts
+        model,
+        model_name,
+        metadata,
+        input_example=input_example,
+        artifacts=artifacts,
+        dataset=dataset,
     )
 
 

@@ -106,6 +106,8 @@ class Description:
         ``ModelSignature.to_dict()`` inferred from the input example, if one was given.
     input_example : dict or None
         The input example in the form of `lotto_mlflow.mirror.examples`.
+    datasets : list of dict
+        Fingerprints of the data sets, in the form of `lotto_mlflow.mirror.datasets`.
     parent_run_id : str or None
         Run that was active in the same store.
     extra : dict
@@ -120,6 +122,7 @@ class Description:
     predicts: bool = True
     signature: dict[str, Any] | None = None
     input_example: dict[str, Any] | None = None
+    datasets: list[dict[str, Any]] = field(default_factory=list)
     parent_run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -30,7 +30,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "pyfunc_loader"), 0),
     **dict.fromkeys(("records", "settings"), 1),
     **dict.fromkeys(("layout", "metadata", "requirements", "description"), 2),
-    **dict.fromkeys(("artifacts", "references", "files", "suggestions"), 2),
+    **dict.fromkeys(("artifacts", "datasets", "references", "files", "suggestions"), 2),
     **dict.fromkeys(("store", "outbox", "mirror"), 3),
     "manager": 4,
     "model_utils": 5,

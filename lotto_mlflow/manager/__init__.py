@@ -101,6 +101,7 @@ class ModelManager:
         *,
         input_example: Any = None,
         artifacts: Mapping[str, Any] | None = None,
+        dataset: Any = None,
     ) -> str:
         """Save a model on disk, and mirror the save into MLflow.
 
@@ -117,6 +118,10 @@ class ModelManager:
             Rows from which the signature of inputs and outputs is inferred.
         artifacts : mapping of str to object, optional
             Files (``Path``), text, dicts and matplotlib figures to show with the run.
+        dataset : DataFrame, array-like or mapping of str to these, optional
+            The training data, or ``{"train": X, "test": X_test}``: name, digest, schema and shape
+            are recorded, no values. A metric such as ``test_log_loss`` is shown as measured on
+            ``test``. What `mlflow.data` made is taken, too.
 
         Returns
         -------
@@ -125,8 +130,10 @@ class ModelManager:
 
         Raises
         ------
-        InvalidModelError, InvalidNameError, InvalidMetadataError, InvalidArtifactError
-            If an argument cannot be saved; the model must not be ``None``.
+        InvalidModelError, InvalidNameError, InvalidMetadataError
+            If one of these cannot be saved; the model must not be ``None``.
+        InvalidArtifactError, InvalidDatasetError
+            If an extra artifact, or a data set, is not one.
         DumpError, StoreError
             If joblib cannot write the model, or the disk refuses.
 
@@ -146,6 +153,7 @@ class ModelManager:
             metadata,
             input_example=input_example,
             extra=artifacts,
+            dataset=dataset,
         )
         path = self._parts.layout.model_path(record.name)
         if in_force.mirror != "off":

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from lotto_mlflow import artifacts, metadata, settings
-from lotto_mlflow.description import describe, has_method
+from lotto_mlflow import artifacts, datasets, metadata, settings
+from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError, LottoMlflowError, StoreError
 from lotto_mlflow.files import held, sweep, temporary_for
 from lotto_mlflow.layout import PREFIX, check_name
@@ -47,6 +47,7 @@ def save(
     *,
     input_example: Any,
     extra: Mapping[str, Any] | None,
+    dataset: Any,
 ) -> SaveRecord:
     """Save a model on disk, and write down what MLflow is to be told of it.
 
@@ -60,7 +61,7 @@ def save(
     LottoMlflowError
         One of its kinds; the folder is as it was.
     """
-    request = _checked(in_force, model, name, given, input_example, extra)
+    request = _checked(in_force, model, name, given, input_example, extra, dataset)
     parts.make_dirs()
     with disk_errors(parts), parts.workspace() as work_dir:
         artifacts.write(request.artifacts, work_dir / "artifacts")
@@ -95,6 +96,7 @@ def _checked(
     given: Mapping[str, Any] | None,
     input_example: Any,
     extra: Mapping[str, Any] | None,
+    dataset: Any,
 ) -> _Request:
     if model is None:
         raise InvalidModelError("Model cannot be None")
@@ -103,6 +105,7 @@ def _checked(
     values = None if given is None else metadata.plain(given)
     metadata.to_json(metadata.strict(values or {}))
     contents = artifacts.rendered({} if extra is None else extra)
+    named = {} if dataset is None else datasets.checked(dataset)
     signature, example = None, None
     if input_example is not None and has_method(model, "predict"):
         from lotto_mlflow.mirror import examples  # imports mlflow, which only an example needs
@@ -114,8 +117,17 @@ def _checked(
         parent_run_id=settings.active_run_id(in_force),
         signature=signature,
         input_example=example,
+        datasets=_fingerprints(named),
     )
     return _Request(model, name, values, contents, description)
+
+
+def _fingerprints(named: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not named:
+        return []
+    from lotto_mlflow.mirror.datasets import fingerprinted  # imports mlflow, as for an example
+
+    return fingerprinted(named, origin())
 
 
 def _commit(

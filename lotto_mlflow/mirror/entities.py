@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mlflow.entities import Metric, Param
 
@@ -71,15 +71,33 @@ def params(values: Mapping[str, str]) -> list[Param]:
 
 
 def metrics(
-    values: Mapping[str, list[list[float]]], timestamp_ms: int, model_id: str
+    values: Mapping[str, list[list[float]]],
+    timestamp_ms: int,
+    model_id: str,
+    measured_on: Callable[[str], tuple[str, str] | None],
 ) -> list[Metric]:
-    """Return MLflow metrics, shown on run and logged model alike."""
+    """Return MLflow metrics, shown on run and logged model alike.
+
+    Parameters
+    ----------
+    values : mapping of str to list of [step, value]
+        The points of each metric.
+    timestamp_ms : int
+        Time of all points, in milliseconds since 1970.
+    model_id : str
+        The logged model.
+    measured_on : callable
+        Tells name and digest of the data set of a metric, where they are known.
+    """
     names = legal_names(values)
-    return [
-        Metric(names[key], value, timestamp_ms, int(step), model_id=model_id)
-        for key, points in values.items()
-        for step, value in points
-    ]
+    made = []
+    for key, points in values.items():
+        name, digest = measured_on(key) or (None, None)
+        made += [
+            Metric(names[key], value, timestamp_ms, int(step), model_id, name, digest)
+            for step, value in points
+        ]
+    return made
 
 
 def tags(values: Mapping[str, str]) -> dict[str, str]:

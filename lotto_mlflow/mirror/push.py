@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelOutput, Run, ViewType
+from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelOutput, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import entities, lookup, model_folder
+from lotto_mlflow.mirror import datasets, entities, lookup, model_folder, summary
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import condemning
@@ -95,20 +96,29 @@ def _fill(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
         source_run_id=run_id,
-        tags=entities.tags(_identity_tags(record)),
+        tags=entities.tags(_identity_tags(record) | {summary.NOTE_TAG: summary.of(record)}),
         params={param.key: param.value for param in params},
         model_type=description.model_type,
     )
     _put_model(client, model, record, pkl_path, work_dir)
     time_ms = record.saved_at_ns // 10**6
-    metrics = entities.metrics(description.metrics, time_ms, model.model_id)
-    client.log_batch(run_id, metrics=metrics, params=params)
+    if description.datasets:
+        client.log_inputs(run_id, datasets.inputs(description.datasets))
+    measured_on = partial(datasets.measured_on, kept=description.datasets)
+    metrics = entities.metrics(description.metrics, time_ms, model.model_id, measured_on)
+    note = RunTag(summary.NOTE_TAG, summary.of(record, model.model_id))
+    client.log_batch(run_id, metrics=metrics, params=params, tags=[note])
     _put_artifacts(client, run_id, record, artifacts_dir, work_dir)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
     version = _create_version(connection, model, record, run_id)
-    client.set_terminated(run_id, "FINISHED")
+    _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
+
+
+def _set_finished(client: MlflowClient, run_id: str, record: SaveRecord) -> None:
+    """End a run at the time of its save: sent weeks later, it would seem to have lasted weeks."""
+    client.set_terminated(run_id, "FINISHED", end_time=record.saved_at_ns // 10**6)
 
 
 def _identity_tags(record: SaveRecord) -> dict[str, str]:
@@ -179,6 +189,7 @@ def _create_version(
         # another registry does not know the logged model, and refuses its id
         "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
+        "description": summary.of(record, model.model_id),
         "await_creation_for": None,
     }
     try:
@@ -211,7 +222,7 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
     if run.info.lifecycle_stage == LifecycleStage.DELETED:  # the push failed after the version
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
-        client.set_terminated(version.run_id, "FINISHED")
+        _set_finished(client, version.run_id, record)
     return Place(
         version=int(version.version),
         run_id=version.run_id,

@@ -1,0 +1,163 @@
+"""The data sets that a model was trained and tested on: checked, and digested to the last value.
+
+Nothing here needs MLflow, so that what is no data set is refused whatever state MLflow is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+from unicodedata import category
+
+from lotto_mlflow.errors import InvalidDatasetError
+
+DEFAULT_NAME = "train"
+"""Name of a data set that is given without one."""
+MAX_NAME = 250
+_BLOCK_BYTES = 2**23
+_DIGITS = 16
+"""MLflow 3.17 takes 36 characters; these are enough to tell apart what one project trains on."""
+
+
+def checked(dataset: Any) -> dict[str, Any]:
+    """Return each data set by its name.
+
+    Parameters
+    ----------
+    dataset : DataFrame, ndarray, list of rows, mlflow.data Dataset, or mapping of name to these
+        One data set is named `DEFAULT_NAME`. A Series becomes a DataFrame, a list an array.
+
+    Raises
+    ------
+    InvalidDatasetError
+        If there is none, or a name or a value is not one. Nothing has been touched.
+    """
+    named = dataset if isinstance(dataset, Mapping) else {DEFAULT_NAME: dataset}
+    if not named:
+        raise _refused("dataset", "is an empty dict; give one data set at least, or leave it out")
+    return {_name(name): _data(name, value) for name, value in named.items()}
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise _refused("dataset", f"has the name {name!r:.200}, which is no text")
+    if len(name) > MAX_NAME or any(category(character) in ("Cc", "Cs") for character in name):
+        raise _refused(
+            "dataset", f"has the name {name!r:.200}; give {MAX_NAME} plain characters at most"
+        )
+    return str.__str__(name)
+
+
+def _data(name: str, value: Any) -> Any:
+    if is_frame(value) or is_described(value):
+        return value
+    if _is_a("pandas", "Series", value):
+        return value.to_frame()
+    if isinstance(value, list) and value:
+        value = _array(name, value)
+    if is_array(value) and value.ndim:
+        return value
+    raise _refused(
+        f"dataset {name!r}",
+        f"is {type(value).__name__}; give a pandas DataFrame, a numpy array with a row for each "
+        "sample, or a dict of name to these",
+    )
+
+
+def _array(name: str, rows: list[Any]) -> Any:
+    import numpy
+
+    try:
+        array = numpy.asarray(rows)
+    except ValueError as cause:
+        raise _refused(f"dataset {name!r}", f"is no table: {cause}") from cause
+    if array.dtype.hasobject:
+        raise _refused(f"dataset {name!r}", "is a list of things that are no numbers or text")
+    return array
+
+
+def is_frame(value: Any) -> bool:
+    """Tell whether a value is a pandas DataFrame, without importing pandas."""
+    return _is_a("pandas", "DataFrame", value)
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is a numpy array, without importing numpy."""
+    return _is_a("numpy", "ndarray", value)
+
+
+def is_described(value: Any) -> bool:
+    """Tell whether a value is a data set that the caller made with `mlflow.data`."""
+    return _is_a("mlflow.data.dataset", "Dataset", value)
+
+
+def _is_a(module: str, kind: str, value: Any) -> bool:
+    """Check a type without importing its module: where there is such a value, it is loaded."""
+    expected = getattr(sys.modules.get(module), kind, None)
+    return expected is not None and isinstance(value, expected)
+
+
+def _refused(what: str, problem: str) -> InvalidDatasetError:
+    return InvalidDatasetError(f"{what} {problem}; nothing was saved")
+
+
+def digest_of(data: Any) -> str:
+    """Return a digest over all values of a DataFrame or array, its column names and its shape.
+
+    Notes
+    -----
+    MLflow 3.17 looks at the first 10,000 rows or values only (``mlflow.data.digest_utils``), so a
+    history that was corrected further on would seem unchanged.
+    """
+    hasher = hashlib.sha256()
+    if is_frame(data):
+        _add_frame(hasher, data)
+    elif data.dtype.hasobject or data.dtype.kind not in "biufcSUMmV":
+        _add_objects(hasher, data)
+    else:
+        _add_array(hasher, data)
+    return hasher.hexdigest()[:_DIGITS]
+
+
+def _add_frame(hasher: Any, frame: Any) -> None:
+    """Add the values; their dtypes show in the hashes, and their names vary between releases."""
+    hasher.update(json.dumps([[str(column) for column in frame.columns], frame.shape]).encode())
+    hasher.update(_row_hashes(frame))
+
+
+def _add_objects(hasher: Any, array: Any) -> None:
+    import pandas
+
+    _add_shape(hasher, array)
+    hasher.update(_row_hashes(pandas.Series(array.astype(object).ravel())))
+
+
+def _row_hashes(table: Any) -> bytes:
+    """Return pandas' hashes of the rows, which depend on the order of the columns, too."""
+    from pandas.util import hash_pandas_object
+
+    try:
+        hashes = hash_pandas_object(table)
+    except TypeError:  # a cell such as a list cannot be hashed, and is taken as text then
+        hashes = hash_pandas_object(table, categorize=False)
+    content: bytes = hashes.to_numpy(dtype="uint64").tobytes()
+    return content
+
+
+def _add_array(hasher: Any, array: Any) -> None:
+    """Add the bytes in row order, a block at a time: a copy of the whole may not fit in memory."""
+    import numpy
+
+    _add_shape(hasher, array)
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    step = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, len(array), step):
+        block = numpy.ascontiguousarray(array[start : start + step])
+        hasher.update(block.tobytes())
+
+
+def _add_shape(hasher: Any, array: Any) -> None:
+    hasher.update(json.dumps([str(array.dtype), array.shape]).encode())
