@@ -142,7 +142,7 @@ def _row_hashes(table: Any) -> bytes:
     try:
         hashes = hash_pandas_object(table)
     except TypeError:  # a cell such as a list cannot be hashed, and is taken as text then
-        hashes = hash_pandas_object(table, categorize=False)
+        hashes = hash_pandas_object(table.astype(str))
     content: bytes = hashes.to_numpy(dtype="uint64").tobytes()
     return content
 

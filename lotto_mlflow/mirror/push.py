@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.requirements import version_in
 
 _MODEL_TYPE_TAG = "model_type"
+_VERSIONS_TAG = "mlflow.modelVersions"
 
 
 def push(
@@ -112,6 +114,7 @@ def _fill(
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
     version = _create_version(connection, model, record, run_id)
+    _link_version(client, model.model_id, record, version)
     _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
 
@@ -189,7 +192,7 @@ def _create_version(
         # another registry does not know the logged model, and refuses its id
         "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
-        "description": summary.of(record, model.model_id),
+        "description": summary.of(record, model.model_id, model.experiment_id),
         "await_creation_for": None,
     }
     try:
@@ -200,6 +203,20 @@ def _create_version(
     with _existing_allowed():
         client.create_registered_model(registered)
     return int(client.create_model_version(**arguments).version)
+
+
+def _link_version(
+    client: MlflowClient, model_id: str, record: SaveRecord, version: int | str
+) -> None:
+    """Have the UI show the version with the logged model, as MLflow's ``register_model`` does.
+
+    Notes
+    -----
+    Registering by ``create_model_version`` sets no such tag in a store of one's own (MLflow 3.17,
+    mlflow.tracking._model_registry.fluent), only behind a server.
+    """
+    registered = {"name": names.registered_model(record.name), "version": str(version)}
+    client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps([registered])})
 
 
 @contextmanager
@@ -222,6 +239,8 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
     if run.info.lifecycle_stage == LifecycleStage.DELETED:  # the push failed after the version
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
+        with suppress(MlflowException):  # the logged model may have been deleted since
+            _link_version(client, version.tags[lookup.MODEL_ID_TAG], record, version.version)
         _set_finished(client, version.run_id, record)
     return Place(
         version=int(version.version),

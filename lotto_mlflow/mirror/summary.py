@@ -20,7 +20,7 @@ _MAX_METRICS, _MAX_POINTS, _MAX_DATASETS = 12, 5, 6
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def of(record: SaveRecord, model_id: str | None = None) -> str:
+def of(record: SaveRecord, model_id: str | None = None, experiment_id: str | None = None) -> str:
     """Return the summary of a save.
 
     Parameters
@@ -29,6 +29,9 @@ def of(record: SaveRecord, model_id: str | None = None) -> str:
         The save.
     model_id : str, optional
         Its logged model, where that is known already.
+    experiment_id : str, optional
+        Where it is given, the text links to the logged model: the UI itself links a version only
+        to its run, unless the version's source is a ``models:/`` URI (MLflow 3.17).
 
     Returns
     -------
@@ -39,7 +42,8 @@ def of(record: SaveRecord, model_id: str | None = None) -> str:
     description = record.description
     saved_at = _shown_time(record.saved_at)
     head = f"{_code(description.model_type)} saved as {_code(record.name)} on {saved_at}"
-    parts = [head, *_metrics(description.metrics), "\n".join(_facts(record))]
+    facts = [*_facts(record), *_link(model_id, experiment_id)]
+    parts = [head, *_metrics(description.metrics), "\n".join(facts)]
     return "\n\n".join([*parts, _loading(record, model_id)])[:MAX_TEXT]
 
 
@@ -77,6 +81,12 @@ def _shape(dataset: dict[str, Any]) -> str:
     if not shape:
         return ""
     return f" {_TIMES} ".join(f"{length:,}" for length in shape) + ", "
+
+
+def _link(model_id: str | None, experiment_id: str | None) -> Iterator[str]:
+    if model_id is not None and experiment_id is not None:
+        page = f"#/experiments/{experiment_id}/models/{model_id}?workflowType=machine_learning"
+        yield f"- logged model [{model_id}]({page})"
 
 
 def _loading(record: SaveRecord, model_id: str | None) -> str:

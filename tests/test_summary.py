@@ -1,0 +1,159 @@
+"""The Markdown summary that run, logged model and version show, and what else the UI lines up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.mirror import summary
+from lotto_mlflow.records import Description, SaveRecord
+
+RECORD = SaveRecord(
+    id="1762100000000000000-00000000",
+    name="lotto_model_20251103",
+    sha256="ab" * 32,
+    size=614_200,
+    saved_at="2025-11-03T01:13:20.123456+09:00",
+    saved_at_ns=1762100000000000000,
+    host="host",
+    target="embedded",
+    description=Description(
+        model_type="RandomForestClassifier",
+        metrics={"log_loss": [[0, 0.39271234567]], "hits": [[0, 1.0], [1, 0.5]]},
+        requirements=["scikit-learn==1.7.1"],
+        datasets=[{"context": "train", "digest": "0123", "shape": [24750, 4]}],
+    ),
+)
+NOTE = "mlflow.note.content"
+
+
+@pytest.fixture
+def client(base_dir: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+
+
+def described(**changes: Any) -> SaveRecord:
+    return replace(RECORD, description=replace(RECORD.description, **changes))
+
+
+def test_it_tells_what_people_look_for_first() -> None:
+    lines = summary.of(RECORD, "m-1", "7").splitlines()
+    assert lines == [
+        "`RandomForestClassifier` saved as `lotto_model_20251103` on 2025-11-03 01:13:20+09:00",
+        "",
+        "| metric | value |",
+        "|---|---|",
+        "| `log_loss` | 0.392712 |",
+        "| `hits` | 1, 0.5 |",
+        "",
+        "- data `train`: 24,750 \N{MULTIPLICATION SIGN} 4, digest `0123`",
+        f"- 614.2 kB, SHA-256 `{'ab' * 32}`",
+        "- scikit-learn `1.7.1`",
+        "- logged model [m-1](#/experiments/7/models/m-1?workflowType=machine_learning)",
+        "",
+        "`mlflow.pyfunc.load_model('models:/m-1')` predicts with this one; "
+        "`lotto_mlflow.load_model('models:/lotto_model/N')` opens version N of the registered "
+        "model.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["a`b", "| x |", "**bold**", "<script>", "[a](b)", "a\n\n# b", "", " ", "`" * 300, "글" * 900],
+)
+def test_no_character_of_the_caller_has_a_meaning(odd: str) -> None:
+    record = described(
+        model_type=odd,
+        metrics={odd: [[0, 1.0]]},
+        datasets=[{"context": odd, "digest": odd, "shape": None}],
+    )
+    text = summary.of(replace(record, name=odd or "m"), "m-1", "1")
+    outside = re.sub(r"`[^`\n]+`", "", text)
+    assert "`" not in outside
+    assert not {"script", "bold", "# b", "글"} & set(re.findall(r"script|bold|# b|글", outside))
+    table = [line for line in outside.splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in table] == [3, 3, 3]
+
+
+def test_it_stays_short_whatever_there_is_to_tell() -> None:
+    record = described(
+        metrics={f"{'긴' * 200}{i}": [[s, 1 / 3] for s in range(2_500)] for i in range(300)},
+        datasets=[{"context": "d" * 250, "digest": "0" * 36, "shape": [1] * 9} for _ in range(99)],
+    )
+    text = summary.of(replace(record, name=f"lotto_model_{'n' * 200}"), "m-1", "1")
+    assert len(text) < summary.MAX_TEXT
+    assert "and 288 more metrics" in text
+    assert "and 93 more data sets" in text
+    assert "0.333333 … 0.333333 (2500 values)" in text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (104_857_600, "104.9 MB")],
+)
+def test_a_size_is_shown_as_people_read_it(size_bytes: int, shown: str) -> None:
+    assert summary.shown_size(size_bytes) == shown
+
+
+def test_run_logged_model_and_version_show_it(
+    manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier
+) -> None:
+    manager.save_model(forest, metadata={"accuracy": 0.75})
+    record = manager.latest()
+    assert record is not None
+    run = client.get_run(str(record.run_id))
+    model = client.get_logged_model(str(record.model_id))
+    version = client.get_model_version("lotto_model", "1")
+    for shown in (run.data.tags[NOTE], model.tags[NOTE], version.description):
+        assert f"`RandomForestClassifier` saved as `{record.name}`" in shown
+        assert "| `accuracy` | 0.75 |" in shown
+        assert str(record.sha256) in shown
+    assert (
+        f"](#/experiments/{run.info.experiment_id}/models/{model.model_id}?" in version.description
+    )
+
+
+def test_the_call_in_the_summary_opens_the_model(
+    manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier, rows: Any
+) -> None:
+    manager.save_model(forest, metadata={})
+    text = client.get_model_version("lotto_model", "1").description
+    (own,) = re.findall(r"lotto_mlflow\.load_model\('(models:/\w+/)N'\)", text)
+    assert (manager.load_model(f"{own}1").predict(rows[0]) == forest.predict(rows[0])).all()
+
+
+def test_a_logged_model_links_to_the_version_that_it_became(
+    manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier
+) -> None:
+    manager.save_model(forest, metadata={})
+    model = client.get_logged_model(str(manager.get(1).model_id))
+    assert model.tags["mlflow.modelVersions"] == '[{"name": "lotto_model", "version": "1"}]'
+
+
+def test_a_run_ends_when_its_model_was_saved_however_late_it_was_sent(
+    base_dir: Path, client: MlflowClient, forest: RandomForestClassifier
+) -> None:
+    path = ModelManager(base_dir, mirror="off").save_model(forest, "m", {})
+    manager = ModelManager(base_dir)
+    manager.sync()
+    info = client.get_run(str(manager.get("m").run_id)).info
+    assert info.start_time == info.end_time == Path(path).stat().st_mtime_ns // 10**6
+
+
+def test_saves_of_one_kind_have_the_same_parameters_and_metrics(
+    manager: ModelManager, client: MlflowClient, rows: Any
+) -> None:
+    metadata: dict[str, Any] = {"log loss (test)": 0.4, "hits": [1, 2], "data": {"rows": 60}}
+    for number, kind in enumerate((RandomForestClassifier, ExtraTreesClassifier)):
+        model = kind(n_estimators=3 + number, random_state=number).fit(*rows)
+        manager.save_model(model, f"lotto_model_{number}", metadata)
+    runs = [client.get_run(str(manager.get(v).run_id)).data for v in (1, 2)]
+    assert runs[0].params.keys() == runs[1].params.keys()
+    assert runs[0].metrics.keys() == runs[1].metrics.keys()
