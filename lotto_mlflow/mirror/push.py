@@ -78,7 +78,7 @@ def push(
         return _fill(connection, run, record, pkl_path, artifacts_dir, work_dir)
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell; a later push cleans up
-            if lookup.version_of_save(client, record) is None:
+            if _finish(connection, record) is None:
                 _delete_begun(connection, record)
         raise
 
