@@ -34,7 +34,7 @@ FLOORS = {
     **dict.fromkeys(("store", "outbox", "mirror"), 3),
     "manager": 4,
     "model_utils": 5,
-    **dict.fromkeys(("demo", "__init__"), TOP),
+    **dict.fromkeys(("cli", "demo", "__init__", "__main__"), TOP),
 }
 """A new module is given its floor here, and in the design."""
 SHARED_FLOOR = 2

@@ -1,0 +1,65 @@
+"""Where a model lies in both views, and the addresses of pages of the MLflow UI."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from lotto_mlflow import settings
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.settings import Settings
+
+UI_PORT = 5000
+"""MLflow's usual port: ``ui`` takes it where it is free, so that links stay true."""
+
+
+def is_server(uri: str | None) -> bool:
+    """Tell whether a tracking URI is a server's, with a UI of its own."""
+    return uri is not None and uri.startswith(("http://", "https://"))
+
+
+def store_uri(in_force: Settings, layout: Layout) -> str:
+    """Return the tracking URI that plain ``mlflow`` commands need for the store in force.
+
+    Notes
+    -----
+    A path with ``%`` or ``?`` is spelled as the installed SQLAlchemy reads it, which only the
+    mirror knows; any other is not worth the time that importing it takes.
+    """
+    if in_force.tracking_uri is not None:
+        return in_force.tracking_uri
+    path = layout.database_path.absolute()
+    if not {"%", "?"} & set(str(path)):
+        return f"sqlite:///{path}"
+    from lotto_mlflow.mirror import database
+
+    return database.uri_of(path)
+
+
+def ui_address(in_force: Settings) -> str:
+    """Return the address of the UI: the server's, without credentials, or that of ``ui``."""
+    if not is_server(in_force.tracking_uri):
+        return f"http://127.0.0.1:{UI_PORT}"
+    parts = urlsplit(str(in_force.tracking_uri))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def runs_page(address: str, experiment_id: str | None) -> str:
+    """Return the page of an experiment's training runs; the UI would open on traces."""
+    page = "experiments" if experiment_id is None else f"experiments/{experiment_id}/runs"
+    return f"{address}/#/{page}?workflowType=machine_learning"
+
+
+def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
+    """Return where a model lies in both views, under the keys of ``show --json``."""
+    in_force = settings.read()
+    metadata_path = layout.metadata_path(record.name)
+    is_mirrored = record.version is not None
+    model, version = record.registered_model, record.version
+    page = f"{ui_address(in_force)}/#/models/{quote(model)}/versions/{version}"
+    return {
+        "metadata_path": str(metadata_path) if metadata_path.exists() else None,
+        "tracking_uri": settings.masked(store_uri(in_force, layout)),
+        "model_uri": f"models:/{model}/{version}" if is_mirrored else None,
+        "link": page if is_mirrored else None,
+    }

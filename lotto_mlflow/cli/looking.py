@@ -1,0 +1,236 @@
+"""``list``, ``show``, ``latest``, ``compare``: what there is, without opening any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lotto_mlflow import suggestions
+from lotto_mlflow.cli import links
+from lotto_mlflow.cli import printing as out
+from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.options import (
+    BaseDir,
+    Debug,
+    Json,
+    Reference,
+    References,
+    base_dir_of,
+    calling,
+    manager_of,
+    usage,
+)
+from lotto_mlflow.cli.progress import bar
+from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.layout import Layout, is_lotto_model
+from lotto_mlflow.records import ModelRecord
+
+_SORTS: dict[str, Callable[[ModelRecord], Any]] = {
+    "saved_at": lambda record: record.saved_at_ns,
+    "name": lambda record: record.name,
+    "size": lambda record: record.size,
+    "version": lambda record: record.version,
+}
+
+
+@app.command("list")
+def list_models(
+    ctx: typer.Context,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="Show this metric, too; may be given several times."),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="saved_at, size, version or a metric, the largest first, or name from A to Z.",
+        ),
+    ] = "saved_at",
+    reverse: Annotated[
+        bool, typer.Option("--reverse", "-r", help="Turn the order round: the smallest loss first.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many.")
+    ] = None,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the models in trained/, the newest first.
+
+    Aliases are read from the registry; where that is a server, MLflow is imported for it. The
+    model that is marked newest is the one that latest finds.
+    """
+    with calling():
+        records = manager_of(ctx, base_dir).records()
+    newest = next((r for r in records if r.path and is_lotto_model(r.path.name)), None)
+    for name in metric or []:
+        _check_metric(ctx, records, name)
+    chosen = _sorted(ctx, records, sort, reverse=reverse)[:limit]
+    if as_json:
+        out.print_json([out.values_of(record, newest=record is newest) for record in chosen])
+    elif not chosen:
+        out.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
+    else:
+        _print_list(chosen, newest, metric or [])
+
+
+def _check_metric(ctx: typer.Context, records: list[ModelRecord], name: str) -> None:
+    known = [metric for record in records for metric in record.metrics]
+    if records and name not in known:
+        near = suggestions.question(suggestions.nearest(name, known))
+        raise usage(f"no model has the metric {name!r}{near}", ctx)
+
+
+def _sorted(
+    ctx: typer.Context, records: list[ModelRecord], by: str, *, reverse: bool
+) -> list[ModelRecord]:
+    """Return records in order; those without a value come last, whichever way it goes."""
+    if by not in _SORTS:
+        _check_metric(ctx, records, by)
+    key: Callable[[ModelRecord], Any] = _SORTS.get(by, lambda record: record.metrics.get(by))
+
+    known = [record for record in records if key(record) is not None]
+    unknown = [record for record in records if key(record) is None]
+    is_descending = (by != "name") != reverse
+    return [*sorted(known, key=key, reverse=is_descending), *unknown]
+
+
+def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics: list[str]) -> None:
+    rows = [
+        [
+            record.name,
+            out.time_as_text(record),
+            out.bytes_as_text(record.size),
+            *(out.number_as_text(record.metrics.get(metric)) for metric in metrics),
+            out.NONE if record.version is None else str(record.version),
+            ", ".join(record.aliases) or out.NONE,
+            "no" if record.version is None else "yes",
+            "newest" if record is newest else "",
+        ]
+        for record in records
+    ]
+    out.print_table(
+        ["name", "saved at", "size", *metrics, "version", "aliases", "mirrored", ""],
+        rows,
+        right=["size", "version", *metrics],
+        marked=[number for number, record in enumerate(records) if record is newest],
+    )
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    reference: Reference,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show all that is known of one model: where it lies, its metadata, parameters and metrics."""
+    with calling():
+        record = manager_of(ctx, base_dir).get(reference)
+    layout = Layout.under(base_dir_of(ctx, base_dir))
+    places = links.places_of(record, layout)
+    if as_json:
+        out.print_json(out.values_of(record, **places))
+        return
+    out.print_fields(
+        [*_main_fields(record), *((k.replace("_", " "), v) for k, v in places.items() if v)]
+    )
+    for title, values in (
+        ("parameters", record.params),
+        ("metrics", {name: out.number_as_text(v) for name, v in record.metrics.items()}),
+        ("metadata", {k: out.compact(v) for k, v in (record.metadata or {}).items()}),
+    ):
+        if values:
+            typer.echo(f"\n{title}")
+            out.print_fields((f"  {name}", value) for name, value in values.items())
+
+
+def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
+    version = "not mirrored yet"
+    if record.version is not None:
+        version = f"{record.version} of {record.registered_model}"
+    return [
+        ("name", record.name),
+        ("version", version),
+        ("aliases", ", ".join(record.aliases) or out.NONE),
+        ("saved at", out.time_as_text(record)),
+        ("size", out.bytes_as_text(record.size)),
+        ("sha256", record.sha256 or out.NONE),
+        ("scikit-learn", record.sklearn_version or out.NONE),
+        ("file", str(record.path or out.NONE)),
+    ]
+
+
+@app.command()
+def latest(
+    ctx: typer.Context,
+    source: Annotated[
+        Literal["filesystem", "registry"], typer.Option("--source", help="Which view to ask.")
+    ] = "filesystem",
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the newest model, with the path of a file that holds it.
+
+    From the registry, a file that is not in trained/ is downloaded and verified. Where there is no
+    model, the exit code is 1.
+    """
+    with calling(), bar("downloading") as progress:
+        record = manager_of(ctx, base_dir).latest(source=source, download=True, progress=progress)
+    if record is None:
+        where = base_dir_of(ctx, base_dir) / "trained" if source == "filesystem" else "the registry"
+        raise ModelNotFoundError(f"there is no model in {where} yet; save one", source=source)
+    if as_json:
+        out.print_json(out.values_of(record))
+    else:
+        out.print_fields(_main_fields(record))
+
+
+@app.command()
+def compare(
+    ctx: typer.Context,
+    references: References,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Set models side by side: parameters and metrics, with a * where they differ."""
+    if len(references) < 2:
+        raise usage("give two models or more", ctx)
+    with calling():
+        manager = manager_of(ctx, base_dir)
+        records = [manager.get(reference) for reference in references]
+    params = _compared([record.params for record in records])
+    metrics = _compared([record.metrics for record in records])
+    if as_json:
+        models = [out.values_of(record) for record in records]
+        out.print_json({"models": models, "params": params, "metrics": metrics})
+        return
+    names = [record.name for record in records]
+    for title, rows, shown in (
+        ("parameter", params, lambda value: out.NONE if value is None else str(value)),
+        ("metric", metrics, out.number_as_text),
+    ):
+        if rows:
+            out.print_table(
+                ["", title, *names],
+                [
+                    ["*" if row["differs"] else "", row["name"], *map(shown, row["values"])]
+                    for row in rows
+                ],
+                marked=[number for number, row in enumerate(rows) if row["differs"]],
+            )
+            typer.echo()
+
+
+def _compared(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each name that any model has, with every model's value, and whether they differ."""
+    names = sorted({name for values in told for name in values})
+    rows = [{"name": name, "values": [values.get(name) for values in told]} for name in names]
+    return [row | {"differs": any(v != row["values"][0] for v in row["values"])} for row in rows]

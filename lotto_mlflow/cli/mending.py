@@ -1,0 +1,165 @@
+"""``verify``, ``sync``, ``restore``, ``relocate``: find differences, and mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lotto_mlflow.cli import printing as out
+from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.options import (
+    BaseDir,
+    Debug,
+    Json,
+    Reference,
+    calling,
+    existing_manager_of,
+)
+from lotto_mlflow.cli.progress import bar
+from lotto_mlflow.cli.wording import as_commands
+from lotto_mlflow.manager.syncing import SyncReport
+from lotto_mlflow.manager.verifying import Finding
+
+
+@app.command()
+def verify(
+    ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Compare disk, records and MLflow, and check every digest; exit code 1 on a difference.
+
+    Changes nothing, and opens no model.
+    """
+    with calling(), bar("verifying") as progress:
+        findings = existing_manager_of(ctx, base_dir).verify(progress=progress)
+    if as_json:
+        out.print_json([_values_of(finding) for finding in findings])
+    elif not findings:
+        typer.echo("both views agree, and every digest holds")
+    else:
+        for finding in findings:
+            subject = finding.name or str(finding.path or "")
+            typer.echo(f"{finding.kind}: {subject}".rstrip(": "))
+            if finding.path is not None and finding.name:
+                typer.echo(f"    {finding.path}")
+            typer.echo(
+                f"    {as_commands(finding.detail)}\n    mend: {as_commands(finding.repair)}"
+            )
+    if findings:
+        raise typer.Exit(1)
+
+
+def _values_of(finding: Finding) -> dict[str, Any]:
+    return vars(finding) | {"mend": as_commands(finding.repair)}
+
+
+@app.command()
+def sync(
+    ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be sent.")
+    ] = False,
+    include_backups: Annotated[
+        bool, typer.Option("--include-backups", help="Bring in unknown files of backups/, too.")
+    ] = False,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="Send again what was deleted in MLflow.")
+    ] = False,
+    retry_aside: Annotated[
+        bool, typer.Option("--retry-aside", help="Try again what MLflow refused.")
+    ] = False,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Send MLflow all that the store in force lacks; exit code 1 where it refused a save."""
+    with calling(), bar("sending") as progress:
+        report = existing_manager_of(ctx, base_dir).sync(
+            dry_run=dry_run,
+            include_backups=include_backups,
+            resend=resend,
+            retry_aside=retry_aside,
+            progress=progress,
+        )
+    if as_json:
+        out.print_json(vars(report))
+    else:
+        _print_report(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print_report(report: SyncReport) -> None:
+    verb = "would send" if report.dry_run else "sent"
+    if report.dry_run:
+        for name in report.sent:
+            typer.echo(name)
+    details = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (report.backfilled, "from files that no save knew"),
+            (report.resent, "again"),
+        )
+        if names
+    ]
+    count = len(report.sent)
+    saves = "1 save" if count == 1 else f"{count} saves"
+    typer.echo(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
+    for name, reason in report.failed.items():
+        typer.echo(f"refused: {name}\n    {as_commands(reason)}")
+
+
+@app.command()
+def restore(
+    ctx: typer.Context,
+    reference: Reference,
+    source: Annotated[
+        Literal["backups", "registry"], typer.Option("--source", help="Where to take it from.")
+    ] = "backups",
+    backup: Annotated[
+        str | None,
+        typer.Option("--backup", help="Which backup, by its file name; the newest by default."),
+    ] = None,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring a model and its metadata back, verified; what is in the way is backed up first.
+
+    The file keeps its own time, so an old model does not become the latest. A version number needs
+    --source registry.
+    """
+    with calling(), bar("restoring") as progress:
+        record = existing_manager_of(ctx, base_dir).restore(
+            reference, source=source, backup=backup, progress=progress
+        )
+    if as_json:
+        out.print_json(out.values_of(record))
+    else:
+        typer.echo(f"restored {record.path} of {out.time_as_text(record)}, sha256 {record.sha256}")
+
+
+@app.command()
+def relocate(
+    ctx: typer.Context,
+    relative_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--relative-to",
+            metavar="FOLDER",
+            help="Store paths relative to this folder, for a store that is committed.",
+        ),
+    ] = None,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """After the folder was moved or copied, give its database the new paths."""
+    with calling():
+        rewritten = existing_manager_of(ctx, base_dir).relocate(relative_to=relative_to)
+    if as_json:
+        out.print_json({"rewritten": rewritten})
+    else:
+        paths = "1 path" if rewritten == 1 else f"{rewritten} paths"
+        typer.echo(f"{paths} rewritten" if rewritten else "nothing had moved")

@@ -1,0 +1,147 @@
+"""Facts as JSON for programs, and as tables for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lotto_mlflow import metadata, settings
+from lotto_mlflow.records import ModelRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNLIMITED = 100_000
+NONE = "-"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON: UTF-8, indented by 2, not a number as null."""
+    text = json.dumps(metadata.strict(_plain(value)), ensure_ascii=False, indent=2)
+    typer.echo(text.encode("utf-8", "backslashreplace"))  # half a character as JSON escapes it
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def values_of(record: ModelRecord, **more: Any) -> dict[str, Any]:
+    """Return a record as JSON has it: its attributes, and whether MLflow has it."""
+    return vars(record) | {"mirrored": record.version is not None} | more
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that cuts nothing where no person watches, and obeys ``NO_COLOR``."""
+    from rich.console import Console
+
+    made = Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+    )
+    if not made.is_terminal:
+        made.width = _UNLIMITED
+    return made
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Iterable[str] = (),
+    marked: Iterable[int] = (),
+) -> None:
+    """Print rows under headers.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        The columns.
+    rows : iterable of sequences of str
+        The cells.
+    right : iterable of str
+        Columns that are aligned to the right.
+    marked : iterable of int
+        Rows that stand out on a terminal.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    to_the_right, standing_out = set(right), set(marked)
+    for header in headers:
+        table.add_column(
+            header, justify="right" if header in to_the_right else "left", overflow="fold"
+        )
+    for number, row in enumerate(rows):
+        table.add_row(*row, style="bold green" if number in standing_out else None)
+    drawn = console()
+    if drawn.is_terminal:
+        drawn.print(table)
+        return
+    with drawn.capture() as captured:
+        drawn.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, one a line, the values below each other."""
+    lines = list(fields)
+    width = max((_cells(name) for name, _ in lines), default=0)
+    for name, value in lines:
+        typer.echo(f"{name}{' ' * (width - _cells(name))}  {value}")
+
+
+def _cells(text: str) -> int:
+    """Return the columns that a text takes on a terminal; a Korean letter takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def note(text: str) -> None:
+    """Say something to a person beside the answer, on stderr."""
+    typer.echo(text, err=True)
+
+
+def bytes_as_text(size: int | None) -> str:
+    """Return a size for people, in powers of 1000: ``1.2 MB``."""
+    if size is None:
+        return NONE
+    amount, units = float(size), ("B", "kB", "MB", "GB", "TB")
+    for unit in units[:-1]:
+        if amount < 1000:
+            return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} {units[-1]}"
+
+
+def time_as_text(record: ModelRecord) -> str:
+    """Return the time of a save in the zone of the settings, to the second."""
+    if record.saved_at_ns is None:
+        return record.saved_at or NONE
+    moment = datetime.fromtimestamp(record.saved_at_ns // 10**9, settings.read().timezone)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def number_as_text(value: float | None) -> str:
+    """Return a metric to six digits."""
+    return NONE if value is None else f"{value:.6g}"
+
+
+def compact(value: Any) -> str:
+    """Return a value of metadata on one line: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,221 @@
+"""``mlflow server`` as a child: started, waited for, and ended with all its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from lotto_mlflow.cli.links import UI_PORT
+from lotto_mlflow.errors import MirrorUnavailableError
+from lotto_mlflow.layout import REGISTERED_MODEL
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 120.0
+_END_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0
+_POLL_SECONDS = 0.1
+_TAIL_BYTES = 4_000
+
+
+class Running:
+    """A server that answers.
+
+    Attributes
+    ----------
+    address : str
+        Its address, without a slash at the end.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+        self.address = address
+
+    def wait_until_it_answers(self) -> None:
+        """Wait, two minutes at most.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If it ends, or gives no answer in that time; the message has its last words.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise self._gone("the MLflow UI did not start")
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(  # noqa: S310 - our own loopback address
+                    f"{self.address}/health", timeout=_ANSWER_SECONDS
+                ),
+            ):
+                return
+            time.sleep(_POLL_SECONDS)
+        raise self._gone(f"the MLflow UI gave no answer within {_START_SECONDS:g} s")
+
+    def wait(self) -> None:
+        """Wait until it ends, which it does not by itself.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If it does.
+        """
+        self._process.wait()
+        raise self._gone("the MLflow UI ended by itself")
+
+    def _gone(self, what: str) -> MirrorUnavailableError:
+        """Return the error, with the last line of the server's log that says something."""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - _TAIL_BYTES))
+        lines = self._log.read().decode("utf-8", "replace").splitlines()
+        said = [line.strip() for line in lines if line.strip()]
+        return MirrorUnavailableError(
+            f"{what}: {said[-1] if said else 'it said nothing'}", error_code=None
+        )
+
+    def end(self) -> None:
+        """End it and every process that it started; those that do not listen are killed."""
+        try:
+            self._signal("SIGTERM")
+            self._process.wait(_END_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            pass
+        finally:
+            self._signal("SIGKILL")  # its workers, where it is gone and they are not
+            self._process.wait()
+
+    def _signal(self, name: str) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, getattr(signal, name))
+            else:
+                self._process.kill()
+
+
+@contextmanager
+def running(tracking_uri: str, registry_uri: str | None) -> Iterator[Running]:
+    """Run ``mlflow server`` until the block ends.
+
+    Parameters
+    ----------
+    tracking_uri, registry_uri : str
+        The stores that it shows.
+
+    Yields
+    ------
+    Running
+        The server, which answers.
+    """
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
+            [*command, "--workers", "1"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(tracking_uri, registry_uri),
+            start_new_session=True,  # Ctrl-C reaches this process, which then ends the group
+        )
+        server = Running(process, f"http://{_HOST}:{port}", log)
+        try:
+            server.wait_until_it_answers()
+            yield server
+        finally:
+            server.end()
+
+
+def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
+    """Return the server's environment.
+
+    Notes
+    -----
+    URIs go there and not among the arguments, which every user of the machine can read and which
+    may hold a password. The server starts ``uvicorn`` by its name, which need not be on the PATH.
+
+    References
+    ----------
+    MLflow 3.17, ``mlflow server --help``: the variables of its options; the list of environment
+    variables: MLFLOW_SERVER_ENABLE_JOB_EXECUTION.
+    """
+    found = dict(os.environ)
+    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", "")])
+    found["MLFLOW_BACKEND_STORE_URI"] = tracking_uri
+    found.pop("MLFLOW_REGISTRY_STORE_URI", None)
+    if registry_uri is not None:
+        found["MLFLOW_REGISTRY_STORE_URI"] = registry_uri
+    found.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    return found
+
+
+def _free_port() -> int:
+    for wanted in (UI_PORT, 0):
+        with suppress(OSError), socket.socket() as probe:
+            if os.name != "nt":  # where it would take a port that is in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((_HOST, wanted))
+            return int(probe.getsockname()[1])
+    raise MirrorUnavailableError(f"there is no free port at {_HOST}", error_code=None)
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """End the block, as something that was asked for, on Ctrl-C and where the process is ended."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    before = {n: signal.signal(n, interrupt) for n in numbers if n is not None}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def experiment_id_at(address: str) -> str | None:
+    """Return the id of the experiment, ``None`` where the server does not tell.
+
+    References
+    ----------
+    MLflow 3.17, REST API: get experiment by name.
+    """
+    url = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={REGISTERED_MODEL}"
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+            return str(json.load(answer)["experiment"]["experiment_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_in_browser(link: str) -> None:
+    """Open a link, where there is a screen or the user named a browser.
+
+    Notes
+    -----
+    Without a screen Python would open a browser of the terminal, in the place of the command.
+    """
+    import webbrowser
+
+    has_screen = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )
+    if has_screen:
+        threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
