@@ -11,6 +11,7 @@ from lotto_mlflow import settings
 from lotto_mlflow.cli import links
 from lotto_mlflow.cli import printing as out
 from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.keys import epilog
 from lotto_mlflow.cli.options import BaseDir, Debug, Json, base_dir_of
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.settings import sqlite_path
@@ -18,7 +19,7 @@ from lotto_mlflow.settings import sqlite_path
 _DISTRIBUTIONS = ("lotto-mlflow", "mlflow", "scikit-learn", "joblib")
 
 
-@app.command()
+@app.command("env", epilog=epilog("env"))
 def env(
     ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
 ) -> None:
@@ -43,7 +44,7 @@ def env(
             typer.echo(f"export {name}={shlex.quote(value)}")
 
 
-@app.command()
+@app.command("version", epilog=epilog("version"))
 def version(as_json: Json = False, base_dir: BaseDir = None, debug: Debug = False) -> None:
     """Print the versions of this package and of what it stands on."""
     from importlib import metadata

@@ -11,6 +11,7 @@ from lotto_mlflow import suggestions
 from lotto_mlflow.cli import links
 from lotto_mlflow.cli import printing as out
 from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.keys import epilog
 from lotto_mlflow.cli.options import (
     BaseDir,
     Debug,
@@ -35,7 +36,7 @@ _SORTS: dict[str, Callable[[ModelRecord], Any]] = {
 }
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("list"))
 def list_models(
     ctx: typer.Context,
     metric: Annotated[
@@ -121,7 +122,7 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
     )
 
 
-@app.command()
+@app.command("show", epilog=epilog("show"))
 def show(
     ctx: typer.Context,
     reference: Reference,
@@ -166,7 +167,7 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
     ]
 
 
-@app.command()
+@app.command("latest", epilog=epilog("latest"))
 def latest(
     ctx: typer.Context,
     source: Annotated[
@@ -192,7 +193,7 @@ def latest(
         out.print_fields(_main_fields(record))
 
 
-@app.command()
+@app.command("compare", epilog=epilog("compare"))
 def compare(
     ctx: typer.Context,
     references: References,

@@ -9,6 +9,7 @@ import typer
 
 from lotto_mlflow.cli import printing as out
 from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.keys import epilog
 from lotto_mlflow.cli.options import (
     BaseDir,
     Debug,
@@ -23,7 +24,7 @@ from lotto_mlflow.manager.syncing import SyncReport
 from lotto_mlflow.manager.verifying import Finding
 
 
-@app.command()
+@app.command("verify", epilog=epilog("verify"))
 def verify(
     ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
 ) -> None:
@@ -54,7 +55,7 @@ def _values_of(finding: Finding) -> dict[str, Any]:
     return vars(finding) | {"mend": as_commands(finding.repair)}
 
 
-@app.command()
+@app.command("sync", epilog=epilog("sync"))
 def sync(
     ctx: typer.Context,
     dry_run: Annotated[
@@ -110,7 +111,7 @@ def _print_report(report: SyncReport) -> None:
         typer.echo(f"refused: {name}\n    {as_commands(reason)}")
 
 
-@app.command()
+@app.command("restore", epilog=epilog("restore"))
 def restore(
     ctx: typer.Context,
     reference: Reference,
@@ -140,7 +141,7 @@ def restore(
         typer.echo(f"restored {record.path} of {out.time_as_text(record)}, sha256 {record.sha256}")
 
 
-@app.command()
+@app.command("relocate", epilog=epilog("relocate"))
 def relocate(
     ctx: typer.Context,
     relative_to: Annotated[

@@ -59,7 +59,9 @@ BaseDir = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_note_debug, help="Show an error with its traceback.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout; see below.")
+]
 Reference = Annotated[
     str,
     typer.Argument(

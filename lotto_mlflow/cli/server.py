@@ -179,7 +179,8 @@ def ending_on_signals() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    # Ctrl-C too: a shell starts what runs in the background without Python's own handler
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
     before = {n: signal.signal(n, interrupt) for n in numbers if n is not None}
     try:
         yield

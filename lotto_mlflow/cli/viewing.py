@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from lotto_mlflow import settings
-from lotto_mlflow.cli import links, server
+from lotto_mlflow.cli import links
 from lotto_mlflow.cli import printing as out
 from lotto_mlflow.cli.application import app
+from lotto_mlflow.cli.keys import epilog
 from lotto_mlflow.cli.options import (
     BaseDir,
     Debug,
@@ -21,7 +22,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.settings import sqlite_path
 
 
-@app.command()
+@app.command("ui", epilog=epilog("ui"))
 def ui(
     ctx: typer.Context,
     browser: Annotated[
@@ -36,6 +37,8 @@ def ui(
     The port is 5000 where that is free. Where MLFLOW_TRACKING_URI is a server, its own UI is
     opened, and nothing is started.
     """
+    from lotto_mlflow.cli import server  # here, because no other command needs its libraries
+
     layout, in_force = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
     if links.is_server(in_force.tracking_uri):
         address = links.ui_address(in_force)
@@ -54,6 +57,8 @@ def ui(
 
 def _tell(address: str, tracking_uri: str, *, browser: bool, as_json: bool) -> None:
     """Print the link, and open it where there is a browser to open it in."""
+    from lotto_mlflow.cli import server
+
     link = links.runs_page(address, server.experiment_id_at(address))
     if as_json:
         out.print_json({"link": link, "tracking_uri": settings.masked(tracking_uri)})
