@@ -58,7 +58,9 @@ def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
     model, version = record.registered_model, record.version
     page = f"{ui_address(in_force)}/#/models/{quote(model)}/versions/{version}"
     return {
-        "metadata_path": str(metadata_path) if metadata_path.exists() else None,
+        "metadata_path": str(metadata_path)
+        if record.path is not None and metadata_path.exists()
+        else None,
         "tracking_uri": settings.masked(store_uri(in_force, layout)),
         "model_uri": f"models:/{model}/{version}" if is_mirrored else None,
         "link": page if is_mirrored else None,

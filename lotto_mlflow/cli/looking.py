@@ -164,6 +164,8 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
         ("sha256", record.sha256 or out.NONE),
         ("scikit-learn", record.sklearn_version or out.NONE),
         ("file", str(record.path or out.NONE)),
+        ("run", record.run_id or out.NONE),
+        ("logged model", record.model_id or out.NONE),
     ]
 
 
@@ -213,7 +215,7 @@ def compare(
         models = [out.values_of(record) for record in records]
         out.print_json({"models": models, "params": params, "metrics": metrics})
         return
-    names = [record.name for record in records]
+    names = _headings(records)
     for title, rows, shown in (
         ("parameter", params, lambda value: out.NONE if value is None else str(value)),
         ("metric", metrics, out.number_as_text),
@@ -228,6 +230,12 @@ def compare(
                 marked=[number for number, row in enumerate(rows) if row["differs"]],
             )
             typer.echo()
+
+
+def _headings(records: list[ModelRecord]) -> list[str]:
+    """Return the names; where one comes twice, with its version, too."""
+    names = [record.name for record in records]
+    return [f"{r.name} ({r.version})" if names.count(r.name) > 1 else r.name for r in records]
 
 
 def _compared(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

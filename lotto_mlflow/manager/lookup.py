@@ -13,10 +13,11 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import references, suggestions
 from lotto_mlflow.description import told_by_metadata
 from lotto_mlflow.errors import ModelNotFoundError, SettingsError
-from lotto_mlflow.manager.loading import read_metadata, record_with
+from lotto_mlflow.manager import missing
+from lotto_mlflow.manager.loading import read_metadata
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
-from lotto_mlflow.records import ModelRecord, Progress, quiet
+from lotto_mlflow.records import ModelRecord, Progress, SaveRecord, quiet
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.store import make_dir, sha256_of_file
@@ -69,7 +70,9 @@ def get(self: ModelManager, reference: str | int | os.PathLike[str]) -> ModelRec
         try:
             return joined(self._parts, mirror, mirror.get(version))
         except ModelNotFoundError as cause:
-            raise _with_suggestions(cause, self._parts, mirror, str(reference), version) from cause
+            raise missing.with_suggestions(
+                cause, self._parts, mirror, str(reference), version
+            ) from cause
     found = _of_file(self._parts, self._target(), str(reference))
     return self._mirrors.with_aliases(self._settings(), [found])[0]
 
@@ -199,23 +202,32 @@ def _record(
 
 def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
     """Return a version's record with what the disk has of the same save, or else its run."""
-    save = record_with(parts, record.name, str(record.sha256))
+    save = _save_of(parts, record)
     if save is None:  # another machine's
         params, metrics = mirror.told_by_run(record)
     else:
         params, metrics = save.description.params, save.description.last_metrics
     path = parts.layout.model_path(record.name)
     is_same = _has_bytes_of(path, record)
+    is_in_place = is_same and (save is None or path.stat().st_mtime_ns == save.file_time_ns)
     return replace(
         record,
         path=path if is_same else None,
         size=path.stat().st_size if is_same else (save.size if save else None),
         metadata=read_metadata(parts.layout.metadata_path(record.name))
-        if is_same
+        if is_in_place
         else (save.metadata if save else None),
         params=params,
         metrics=metrics,
     )
+
+
+def _save_of(parts: Parts, record: ModelRecord) -> SaveRecord | None:
+    """Return a version's own save, or else the newest with its bytes."""
+    saves = list(parts.outbox.of_name(record.name))
+    own = (save for save in saves if save.saved_at_ns == record.saved_at_ns)
+    same = (save for save in saves if save.sha256 == record.sha256)
+    return next(chain(own, same), None)
 
 
 def _has_bytes_of(path: Path, record: ModelRecord) -> bool:
@@ -259,7 +271,7 @@ def _of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     name = names.name_of(path) if is_file else reference
     found = _of_files(parts, target, name, 1)
     if not found:
-        near = suggestions.nearest(name, _names_on_disk(parts))
+        near = suggestions.nearest(name, missing.names_on_disk(parts))
         raise ModelNotFoundError(
             f"there is no model {name!r} in {parts.layout.trained_dir}"
             f"{suggestions.question(near) or '; '}"
@@ -268,31 +280,3 @@ def _of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
             suggestions=near,
         )
     return found[0]
-
-
-def _names_on_disk(parts: Parts) -> list[str]:
-    """Return the names in ``trained/``, newest first."""
-    newest_first = sorted(parts.store.files(), key=lambda f: f[1].st_mtime_ns, reverse=True)
-    return [names.name_of(path) for path, _ in newest_first]
-
-
-def _with_suggestions(
-    error: ModelNotFoundError, parts: Parts, mirror: Mirror, given: str, version: VersionReference
-) -> ModelNotFoundError:
-    """Return an error on a missing version that names what may have been meant."""
-    on_disk = _names_on_disk(parts)
-    models = sorted({names.registered_model(name) for name in on_disk})
-    near: tuple[str, ...] = ()
-    if references.is_version(given):
-        near = suggestions.nearest(given, on_disk)
-    elif version.registered_model not in models:
-        found = suggestions.nearest(version.registered_model, models)
-        near = tuple(str(replace(version, registered_model=name)) for name in found)
-    elif version.alias is not None:
-        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
-        found = suggestions.nearest(version.alias, aliases)
-        near = tuple(str(replace(version, alias=alias)) for alias in found)
-    if not near:
-        return error
-    told = error.data | {"suggestions": near}
-    return ModelNotFoundError(f"{error.message}{suggestions.question(near)}", **told)

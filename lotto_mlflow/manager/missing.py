@@ -1,0 +1,44 @@
+"""What may have been meant where a model is not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import references, suggestions
+from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.references import VersionReference
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+
+def names_on_disk(parts: Parts) -> list[str]:
+    """Return the names in ``trained/``, newest first."""
+    newest_first = sorted(parts.store.files(), key=lambda f: f[1].st_mtime_ns, reverse=True)
+    return [names.name_of(path) for path, _ in newest_first]
+
+
+def with_suggestions(
+    error: ModelNotFoundError, parts: Parts, mirror: Mirror, given: str, version: VersionReference
+) -> ModelNotFoundError:
+    """Return an error on a missing version that names what may have been meant."""
+    on_disk = names_on_disk(parts)
+    models = sorted({names.registered_model(name) for name in on_disk})
+    near: tuple[str, ...] = ()
+    if references.is_version(given):
+        near = suggestions.nearest(given, on_disk)
+    elif version.registered_model not in models:
+        found = suggestions.nearest(version.registered_model, models)
+        near = tuple(str(replace(version, registered_model=name)) for name in found)
+    elif version.alias is not None:
+        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
+        found = suggestions.nearest(version.alias, aliases)
+        near = tuple(str(replace(version, alias=alias)) for alias in found)
+    if not near:
+        return error
+    told = error.data | {"suggestions": near}
+    return ModelNotFoundError(f"{error.message}{suggestions.question(near)}", **told)
