@@ -22,23 +22,25 @@ def names_on_disk(parts: Parts) -> list[str]:
     return [names.name_of(path) for path, _ in newest_first]
 
 
-def with_suggestions(
-    error: ModelNotFoundError, parts: Parts, mirror: Mirror, given: str, version: VersionReference
-) -> ModelNotFoundError:
-    """Return an error on a missing version that names what may have been meant."""
+def suggested(
+    parts: Parts, mirror: Mirror, given: str, version: VersionReference
+) -> tuple[str, ...]:
+    """Return what may have been meant by a version that is not there."""
     on_disk = names_on_disk(parts)
     models = sorted({names.registered_model(name) for name in on_disk})
-    near: tuple[str, ...] = ()
     if references.is_version(given):
-        near = suggestions.nearest(given, on_disk)
-    elif version.registered_model not in models:
+        return suggestions.nearest(given, on_disk)
+    if version.registered_model not in models:
         found = suggestions.nearest(version.registered_model, models)
-        near = tuple(str(replace(version, registered_model=name)) for name in found)
-    elif version.alias is not None:
+        return tuple(str(replace(version, registered_model=name)) for name in found)
+    if version.alias is not None:
         aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
         found = suggestions.nearest(version.alias, aliases)
-        near = tuple(str(replace(version, alias=alias)) for alias in found)
-    if not near:
-        return error
+        return tuple(str(replace(version, alias=alias)) for alias in found)
+    return ()
+
+
+def with_suggestions(error: ModelNotFoundError, near: tuple[str, ...]) -> ModelNotFoundError:
+    """Return an error that names what may have been meant."""
     told = error.data | {"suggestions": near}
     return ModelNotFoundError(f"{error.message}{suggestions.question(near)}", **told)
