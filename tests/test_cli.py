@@ -116,8 +116,11 @@ def test_list_shows_metrics_versions_aliases_and_which_one_is_newest(saved_dir: 
     header, first, second = done.stdout.splitlines()
     columns = ["name", "saved", "at", "size", "loss", "auc", "version", "aliases", "mirrored"]
     assert header.split() == columns
+    (shown,) = re.findall(r"^\$ lotto-mlflow (list .*)\n(.*)\n", README, flags=re.MULTILINE)
+    header = call(*shown[0].replace("log_loss", "loss").split(), "--base-dir", saved_dir).stdout
+    assert header.splitlines()[0].split() == shown[1].replace("log_loss", "loss").split()
     assert first.split()[0] == "lotto_model_b"
-    assert first.split()[-6:] == ["0.4", "0.6", "3", "-", "yes", "newest"]
+    assert first.split()[-6:] == ["0.4", "0.6", "3", "-", "yes", "*"]
     assert second.split()[0] == LONG_NAME  # whole, in a pipe
     assert second.split()[-5:] == ["0.3", "-", "1", "champion", "yes"]
 
@@ -153,7 +156,7 @@ def test_times_are_told_in_the_zone_of_the_settings(saved_dir: Path) -> None:
         zone: call("list", "--base-dir", saved_dir, LOTTO_TIMEZONE=zone).stdout
         for zone in ("UTC", "Asia/Seoul")
     }
-    hours = {z: int(re.findall(r" (\d\d):\d\d:\d\d ", text)[0]) for z, text in shown.items()}
+    hours = {z: int(re.findall(r" (\d\d):\d\d ", text)[0]) for z, text in shown.items()}
     assert (hours["UTC"] + 9) % 24 == hours["Asia/Seoul"]
 
 

@@ -62,8 +62,8 @@ def list_models(
 ) -> None:
     """List the models in trained/, the newest first.
 
-    Aliases are read from the registry; where that is a server, MLflow is imported for it. The
-    model that is marked newest is the one that latest finds.
+    The * marks the newest lotto_model_*, which is what latest finds. Aliases are read from the
+    registry; where that is a server, MLflow is imported for it, which takes seconds.
     """
     with calling():
         records = manager_of(ctx, base_dir).records()
@@ -104,13 +104,13 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
     rows = [
         [
             record.name,
-            out.time_as_text(record),
+            out.time_as_text(record, "%Y-%m-%d %H:%M"),  # so that 80 columns do for the table
             out.bytes_as_text(record.size),
             *(out.number_as_text(record.metrics.get(metric)) for metric in metrics),
             out.NONE if record.version is None else str(record.version),
             ", ".join(record.aliases) or out.NONE,
             "no" if record.version is None else "yes",
-            "newest" if record is newest else "",
+            "*" if record is newest else "",
         ]
         for record in records
     ]

@@ -129,12 +129,12 @@ def bytes_as_text(size: int | None) -> str:
     return f"{amount:.1f} {units[-1]}"
 
 
-def time_as_text(record: ModelRecord) -> str:
-    """Return the time of a save in the zone of the settings, to the second."""
+def time_as_text(record: ModelRecord, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return the time of a save in the zone of the settings."""
     if record.saved_at_ns is None:
         return record.saved_at or NONE
     moment = datetime.fromtimestamp(record.saved_at_ns // 10**9, settings.read().timezone)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.strftime(form)
 
 
 def number_as_text(value: float | None) -> str:

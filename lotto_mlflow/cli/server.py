@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,8 @@ _START_SECONDS = 120.0
 _END_SECONDS = 10.0
 _ANSWER_SECONDS = 5.0
 _POLL_SECONDS = 0.1
-_TAIL_BYTES = 4_000
+_TAIL_BYTES = 8_000
+_ERROR = re.compile(r"^[\w.]*(Error|Exception)\b|^error\b", re.IGNORECASE)
 
 
 class Running:
@@ -78,14 +80,14 @@ class Running:
         raise self._gone("the MLflow UI ended by itself")
 
     def _gone(self, what: str) -> MirrorUnavailableError:
-        """Return the error, with the last line of the server's log that says something."""
+        """Return the error, with the last line of the server's log that tells of one."""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - _TAIL_BYTES))
         lines = self._log.read().decode("utf-8", "replace").splitlines()
         said = [line.strip() for line in lines if line.strip()]
-        return MirrorUnavailableError(
-            f"{what}: {said[-1] if said else 'it said nothing'}", error_code=None
-        )
+        errors = [line for line in said if _ERROR.search(line)]
+        words = (errors or said or ["it said nothing"])[-1]
+        return MirrorUnavailableError(f"{what}: {words}", error_code=None)
 
     def end(self) -> None:
         """End it and every process that it started; those that do not listen are killed."""

@@ -70,9 +70,8 @@ def get(self: ModelManager, reference: str | int | os.PathLike[str]) -> ModelRec
         try:
             return joined(self._parts, mirror, mirror.get(version))
         except ModelNotFoundError as cause:
-            raise missing.with_suggestions(
-                cause, self._parts, mirror, str(reference), version
-            ) from cause
+            near = missing.suggested(self._parts, mirror, str(reference), version)
+            raise missing.with_suggestions(cause, near) from cause
     found = _of_file(self._parts, self._target(), str(reference))
     return self._mirrors.with_aliases(self._settings(), [found])[0]
 
