@@ -1,0 +1,141 @@
+"""The same work done by hand: joblib, the file system, and MLflow's own functions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.operations import Operation, Setup
+from bench.ours import base_dir
+
+
+def dump(setup: Setup) -> Operation:
+    import joblib
+
+    model = setup.model()
+    return Operation(lambda: joblib.dump(model, setup.new_path(".pkl")))
+
+
+def _dump_durably(model: Any, path: Path) -> None:
+    import joblib
+
+    with path.open("wb") as file:
+        joblib.dump(model, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def dump_durably(setup: Setup) -> Operation:
+    model = setup.model()
+    return Operation(lambda: _dump_durably(model, setup.new_path(".pkl")))
+
+
+def _tracked(setup: Setup) -> Any:
+    """Import MLflow for a store in the folder, as its documentation shows."""
+    import mlflow
+    import mlflow.sklearn
+
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(setup.folder)  # where MLflow puts artifacts unless it is told otherwise
+    mlflow.set_tracking_uri(f"sqlite:///{setup.folder}/mlflow.db")
+    return mlflow
+
+
+def dump_and_best(setup: Setup) -> Operation:
+    """Dump durably, then log with the arguments that make MLflow fastest."""
+    model, mlflow = setup.model(), _tracked(setup)
+    names = ("scikit-learn", "joblib", "numpy", "scipy", "mlflow")
+    requirements = [f"{name}=={metadata.version(name)}" for name in names]
+
+    def run() -> None:
+        _dump_durably(model, setup.new_path(".pkl"))
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            serialization_format="pickle",
+            pip_requirements=requirements,
+            registered_model_name="lotto_model",
+        )
+        mlflow.end_run()
+
+    return Operation(run)
+
+
+def dump_and_inferred(setup: Setup) -> Operation:
+    """Dump, then log with the format that most code names, and what it needs inferred."""
+    import joblib
+
+    model, mlflow = setup.model(), _tracked(setup)
+
+    def run() -> None:
+        joblib.dump(model, setup.new_path(".pkl"))
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            serialization_format="cloudpickle",
+            registered_model_name="lotto_model",
+        )
+        mlflow.end_run()
+
+    return Operation(run)
+
+
+def load(setup: Setup) -> Operation:
+    """Load the newest file, as its writer would."""
+    import joblib
+
+    path = _newest_file(setup)
+    return Operation(lambda: joblib.load(path))
+
+
+def load_verified(setup: Setup) -> Operation:
+    import joblib
+
+    path = _newest_file(setup)
+
+    def run() -> Any:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.hexdigest()
+        return joblib.load(path)
+
+    return Operation(run)
+
+
+def _newest_file(setup: Setup) -> Path:
+    found = sorted(setup.folder.glob("model_*.pkl"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        found = [setup.new_path(".pkl")]
+        _dump_durably(setup.model(), found[0])
+    return found[-1]
+
+
+def load_registered(setup: Setup) -> Operation:
+    """Load the newest version with the flavour that logged it."""
+    mlflow = _tracked(setup)
+    return Operation(lambda: mlflow.sklearn.load_model("models:/lotto_model/latest"))
+
+
+def pyfunc_latest(setup: Setup) -> Operation:
+    """Load the newest version that this package mirrored, with MLflow's own function."""
+    import mlflow
+
+    database = base_dir(setup.folder) / "mlflow" / "mlflow.db"
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    return Operation(lambda: mlflow.pyfunc.load_model("models:/lotto_model/latest"))
+
+
+def newest(setup: Setup) -> Operation:
+    """Find the newest file with the least that finds it."""
+    folder = base_dir(setup.folder) / "trained"
+
+    def run() -> str:
+        with os.scandir(folder) as entries:
+            return max(entries, key=lambda entry: entry.stat().st_mtime_ns).path
+
+    return Operation(run)

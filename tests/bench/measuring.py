@@ -1,0 +1,196 @@
+"""Measuring a row: both sides in processes of their own, in turn, round by round."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import folders, objects
+from bench.figures import Spread, Target, as_json, ratios, verdict
+from bench.processes import Subject, Worker, whole_process
+from bench.rows import Row, Side
+
+OLD_FILE_BYTES = 100_000
+MEGABYTE = 10**6
+SYNC_MEMORY = Target(16, unit="MB more")
+"""How much a sync may grow between its 200th file and its last."""
+_SETTLED = 2
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Where the harness keeps things: fitted objects and large folders for good, the rest not."""
+
+    cache_dir: Path
+    work_dir: Path
+
+    def object_path(self, name: str) -> Path:
+        return objects.path_of(name, self.cache_dir / "objects")
+
+    def subject(self, side: Side) -> Subject:
+        path = self.object_path(side.object) if side.object else None
+        return Subject(side.operation, self.folder(side.folder), path)
+
+    def folder(self, kind: str) -> Path:
+        """Return a folder of a kind; one with thousands of versions is made once, and kept."""
+        name, _, number = kind.partition("_")
+        count = int(number or 0)
+        is_kept = count > 1_000
+        folder = (self.cache_dir if is_kept else self.work_dir) / kind
+        whole = folder / "whole"
+        if is_kept and whole.exists():
+            return folder
+        if folder.exists():
+            shutil.rmtree(folder)
+        if name == "versions":
+            tiny, newest = self.object_path("tiny"), self.object_path("forest_1mb")
+            folders.with_versions(folder, count, tiny, newest)
+            whole.touch()
+        elif name == "files":
+            folders.with_files(folder, count, OLD_FILE_BYTES)
+        else:
+            folder = self.work_dir / f"new_{len(os.listdir(self.work_dir))}"
+            folder.mkdir()
+        return folder
+
+
+def measure(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    """Measure a row; return it, and what else came out on the way, as they stand in the JSON."""
+    shutil.rmtree(rooms.work_dir, ignore_errors=True)
+    rooms.work_dir.mkdir(parents=True)
+    try:
+        measures: dict[str, Callable[[Row, Rooms], list[dict[str, Any]]]] = {
+            "warm": _of_warm_processes,
+            "fresh": _of_fresh_processes,
+            "import": _of_imports,
+            "memory": _of_memory,
+            "bytes": _of_bytes,
+            "sync": _of_sync,
+        }
+        return measures[row.measure](row, rooms)
+    finally:
+        shutil.rmtree(rooms.work_dir, ignore_errors=True)
+
+
+def in_turn(runs: list[Callable[[], float]], rounds: int) -> list[list[float]]:
+    """Run each in every round, each time another first; the disk is quiet before each."""
+    results: list[list[float]] = [[] for _ in runs]
+    for number in range(rounds):
+        for place in range(len(runs)):
+            index = (number + place) % len(runs)
+            os.sync()  # what one has left to write is not what the next one waits for
+            results[index].append(runs[index]())
+    return results
+
+
+def _of_warm_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(rooms.subject(side))) for side in _sides(row)]
+        runs = [_asking(worker) for worker in workers]
+        in_turn(runs, 1)  # imports, databases, caches
+        return [_compared(row, *in_turn(runs, row.rounds), scale=1000, unit="ms")]
+
+
+def _asking(worker: Worker) -> Callable[[], float]:
+    return lambda: float(worker.ask("time")["seconds"])
+
+
+def _of_fresh_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    subjects = [rooms.subject(side) for side in _sides(row)]
+    return [_of_commands(row, [(s.command(once=1), s) for s in subjects])]
+
+
+def _of_imports(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    subjects = [Subject(side.operation, rooms.work_dir) for side in _sides(row)]
+    return [_of_commands(row, [([s.python, "-c", f"import {s.operation}"], s) for s in subjects])]
+
+
+def _of_commands(row: Row, commands: list[tuple[list[str], Subject]]) -> dict[str, Any]:
+    runs = [_running(command, subject) for command, subject in commands]
+    in_turn(runs, 1)
+    return _compared(row, *in_turn(runs, row.rounds), scale=1000, unit="ms")
+
+
+def _running(command: list[str], subject: Subject) -> Callable[[], float]:
+    return lambda: whole_process(command, subject)
+
+
+def _of_memory(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    def of(side: Side) -> float:
+        with Worker(rooms.subject(side), warm_object=rooms.object_path("tiny")) as worker:
+            found = worker.ask("peak")["peak_bytes"]
+        return float("nan") if found is None else found / MEGABYTE
+
+    ours, base = in_turn([lambda: of(row.ours), lambda: of(_sides(row)[1])], row.rounds)
+    more = Spread.of([a - b for a, b in zip(ours, base, strict=True)])
+    return [_told(row, more, Spread.of(ours), Spread.of(base), "MB")]
+
+
+def _of_bytes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    subject = rooms.subject(row.ours)
+    with Worker(subject) as worker:
+        worker.ask("time")
+        written = [worker.ask("time")["written_bytes"] for _ in range(row.rounds)]
+    assert subject.object_path is not None
+    size = subject.object_path.stat().st_size
+    found = [float("nan") if n is None else n / MEGABYTE for n in written]
+    result = Spread.of([n * MEGABYTE / size for n in found])
+    return [_told(row, result, Spread.of(found), Spread.of([size / MEGABYTE]), "MB")]
+
+
+def _of_sync(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    with Worker(rooms.subject(row.ours)) as worker:
+        answer = worker.ask("time")
+    returned = answer["returned"]
+    rate = Spread.of([returned["files"] / answer["seconds"]])
+    memory = [n / MEGABYTE for n in returned["memory"] if n is not None] or [float("nan")]
+    settled = memory[min(_SETTLED, len(memory) - 1) :]
+    grown = Row(
+        row.id, "memory during it, from its 200th file on", "nothing", SYNC_MEMORY, row.ours
+    )
+    return [
+        _told(row, rate, Spread.of([answer["seconds"]]), None, "s"),
+        _told(grown, Spread.of([max(settled) - settled[0]]), Spread.of(memory), None, "MB"),
+    ]
+
+
+def _sides(row: Row) -> list[Side]:
+    return [side for side in (row.ours, row.base) if side is not None]
+
+
+def _compared(
+    row: Row, ours: list[float], base: list[float], *, scale: float, unit: str
+) -> dict[str, Any]:
+    sides = [Spread.of([value * scale for value in side]) for side in (ours, base)]
+    return _told(row, ratios(ours, base), *sides, unit, judged_by=sides)
+
+
+def _told(
+    row: Row,
+    result: Spread,
+    ours: Spread,
+    base: Spread | None,
+    unit: str,
+    *,
+    judged_by: list[Spread] | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "work": row.work,
+        "against": row.against,
+        "target": {
+            "limit": row.target.limit,
+            "at_most": row.target.at_most,
+            "unit": row.target.unit,
+        },
+        "unit": unit,
+        "ours": as_json(ours),
+        "base": None if base is None else as_json(base),
+        "result": as_json(result),
+        "verdict": verdict(row.target, result, *(judged_by or ())),
+    }

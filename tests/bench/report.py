@@ -1,0 +1,167 @@
+"""What came out: lines on the terminal, JSON, and from the JSON the README's tables and plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from bench.figures import NOISE, TIMES
+from bench.rows import ROWS
+
+RESULTS_PATH = Path(__file__).with_name("results.json")
+"""The figures that the README shows."""
+PLOT_PATH = Path(__file__).with_name("results.png")
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+_HEADER = (
+    "| | work | against | target | result (least to most) | medians | |",
+    "|---|---|---|---|---|---|---|",
+)
+_PEER_HEADER = (
+    "| save and load of 100 MB | save | load | bytes written | fsyncs | renames | digest checked |",
+    "|---|---|---|---|---|---|---|",
+)
+Results = dict[str, Any]
+
+
+def read(path: Path, machine: dict[str, Any]) -> Results:
+    """Return the results in a file, if they are of this machine; else none yet."""
+    if path.exists():
+        found: Results = json.loads(path.read_text(encoding="utf-8"))
+        if found["machine"] == machine:
+            return found
+    return {"machine": machine, "rows": [], "peers": []}
+
+
+def write(results: Results, path: Path) -> None:
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def put(results: Results, told: dict[str, Any]) -> None:
+    """Add a row's figures, in place of earlier ones; rows stand in the order of the targets."""
+    order = list(dict.fromkeys(row.id for row in ROWS))
+    others = [r for r in results["rows"] if (r["id"], r["work"]) != (told["id"], told["work"])]
+    results["rows"] = sorted([*others, told], key=lambda r: order.index(r["id"]))
+
+
+def line(told: dict[str, Any]) -> str:
+    """Return a row as the terminal shows it."""
+    target, result, medians, judged = _cells(told)
+    return f"{told['id']:4} {judged:10} {result:26} target {target:16} {medians:20} {told['work']}"
+
+
+def _cells(told: dict[str, Any]) -> tuple[str, str, str, str]:
+    target, result = told["target"], told["result"]
+    unit = target["unit"] if target["unit"] == TIMES else f" {target['unit']}"
+    sign = "≤" if target["at_most"] else "≥"
+    spread = ""
+    if result["rounds"] > 1:
+        spread = f" ({_number(result['minimum'])} to {_number(result['maximum'])})"
+    shown = f"{_number(result['median'])}{unit}{spread}"
+    judged = told["verdict"]
+    if judged == "too noisy":
+        noise = max(side["noise"] for side in (told["ours"], told["base"]) if side)
+        shown = f"none: spread {_number(noise)}{TIMES}"
+    elif math.isnan(result["median"]):
+        shown, judged = "not counted here", "unknown"
+    sides = [told["ours"], told["base"]]
+    medians = " / ".join(_number(side["median"]) for side in sides if side is not None)
+    return f"{sign} {_number(target['limit'])}{unit}", shown, f"{medians} {told['unit']}", judged
+
+
+def _number(value: float) -> str:
+    """Return a number with three digits that count, and no more than two behind the point."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def tables(results: Results) -> str:
+    """Return the results as the README shows them."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = list(_HEADER)
+    for told in results["rows"]:
+        target, result, medians, judged = _cells(told)
+        work = f"{told['work']} | {told['against']}"
+        lines.append(f"| {told['id']} | {work} | {target} | {result} | {medians} | {judged} |")
+    if results["peers"]:
+        lines += ["", *_PEER_HEADER, *map(_peer_line, results["peers"])]
+    lines += [
+        "",
+        f"![Save and load of 100 MB](tests/bench/{PLOT_PATH.name})",
+        "",
+        f"Measured on {machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, "
+        f"{machine['file_system']}, Python {machine['python']}, {versions}.",
+    ]
+    return "\n".join(lines)
+
+
+def _peer_line(peer: dict[str, Any]) -> str:
+    name = f"{peer['name']} {peer['version'] or ''}".strip()
+    if peer["problem"]:
+        return f"| {name} | {peer['problem']} | | | | | |"
+    calls = peer["calls"] or {"fsyncs": "not counted", "renames": "not counted"}
+    written = peer["written"]
+    cells = [
+        _timing(peer["save"]),
+        _timing(peer["load"]),
+        "not counted" if written is None else f"{_number(written)}{TIMES} the file",
+        str(calls["fsyncs"]),
+        str(calls["renames"]),
+        peer["digest"],
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _timing(spread: dict[str, Any]) -> str:
+    if spread["noise"] > NOISE:
+        return f"too noisy, spread {_number(spread['noise'])}{TIMES}"
+    least, most = _number(spread["minimum"]), _number(spread["maximum"])
+    return f"{_number(spread['median'])} ms ({least} to {most})"
+
+
+def publish(results: Results, readme: Path) -> None:
+    """Put the tables into the README between the marks, and JSON and plot beside the harness."""
+    write(results, RESULTS_PATH)
+    plot(results, PLOT_PATH)
+    text = readme.read_text(encoding="utf-8")
+    between = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
+    written = f"{BEGIN}\n{tables(results)}\n{END}"
+    readme.write_text(re.sub(between, lambda _: written, text, flags=re.DOTALL), encoding="utf-8")
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draw what each candidate takes, and how far each ratio is from its target."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    peers = [peer for peer in results["peers"] if not peer["problem"]]
+    places = range(len(peers))
+    for offset, key, colour in ((-0.2, "save", "#1f77b4"), (0.2, "load", "#ff7f0e")):
+        medians = [peer[key]["median"] for peer in peers]
+        left.barh([p + offset for p in places], medians, 0.38, label=key, color=colour)
+    left.set_yticks(list(places), [peer["name"] for peer in peers])
+    left.invert_yaxis()
+    left.set_xscale("log")
+    left.set_xlabel("ms, 100 MB forest (median)")
+    left.legend()
+    compared = [r for r in results["rows"] if r["target"]["unit"] == TIMES and r["base"]]
+    compared = [r for r in compared if r["verdict"] != "too noisy"]
+    shares = [r["result"]["median"] / r["target"]["limit"] for r in compared]
+    colours = ["#2ca02c" if r["verdict"] == "met" else "#d62728" for r in compared]
+    right.barh(range(len(compared)), shares, color=colours)
+    right.set_yticks(range(len(compared)), [_short(r) for r in compared], fontsize=8)
+    right.invert_yaxis()
+    right.axvline(1, color="black", linewidth=1)
+    right.set_xlabel("share of what the target allows")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _short(told: dict[str, Any]) -> str:
+    work = told["work"]
+    return f"{told['id']} {work if len(work) < 34 else work[:33] + '…'}"

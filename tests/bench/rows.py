@@ -1,0 +1,235 @@
+"""The targets: what is done, what it is held against, and how far it may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.figures import Target
+
+Measure = Literal["warm", "fresh", "import", "memory", "bytes", "sync"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: an operation, on an object, in a folder of some kind.
+
+    Attributes
+    ----------
+    operation : str
+        ``module:function``; for an import, the module.
+    object : str or None
+        A name in `bench.objects.OBJECTS`.
+    folder : str
+        ``new``, ``versions_N`` (N models, mirrored) or ``files_N`` (N old files).
+    """
+
+    operation: str
+    object: str | None = None
+    folder: str = "new"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target."""
+
+    id: str
+    work: str
+    against: str
+    target: Target
+    ours: Side
+    base: Side | None = None
+    measure: Measure = "warm"
+    rounds: int = 15
+    notes: str = field(default="")
+
+
+_BY_HAND = "joblib.dump + fsync, then MLflow's best"
+_MANY = 10_000
+
+
+def _save(name: str) -> Side:
+    return Side("ours:save", name)
+
+
+ROWS = (
+    Row(
+        "P1",
+        "save, 100 MB forest, mirrored",
+        _BY_HAND,
+        Target(0.65),
+        _save("forest_100mb"),
+        Side("by_hand:dump_and_best", "forest_100mb"),
+    ),
+    Row(
+        "P1",
+        "save, 100 MB array, mirrored",
+        _BY_HAND,
+        Target(0.65),
+        _save("array_100mb"),
+        Side("by_hand:dump_and_best", "array_100mb"),
+    ),
+    Row(
+        "P2",
+        "save, 1 MB forest, mirrored",
+        _BY_HAND,
+        Target(0.9),
+        _save("forest_1mb"),
+        Side("by_hand:dump_and_best", "forest_1mb"),
+        rounds=25,
+    ),
+    Row(
+        "P3",
+        "save, 100 MB forest, mirrored in the background, until it returns",
+        "joblib.dump + fsync",
+        Target(1.15),
+        Side("ours:save_in_background", "forest_100mb"),
+        Side("by_hand:dump_durably", "forest_100mb"),
+    ),
+    Row(
+        "P4",
+        "save, 100 MB forest, mirrored",
+        "joblib.dump, then MLflow's cloudpickle with inferred requirements",
+        Target(0.07),
+        _save("forest_100mb"),
+        Side("by_hand:dump_and_inferred", "forest_100mb"),
+        rounds=5,
+    ),
+    Row(
+        "P5",
+        "load of a path, 100 MB forest, verified",
+        "SHA-256 of the file, then joblib.load",
+        Target(1.1),
+        Side("ours:load", "forest_100mb"),
+        Side("by_hand:load_verified", "forest_100mb"),
+    ),
+    Row(
+        "P6",
+        "load of models:/lotto_model/latest, 1 MB forest, 10,000 versions",
+        "the same with 1 version",
+        Target(1.2),
+        Side("ours:load_latest", folder=f"versions_{_MANY}"),
+        Side("ours:load_latest", folder="versions_1"),
+        rounds=25,
+    ),
+    Row(
+        "P7",
+        "load of models:/lotto_model/latest, 1 MB forest, 10,000 versions",
+        "mlflow.pyfunc.load_model of the same",
+        Target(0.3),
+        Side("ours:load_latest", folder=f"versions_{_MANY}"),
+        Side("by_hand:pyfunc_latest", folder=f"versions_{_MANY}"),
+        rounds=7,
+    ),
+    Row(
+        "P8",
+        "get_latest_model_path(), 100 files",
+        "scandir, stat, max",
+        Target(1.3),
+        Side("ours:newest", folder="files_100"),
+        Side("by_hand:newest", folder="files_100"),
+        rounds=101,
+    ),
+    Row(
+        "P8",
+        "get_latest_model_path(), 10,000 files",
+        "scandir, stat, max",
+        Target(1.3),
+        Side("ours:newest", folder=f"versions_{_MANY}"),
+        Side("by_hand:newest", folder=f"versions_{_MANY}"),
+        rounds=25,
+    ),
+    Row(
+        "P9",
+        'get_latest_model_path(source="registry"), 10,000 versions',
+        "the same with 1 version",
+        Target(1.3),
+        Side("ours:newest_of_registry", folder=f"versions_{_MANY}"),
+        Side("ours:newest_of_registry", folder="versions_1"),
+        rounds=25,
+    ),
+    Row(
+        "P10",
+        "save, 1 MB forest, with 10,000 models and versions there",
+        "the same with none",
+        Target(1.2),
+        Side("ours:save", "forest_1mb", f"versions_{_MANY}"),
+        _save("forest_1mb"),
+        rounds=25,
+    ),
+    Row(
+        "P11",
+        "import lotto_mlflow, whole process",
+        "import joblib, whole process",
+        Target(0.4),
+        Side("lotto_mlflow"),
+        Side("joblib"),
+        "import",
+        rounds=25,
+    ),
+    Row(
+        "P12",
+        "fresh process, 1 MB forest: import, save, exit",
+        "the same by hand with MLflow's best",
+        Target(1.0),
+        _save("forest_1mb"),
+        Side("by_hand:dump_and_best", "forest_1mb"),
+        "fresh",
+        rounds=7,
+    ),
+    Row(
+        "P13",
+        "memory that a save adds at its peak, 100 MB forest",
+        "that of joblib.dump",
+        Target(32, unit="MB more"),
+        _save("forest_100mb"),
+        Side("by_hand:dump", "forest_100mb"),
+        "memory",
+        rounds=3,
+    ),
+    Row(
+        "P13",
+        "memory that a save adds at its peak, 1 GB array",
+        "that of joblib.dump",
+        Target(32, unit="MB more"),
+        _save("array_1gb"),
+        Side("by_hand:dump", "array_1gb"),
+        "memory",
+        rounds=1,
+    ),
+    Row(
+        "P14",
+        "bytes written by a mirrored save, 100 MB forest",
+        "the model's file",
+        Target(2.05),
+        _save("forest_100mb"),
+        None,
+        "bytes",
+        rounds=1,
+    ),
+    Row(
+        "P15",
+        "sync of 1,000 old files of 100 kB",
+        "nothing",
+        Target(12, at_most=False, unit="a second"),
+        Side("ours:sync", folder="files_1000"),
+        None,
+        "sync",
+        rounds=1,
+    ),
+)
+
+
+def chosen(ids: list[str]) -> list[Row]:
+    """Return the rows with these ids, or all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such row.
+    """
+    unknown = set(ids) - {row.id for row in ROWS}
+    if unknown:
+        known = ", ".join(dict.fromkeys(row.id for row in ROWS))
+        raise ValueError(f"no such row: {', '.join(sorted(unknown))}; there are {known}")
+    return [row for row in ROWS if not ids or row.id in ids]
