@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import math
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
@@ -246,6 +244,8 @@ def _context_tags() -> dict[str, str]:
 
 
 def _user() -> str:
+    import getpass  # here, because importing this package is to cost little
+
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -255,6 +255,8 @@ def _user() -> str:
 @lru_cache(maxsize=8)
 def _git_checkout(directory: Path) -> tuple[Path | None, str | None]:
     """Return the checkout around a program, and its commit; asked once a process."""
+    import subprocess  # here, because importing this package is to cost little
+
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "--show-toplevel", "HEAD"],  # noqa: S607 - found on the PATH

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,12 +80,16 @@ def temporary_for(path: Path, workspace_dir: Path) -> Path:
     under a hidden name that carries the name of the workspace, for `sweep` to find.
     """
     if path.parent.stat().st_dev == workspace_dir.stat().st_dev:
-        return workspace_dir / uuid.uuid4().hex
+        return workspace_dir / _random_name()
     return _beside(path, workspace_dir)
 
 
+def _random_name() -> str:
+    return os.urandom(16).hex()
+
+
 def _beside(path: Path, workspace_dir: Path) -> Path:
-    return path.parent / f".{workspace_dir.name}.{uuid.uuid4().hex}.tmp"
+    return path.parent / f".{workspace_dir.name}.{_random_name()}.tmp"
 
 
 def put(temporary: Path, path: Path, workspace_dir: Path) -> None:
@@ -158,7 +161,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     pathlib.Path
         The folder; it is removed at the end.
     """
-    name = uuid.uuid4().hex[:12]
+    name = _random_name()[:12]
     folder, in_use = tmp_dir / name, lock_at(tmp_dir / f"{name}.lock")
     try:
         with held(guard):

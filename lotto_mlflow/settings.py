@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import urlsplit, urlunsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lotto_mlflow.errors import SettingsError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 MirrorMode = Literal["sync", "background", "off"]
 MIRROR_MODES = ("sync", "background", "off")
@@ -101,6 +102,8 @@ def _mirror_mode(value: str) -> MirrorMode:
 
 
 def _zone(value: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # here, because few imports need it
+
     try:
         return ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError) as cause:
@@ -172,6 +175,8 @@ def masked(uri: str) -> str:
     """Return a URI without user, password, and values of its query."""
     if "://" not in uri:
         return uri
+    from urllib.parse import urlsplit, urlunsplit  # here, because few calls need it
+
     parts = urlsplit(uri)
     if not parts.netloc and not parts.query:
         return uri  # a file; some Pythons drop slashes when they put it together again

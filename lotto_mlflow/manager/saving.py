@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import socket
-import uuid
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import artifacts, datasets, metadata, settings
 from lotto_mlflow.description import describe, has_method, origin
@@ -23,6 +21,9 @@ from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.records import Description, SaveRecord
 from lotto_mlflow.settings import Settings
 from lotto_mlflow.store import Staged, dump, sha256_of_file
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _logger = logging.getLogger("lotto_mlflow")
 
@@ -156,6 +157,8 @@ def _commit(
 def _record(
     parts: Parts, in_force: Settings, request: _Request, staged: Staged, time_ns: int
 ) -> SaveRecord:
+    import socket  # here, because importing this package is to cost little
+
     moment = _moment(time_ns, in_force.timezone)
     name = request.name or _generated_name(parts, moment)
     saved_at = moment.isoformat(timespec="microseconds")
@@ -173,7 +176,7 @@ def _record(
         _logger.warning("%s is saved without metadata; give some to tell models apart", name)
     replaces = parts.store.has_something_to_back_up(name)
     return SaveRecord(
-        id=f"{time_ns:019d}-{uuid.uuid4().hex[:8]}",
+        id=f"{time_ns:019d}-{os.urandom(4).hex()}",
         name=name,
         sha256=staged.sha256,
         size=staged.size,

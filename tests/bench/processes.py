@@ -57,7 +57,8 @@ class Subject:
         return [self.python, "-m", "bench.worker", json.dumps(order)]
 
     def surroundings(self) -> dict[str, str]:
-        dropped = ("LOTTO_", "MLFLOW_", "BENTOML_")
+        # an installed package has its bytecode at hand; here the warm-up writes it
+        dropped = ("LOTTO_", "MLFLOW_", "BENTOML_", "PYTHONDONTWRITEBYTECODE")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         own = {"PYTHONPATH": str(_TESTS_DIR), "MLFLOW_DISABLE_TELEMETRY": "true"}
         return kept | own | dict(self.environment)
