@@ -72,17 +72,24 @@ def get_latest_model_path(
 
 
 def _manager() -> ModelManager:
-    base_at_import, *folders_at_import = _AT_IMPORT
-    base_dir = Path(MODEL_BASE_DIR)
-    if base_dir == base_at_import:
-        base_dir = settings.base_dir_under(Path(_APP_DIR))
-    folders = [
-        folder if folder != at_import else base_dir / at_import.name
-        for folder, at_import in zip(
-            map(Path, (TRAINED_DIR, METADATA_DIR, BACKUP_DIR)), folders_at_import, strict=True
-        )
-    ]
+    folders = _folders(_APP_DIR, MODEL_BASE_DIR, TRAINED_DIR, METADATA_DIR, BACKUP_DIR)
     return _manager_of(*(folder.absolute() for folder in folders))
+
+
+@lru_cache(maxsize=16)
+def _folders(
+    app_dir: Path | str, base_dir: Path | str, *folders: Path | str
+) -> tuple[Path, Path, Path]:
+    """Return the three folders that the constants mean, which may be relative."""
+    base_at_import, *folders_at_import = _AT_IMPORT
+    base_dir = Path(base_dir)
+    if base_dir == base_at_import:
+        base_dir = settings.base_dir_under(Path(app_dir))
+    trained_dir, metadata_dir, backup_dir = (
+        folder if folder != at_import else base_dir / at_import.name
+        for folder, at_import in zip(map(Path, folders), folders_at_import, strict=True)
+    )
+    return trained_dir, metadata_dir, backup_dir
 
 
 @lru_cache(maxsize=16)

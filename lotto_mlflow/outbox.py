@@ -170,15 +170,17 @@ class Outbox:
         """Tell whether the record of a save is still to be sent."""
         return any(entry.id == id for entry in self._list(self._outbox_dir))
 
-    def names(self) -> set[str]:
-        """Return every model name that any record has."""
+    def names(self, beginning: str) -> set[str]:
+        """Return every model name with this beginning that any record has."""
         folders = (self._outbox_dir, self._sent_dir, self._aside_dir)
-        return {entry.name for folder in folders for entry in self._list(folder)}
+        found = {e.name for folder in folders for e in self._list(folder, f"~{beginning}")}
+        return {name for name in found if name.startswith(beginning)}
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Return every record, or those of one model name, newest first."""
         folders = (self._outbox_dir, self._sent_dir, self._aside_dir)
-        found = {e.id: e for folder in folders for e in self._list(folder)}
+        part = "" if name is None else f"~{name}.json"
+        found = {e.id: e for folder in folders for e in self._list(folder, part)}
         return sorted((e for e in found.values() if name in (None, e.name)), reverse=True)
 
     def of_name(self, name: str) -> Iterator[SaveRecord]:
@@ -205,13 +207,21 @@ class Outbox:
         folder = {"sent": self._sent_dir, "aside": self._aside_dir}.get(state, self._outbox_dir)
         return Entry(id, state, name, folder / f"{id}~{state}~{name}.json")
 
-    def _list(self, folder: Path) -> list[Entry]:
+    def _list(self, folder: Path, part: str = "") -> list[Entry]:
+        """Return the records in a folder, or only those with a part in their file's name.
+
+        Notes
+        -----
+        ``sent/`` may hold tens of thousands: nothing is made of those that are not asked for.
+        """
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
         entries = []
         for file_name in names:
+            if part not in file_name:
+                continue
             parts = file_name.removesuffix(".json").split("~", 2)
             if file_name.endswith(".json") and len(parts) == 3:
                 id_, state, name = parts

@@ -228,8 +228,9 @@ class ModelManager:
             If the registry could not be asked.
         """
         if lookup.checked(source) == "filesystem":
-            make_dir(self._parts.layout.trained_dir)
             path = self._parts.store.latest()
+            if path is None:
+                make_dir(self._parts.layout.trained_dir)
             return None if path is None else str(path)
         self._pusher.wait_for_queued()
         record = self._mirror().latest()

@@ -162,7 +162,8 @@ def _report(
 ) -> None:
     """Log what was loaded, and one warning where it was saved with another scikit-learn."""
     name = names.name_of(path) if version is None else version.name
-    save = record_with(parts, name, sha256)
+    knows_all = version is not None and version.sklearn_version is not None
+    save = None if knows_all else record_with(parts, name, sha256)
     place = save.mirrored.get(target, {}) if save else {}
     _logger.info(
         "loaded name=%s version=%s run_id=%s path=%s sha256=%s%s",

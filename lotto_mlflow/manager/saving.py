@@ -216,7 +216,7 @@ def _generated_name(parts: Parts, moment: datetime) -> str:
     """Return the first of the specification's default names that was never used."""
     by_day = f"{PREFIX}{moment:%Y%m%d}"
     by_second = f"{PREFIX}{moment:%Y%m%d_%H%M%S}"
-    recorded = parts.outbox.names()
+    recorded = parts.outbox.names(by_day)
     numbered = (f"{by_second}_{number}" for number in itertools.count(2))
     candidates = itertools.chain((by_day, by_second), numbered)
     return next(n for n in candidates if n not in recorded and not parts.store.is_taken(n))

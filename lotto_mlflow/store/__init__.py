@@ -243,16 +243,21 @@ class Store:
 
     def latest(self) -> Path | None:
         """Return the newest ``lotto_model_*.pkl`` by mtime, ties by name; ``None`` without any."""
-        newest: tuple[int, str] | None = None
+        newest_ns, newest_name = 0, ""
         with suppress(FileNotFoundError), os.scandir(self._layout.trained_dir) as entries:
             for entry in entries:
-                if names.is_lotto_model(entry.name):
-                    with suppress(FileNotFoundError):
-                        status = entry.stat()
-                        found = (status.st_mtime_ns, entry.name)
-                        if stat.S_ISREG(status.st_mode) and (newest is None or found > newest):
-                            newest = found
-        return None if newest is None else self._layout.trained_dir / newest[1]
+                try:
+                    status = entry.stat()
+                except OSError:  # gone, or a link to nothing
+                    continue
+                # the rest is asked of the few that are newer than those before them
+                if newest_name and status.st_mtime_ns < newest_ns:
+                    continue
+                found = (status.st_mtime_ns, entry.name)
+                is_newer = not newest_name or found > (newest_ns, newest_name)
+                if is_newer and names.is_lotto_model(entry.name) and stat.S_ISREG(status.st_mode):
+                    newest_ns, newest_name = found
+        return self._layout.trained_dir / newest_name if newest_name else None
 
 
 def _is_same(original: Path, backup: Path, stem: str | None) -> bool:
