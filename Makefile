@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
+ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check format lint types coverage clean
+.PHONY: help demo test faults bench bench-peers check format lint types coverage clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,6 +23,12 @@ faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1
 	rm -rf .faults && mkdir .faults
 	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 -m faults tests/faults
 	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write README.md)
+
+bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the README's tables)
+	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(ROWS)" $(if $(TABLE),--write README.md)
+
+bench-peers: $(VENV)/.test  ## Install pins, modelstore, skops and BentoML in .bench/, and measure them, too
+	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(or $(ROWS),none)" --peers $(if $(TABLE),--write README.md)
 
 check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
 
@@ -57,4 +64,4 @@ $(VENV)/.check: $(VENV)/.test
 	touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) .demo .faults .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .demo .faults .bench .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,7 @@ ROOT_DIR = Path(__file__).parents[2]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rows", default="", help="ids such as P1,P6; all by default")
+    parser.add_argument("--rows", default="", help="ids such as P1,P6, or none; all by default")
     parser.add_argument("--cache", type=Path, default=ROOT_DIR / ".bench")
     parser.add_argument("--peers", action="store_true", help="install and measure the peers, too")
     parser.add_argument("--write", type=Path, metavar="README", help="put the tables there, too")
@@ -25,8 +25,11 @@ def main() -> int:
     cache_dir.mkdir(parents=True, exist_ok=True)
     results_path = cache_dir / "results.json"
     kept = report.read(results_path, machine.described(cache_dir))
-    ids = [part.strip().upper() for part in arguments.rows.split(",") if part.strip()]
-    for row in rows.chosen(ids):
+    try:
+        wanted = rows.chosen(arguments.rows)
+    except ValueError as cause:
+        parser.error(str(cause))
+    for row in wanted:
         for told in _measured(row, Rooms(cache_dir, cache_dir / "work")):
             print(report.line(told), flush=True)
             report.put(kept, told)

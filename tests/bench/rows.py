@@ -220,16 +220,17 @@ ROWS = (
 )
 
 
-def chosen(ids: list[str]) -> list[Row]:
-    """Return the rows with these ids, or all.
+def chosen(ids: str) -> list[Row]:
+    """Return the rows that a list such as ``P1,P6`` names, or all; ``none`` for none.
 
     Raises
     ------
     ValueError
         If there is no such row.
     """
-    unknown = set(ids) - {row.id for row in ROWS}
+    wanted = {part.strip().upper() for part in ids.split(",") if part.strip()}
+    unknown = wanted - {row.id for row in ROWS} - {"NONE"}
     if unknown:
         known = ", ".join(dict.fromkeys(row.id for row in ROWS))
         raise ValueError(f"no such row: {', '.join(sorted(unknown))}; there are {known}")
-    return [row for row in ROWS if not ids or row.id in ids]
+    return [row for row in ROWS if not wanted or row.id in wanted]
