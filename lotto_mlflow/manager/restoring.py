@@ -167,7 +167,7 @@ def _from_registry(
     else:
         versions = mirror.records(str(name_or_version), 1)
         if not versions:
-            near = suggestions.nearest(str(name_or_version), parts.outbox.names())
+            near = suggestions.nearest(str(name_or_version), parts.outbox.names(""))
             raise ModelNotFoundError(
                 f"the registry has no version of {name_or_version!r}{suggestions.question(near)}",
                 name=name_or_version,
