@@ -183,6 +183,18 @@ def test_compare_marks_what_differs(saved_dir: Path) -> None:
     assert re.search(r"^ +n_estimators +5 +5$", done.stdout, flags=re.MULTILINE)
 
 
+def test_a_value_of_several_lines_or_with_an_escape_stays_on_one_line(
+    disk_manager: ModelManager, tmp_path: Path
+) -> None:
+    disk_manager.save_model({"a": 1}, "a", {"note": "one\ntwo\x1b[31m"})
+    disk_manager.save_model({"a": 1}, "b", {"note": "한 줄"})
+    for arguments in (("show", "a"), ("compare", "a", "b")):
+        shown = call(*arguments, "--base-dir", tmp_path / "ml").stdout
+        assert r'"one\ntwo\u001b[31m"' in shown
+        assert "\x1b" not in shown
+    assert "한 줄" in shown
+
+
 def test_latest_answers_for_both_views_and_says_where_there_is_none(
     saved_dir: Path, base_dir: Path
 ) -> None:
@@ -395,7 +407,7 @@ def test_a_command_that_needs_no_mlflow_imports_nothing_heavy(
 ) -> None:
     heavy = (
         "mlflow", "sklearn", "joblib", "numpy", "pandas", "sqlalchemy", "requests", "pydantic",
-        "filelock", "http", "ssl",
+        "filelock", "http", "ssl", "rich",
     )  # fmt: skip
     code = (
         "import atexit, sys; from lotto_mlflow.cli import main\n"

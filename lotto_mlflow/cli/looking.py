@@ -142,7 +142,7 @@ def show(
         [*_main_fields(record), *((k.replace("_", " "), v) for k, v in places.items() if v)]
     )
     for title, values in (
-        ("parameters", record.params),
+        ("parameters", {name: out.compact(v) for name, v in record.params.items()}),
         ("metrics", {name: out.number_as_text(v) for name, v in record.metrics.items()}),
         ("metadata", {k: out.compact(v) for k, v in (record.metadata or {}).items()}),
     ):
@@ -217,7 +217,7 @@ def compare(
         return
     names = _headings(records)
     for title, rows, shown in (
-        ("parameter", params, lambda value: out.NONE if value is None else str(value)),
+        ("parameter", params, lambda value: out.NONE if value is None else out.compact(value)),
         ("metric", metrics, out.number_as_text),
     ):
         if rows:

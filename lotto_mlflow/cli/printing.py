@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -18,7 +19,6 @@ from lotto_mlflow.records import ModelRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNLIMITED = 100_000
 NONE = "-"
 
 
@@ -44,19 +44,16 @@ def values_of(record: ModelRecord, **more: Any) -> dict[str, Any]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that cuts nothing where no person watches, and obeys ``NO_COLOR``."""
+    """Return a terminal's console, which obeys ``NO_COLOR``."""
     from rich.console import Console
 
-    made = Console(
+    return Console(
         stderr=stderr,
         highlight=False,
         markup=False,
         emoji=False,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
     )
-    if not made.is_terminal:
-        made.width = _UNLIMITED
-    return made
 
 
 def print_table(
@@ -79,24 +76,31 @@ def print_table(
     marked : iterable of int
         Rows that stand out on a terminal.
     """
+    to_the_right, standing_out, lines = set(right), set(marked), list(rows)
+    if not sys.stdout.isatty():
+        _print_plainly(headers, lines, to_the_right)
+        return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    to_the_right, standing_out = set(right), set(marked)
     for header in headers:
         table.add_column(
             header, justify="right" if header in to_the_right else "left", overflow="fold"
         )
-    for number, row in enumerate(rows):
+    for number, row in enumerate(lines):
         table.add_row(*row, style="bold green" if number in standing_out else None)
-    drawn = console()
-    if drawn.is_terminal:
-        drawn.print(table)
-        return
-    with drawn.capture() as captured:
-        drawn.print(table)
-    for line in captured.get().splitlines():
-        typer.echo(line.rstrip())
+    console().print(table)
+
+
+def _print_plainly(headers: Sequence[str], rows: list[Sequence[str]], right: set[str]) -> None:
+    """Print the same for a pipe, where nothing is cut, folded or coloured."""
+    widths = [max(map(_cells, column)) for column in zip(headers, *rows, strict=True)]
+    for row in (headers, *rows):
+        cells = []
+        for header, cell, width in zip(headers, row, widths, strict=True):
+            space = " " * (width - _cells(cell))
+            cells.append(space + cell if header in right else cell + space)
+        typer.echo("  ".join(cells).rstrip())
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -143,5 +147,6 @@ def number_as_text(value: float | None) -> str:
 
 
 def compact(value: Any) -> str:
-    """Return a value of metadata on one line: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return a value on one line: a text as it is where a terminal can show it, else as JSON."""
+    is_shown = isinstance(value, str) and value.isprintable()
+    return str(value) if is_shown else json.dumps(value, ensure_ascii=False)
