@@ -134,9 +134,19 @@ class Outbox:
         os.replace(entry.path, self._entry(entry.id, "begun", entry.name).path)
         sync_dir(self._outbox_dir)
 
-    def add_committed(self, record: SaveRecord, work_dir: Path) -> Entry:
-        """Write a record of a save whose file is in place already."""
-        entry = self._entry(record.id, "begun", record.name)
+    def add_committed(self, record: SaveRecord, work_dir: Path, *, begun: bool) -> Entry:
+        """Write a record of a save whose file is in place already.
+
+        Parameters
+        ----------
+        record : SaveRecord
+            The save.
+        work_dir : pathlib.Path
+            The workspace for temporary files.
+        begun : bool
+            Whether something of it may already be in MLflow.
+        """
+        entry = self._entry(record.id, "begun" if begun else "committed", record.name)
         self.rewrite(entry, record, work_dir)
         return entry
 

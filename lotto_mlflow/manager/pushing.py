@@ -9,7 +9,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
@@ -142,6 +143,7 @@ class Pusher:
 
     def start(self, settings: Settings) -> _Pass:
         """Have the outbox sent; returns at once."""
+        _finish_at_exit()
         with self._guard:
             current = self._current
             if current is None or current.settings != settings or not current.ask_again():
@@ -221,20 +223,22 @@ def _forget_all() -> None:
         pusher._forget()
 
 
-def _at_exit(call: Callable[[], None]) -> None:
-    """Have a call made when the main thread ends, while other threads can still start threads.
+@cache
+def _finish_at_exit() -> None:
+    """Have pushes waited for when the main thread ends, while threads can still start threads.
 
     Notes
     -----
     After ``threading`` has shut down, no executor takes work, and MLflow uploads with executors.
     ``atexit`` comes later than that; what comes before has no public name in Python 3.10 to 3.13.
-    The executors' own hook must be registered first, since the last one is called first.
+    The executors' own hook must be registered first, since the last one is called first. A process
+    that never pushes need not import them.
     """
     importlib.import_module("concurrent.futures.thread")
     register = getattr(threading, "_register_atexit", atexit.register)
-    register(call)
+    with suppress(RuntimeError):  # it is ending already: a save made by a hook at exit
+        register(_finish_all)
 
 
-_at_exit(_finish_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_all, after_in_child=_forget_all)

@@ -52,6 +52,7 @@ class _Work:
     record: SaveRecord
     entry: Entry | None
     is_resent: bool = False
+    may_be_mirrored: bool = False
 
 
 def sync(
@@ -162,8 +163,12 @@ def _to_do(
             work.append(_Work(record, entry))
         elif resend and saves_in(registered_model(record.name)).get(place["version"]) != record.id:
             work.append(_Work(record, entry, is_resent=True))
-    for name, path in backfill.unknown_files(parts, include_backups=include_backups):
-        work.append(_Work(backfill.record_of(parts, name, path, target), None))
+    unknown = list(backfill.unknown_files(parts, include_backups=include_backups))
+    # where the store has not one such file, none of these need be looked for before it is sent
+    may_be = bool(unknown) and mirror.has_backfills()
+    for name, path in unknown:
+        record = backfill.record_of(parts, name, path, target)
+        work.append(_Work(record, None, may_be_mirrored=may_be))
     return sorted(work, key=lambda item: item.record.id)
 
 
@@ -172,7 +177,7 @@ def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncRepo
     if not report.dry_run:
         if entry is None:
             with parts.workspace() as work_dir:
-                entry = parts.outbox.add_committed(record, work_dir)
+                entry = parts.outbox.add_committed(record, work_dir, begun=item.may_be_mirrored)
         try:
             if item.is_resent:
                 _take_artifacts(parts, mirror, record, record.mirrored[target]["run_id"])

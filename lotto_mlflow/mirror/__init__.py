@@ -151,6 +151,15 @@ class Mirror:
         """Download the artifacts of a run; ``None`` where it has none any more."""
         return fetch.artifacts_of_run(self._connection, run_id, target_dir)
 
+    def has_backfills(self) -> bool:
+        """Tell whether the registry has a version of a file that no save knew."""
+
+        def ask() -> bool:
+            condition = f"tags.{lookup.BACKFILLED_TAG} = 'true'"
+            return any(True for _ in lookup.versions(self._connection.client, None, condition, 1))
+
+        return self._connection.ask(ask, "looking for files brought in before", False)
+
     def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
         """Return the aliases of each version of a registered model that has any."""
 

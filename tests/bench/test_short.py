@@ -1,0 +1,160 @@
+"""The harness works, in a few seconds on small models, and nothing is ten times off."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import report, rows
+from bench.figures import Spread, Target, ratios, verdict
+from bench.measuring import Rooms, measure
+from bench.processes import Subject, Worker, WorkError, counted_calls
+from bench.rows import Row, Side
+
+ROOT = Path(__file__).parents[2]
+TIMES_OFF = 10
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Rooms:
+    folder = tmp_path_factory.mktemp("bench")
+    return Rooms(folder, folder / "work")
+
+
+def small(id: str, place: int = 0) -> Row:  # noqa: A002 - the field's name
+    """Return a row of the benchmark on the smallest model, in few rounds."""
+    row = [row for row in rows.ROWS if row.id == id][place]
+    sides = [
+        replace(side, object="tiny" if side.object else None) if side else None
+        for side in (row.ours, row.base)
+    ]
+    assert sides[0] is not None
+    return replace(row, ours=sides[0], base=sides[1], rounds=3)
+
+
+@pytest.mark.parametrize("id", ["P2", "P8", "P11"])
+def test_a_target_is_measured_and_not_ten_times_off(rooms: Rooms, id: str) -> None:
+    row = small(id)
+    (told,) = measure(row, rooms)
+    assert told["result"]["rounds"] == 3
+    assert 0 < told["result"]["median"] < TIMES_OFF * row.target.limit
+    assert told["verdict"] in ("met", "missed", "too noisy")
+    json.dumps(told)
+
+
+def test_a_sync_of_old_files_is_measured_with_its_memory(rooms: Rooms) -> None:
+    row = replace(small("P15"), ours=Side("ours:sync", folder="files_3"))
+    rate, memory = measure(row, rooms)
+    assert rate["result"]["median"] > row.target.limit / TIMES_OFF / 10  # it counts the imports
+    assert memory["target"]["unit"] == "MB more"
+
+
+def test_thousands_of_versions_are_made_as_the_package_would_have(tmp_path: Path) -> None:
+    from bench import folders, objects
+
+    from lotto_mlflow import ModelManager
+
+    tiny = objects.path_of("tiny", tmp_path)
+    manager = ModelManager(folders.with_versions(tmp_path / "app", 5, tiny, tiny) / "models" / "ml")
+    assert [record.version for record in manager.records()] == [5, 1, 4, 3, 2]
+    assert manager.verify() == []
+    assert manager.get(3).name in str(manager.get(3).path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes are counted by Linux")
+def test_the_bytes_that_a_save_writes_are_counted(rooms: Rooms) -> None:
+    (told,) = measure(replace(small("P14"), ours=Side("ours:save", "array_1mb")), rooms)
+    assert 2 <= told["result"]["median"] < 2.5
+
+
+def test_calls_are_counted_where_strace_is_installed(
+    rooms: Rooms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject("by_hand:dump_durably", tmp_path / "app", rooms.object_path("tiny"))
+    monkeypatch.setenv("PATH", "", prepend=None)
+    assert counted_calls(subject, tmp_path / "calls") is None
+    monkeypatch.undo()
+    counted = counted_calls(subject, tmp_path / "calls")
+    assert counted in (None, {"fsyncs": 1, "renames": 0, "links": 0})
+
+
+def test_an_operation_that_fails_says_so_with_the_end_of_its_log(tmp_path: Path) -> None:
+    missing = Subject("by_hand:dump", tmp_path / "app", tmp_path / "missing.joblib")
+    with pytest.raises(WorkError, match=r"by_hand:dump failed:(.|\n)*FileNotFoundError"):
+        Worker(missing)
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    assert ratios([1, 20, 3], [2, 40, 6]).maximum == 0.5
+
+
+def test_a_noisy_machine_gets_no_verdict_and_no_ratio() -> None:
+    calm, noisy = Spread.of([10.0, 11.0, 12.0]), Spread.of([10.0, 11.0, 25.0])
+    assert verdict(Target(2), calm, calm, calm) == "missed"
+    assert verdict(Target(12), calm, calm, calm) == "met"
+    assert verdict(Target(12), calm, calm, noisy) == "too noisy"
+    row = {
+        "id": "P1",
+        "work": "save",
+        "target": {"limit": 0.5, "at_most": True, "unit": "×"},  # noqa: RUF001 - as it is shown
+        "unit": "ms",
+        "ours": vars(calm),
+        "base": vars(noisy),
+        "result": vars(calm),
+        "verdict": "too noisy",
+    }
+    assert "none: spread 2.50" in report.line(row)
+    assert "11.0×" not in report.line(row)  # noqa: RUF001 - as it is shown
+
+
+def test_rows_are_chosen_by_their_ids() -> None:
+    assert [row.id for row in rows.chosen("p2, P11")] == ["P2", "P11"]
+    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 16)}
+    assert rows.chosen("none") == []
+    with pytest.raises(ValueError, match="P99"):
+        rows.chosen("P99")
+
+
+def test_the_readme_shows_what_the_json_gives() -> None:
+    results: dict[str, Any] = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{report.BEGIN}\n{report.tables(results)}\n{report.END}" in readme
+    assert {row["id"] for row in results["rows"]} == {row.id for row in rows.ROWS}
+    assert report.PLOT_PATH.exists()
+
+
+def test_the_json_tells_nothing_to_find_a_machine_by() -> None:
+    text = report.RESULTS_PATH.read_text(encoding="utf-8")
+    assert not re.search(r'[": ]/(home|root|work|tmp|Users)\b', text)
+    assert os.uname().nodename not in re.findall(r"[\w.-]+", text)
+
+
+def test_a_peer_that_cannot_be_installed_says_so_and_the_rest_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import json, sys; from pathlib import Path; from bench import peering, objects;"
+        "peering._ROUNDS = 1; peering._MODEL = peering._SMALL = 'array_1mb';"
+        "by_hand = peering.PEERS[1];"
+        "bad = peering.Peer('bad', 'peers:bad', 'peers:bad', 'no such package');"
+        "peering.PEERS = (bad, by_hand);"
+        "print(json.dumps(peering.measure_all(Path(sys.argv[1]), install=True)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    bad, by_hand = json.loads(done.stdout.splitlines()[-1])
+    assert bad["problem"] == "could not be installed here"
+    assert "bad is left out" in done.stderr
+    assert by_hand["problem"] is None
+    assert by_hand["digest"] == "no"
+    assert by_hand["save"]["rounds"] == 1
