@@ -91,13 +91,13 @@ def in_turn(runs: list[Callable[[], float]], rounds: int) -> list[list[float]]:
 def _of_warm_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(rooms.subject(side))) for side in _sides(row)]
-        runs = [_asking(worker) for worker in workers]
+        runs = [_asking(worker, row.times) for worker in workers]
         in_turn(runs, 1)  # imports, databases, caches
         return [_compared(row, *in_turn(runs, row.rounds), scale=1000, unit="ms")]
 
 
-def _asking(worker: Worker) -> Callable[[], float]:
-    return lambda: float(worker.ask("time")["seconds"])
+def _asking(worker: Worker, times: int) -> Callable[[], float]:
+    return lambda: float(worker.ask(f"time {times}")["seconds"])
 
 
 def _of_fresh_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
