@@ -28,7 +28,7 @@ MODULES = sorted(PACKAGE_DIR.rglob("*.py"))
 TOP = 6
 FLOORS = {
     **dict.fromkeys(("errors", "pyfunc_loader"), 0),
-    **dict.fromkeys(("records", "settings"), 1),
+    **dict.fromkeys(("records", "settings", "threads"), 1),
     **dict.fromkeys(("layout", "metadata", "requirements", "description"), 2),
     **dict.fromkeys(("artifacts", "datasets", "references", "files", "suggestions"), 2),
     **dict.fromkeys(("store", "outbox", "mirror"), 3),

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lotto_mlflow.errors import DumpError, LoadError
 from lotto_mlflow.pyfunc_loader import sha256_of
+from lotto_mlflow.threads import started
+
+_BLOCK_BYTES = 1 << 18
+"""Read and hashed at once: it stays in a processor's own cache."""
+_SYNC_BYTES = 1 << 24
+_PAUSE_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -31,44 +39,33 @@ class Staged:
     size: int
 
 
-class _HashingFile:
-    """A binary file that hashes what is written to it; joblib asks for nothing more."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._file.write(view)
-        self._digest.update(view)
-        self.size += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self.size
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
-
-
 def dump(model: Any, path: Path) -> Staged:
-    """Write a model to a new file with joblib, hashing on the way, and make it durable.
+    """Write a model to a new file with joblib, and make it durable.
 
     Raises
     ------
     DumpError
         If the model cannot be pickled, or the disk refuses; the file is gone again.
+
+    Notes
+    -----
+    Two threads follow the file while joblib writes it: one hashes what is there, the other has
+    the disk take it, so that little of either is left to do at the end.
     """
     import joblib  # here, because importing this package is to cost little
 
+    written = threading.Event()
     try:
         with path.open("xb") as file:
-            hashing = _HashingFile(file)
-            joblib.dump(model, hashing)
-            file.flush()
-            os.fsync(file.fileno())
+            hashed = started(partial(_hash_growing, path, written))
+            durable = started(partial(_sync_growing, file.fileno(), written))
+            try:
+                joblib.dump(model, file)
+                file.flush()
+            finally:
+                written.set()
+                digest, size = hashed()
+                durable()
     except Exception as cause:
         path.unlink(missing_ok=True)
         raise DumpError(
@@ -76,7 +73,35 @@ def dump(model: Any, path: Path) -> Staged:
             f"{type(cause).__name__}: {cause}. Nothing was saved; the folder is as it was",
             path=path,
         ) from cause
-    return Staged(path, hashing.hexdigest(), hashing.size)
+    return Staged(path, digest, size)
+
+
+def _hash_growing(path: Path, written: threading.Event) -> tuple[str, int]:
+    """Return the SHA-256 and the size of a file that grows until it is written."""
+    digest, size = hashlib.sha256(), 0
+    block = memoryview(bytearray(_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while True:
+            is_written = written.is_set()  # asked first: what came before is read below
+            count = file.readinto(block)
+            if count:
+                digest.update(block[:count])
+                size += count
+            elif is_written:
+                return digest.hexdigest(), size
+            else:
+                written.wait(_PAUSE_SECONDS)
+
+
+def _sync_growing(descriptor: int, written: threading.Event) -> None:
+    """Make a file durable that grows until it is written, part by part."""
+    durable = 0
+    while not written.wait(_PAUSE_SECONDS):
+        size = os.fstat(descriptor).st_size
+        if size - durable >= _SYNC_BYTES:
+            os.fsync(descriptor)
+            durable = size
+    os.fsync(descriptor)
 
 
 def load(file: BinaryIO, path: Path) -> Any:
