@@ -97,10 +97,17 @@ class Outbox:
         return self._entry(record.id, "pending", record.name)
 
     def mark(self, entry: Entry, state: Literal["committed", "begun"]) -> Entry:
-        """Change the state of a record, durably."""
+        """Change the state of a record.
+
+        Notes
+        -----
+        *Begun* is durable before MLflow is told anything. *Committed* need not be: a record that
+        a loss of power leaves pending is marked again by whoever finds its file in place.
+        """
         marked = self._entry(entry.id, state, entry.name)
         os.replace(entry.path, marked.path)
-        sync_dir(self._outbox_dir)
+        if state == "begun":
+            sync_dir(self._outbox_dir)
         return marked
 
     def drop(self, entry: Entry) -> None:
