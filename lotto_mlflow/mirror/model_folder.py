@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
 
 from lotto_mlflow import pyfunc_loader
+from lotto_mlflow.files import copy_content
 from lotto_mlflow.mirror import examples
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
@@ -40,11 +43,7 @@ def build(
         The workspace for temporary files.
     """
     description = record.description
-    loader_path = work_dir / f"{pyfunc_loader.MODULE_NAME}.py"
-    shutil.copyfile(str(pyfunc_loader.__file__), loader_path)
     model = Model(model_id=logged.model_id, run_id=logged.source_run_id)
-    if description.predicts:
-        model.signature = _signature(record)  # as an argument, MLflow would validate the example
     model.add_flavor(
         FLAVOUR,
         data=DATA_FILE,
@@ -53,26 +52,96 @@ def build(
         model_type=description.model_type,
         sklearn_version=version_in(description.requirements, "scikit-learn"),
     )
+    if description.predicts:
+        model.signature = _signature(record)  # as an argument, MLflow would validate the example
+    if description.predicts and description.input_example:
+        example = examples.rebuilt(description.input_example)
+        _write(target_dir, pkl_path, description.requirements, work_dir, model, example)
+    else:
+        frame = _frame(description.requirements, work_dir)
+        _build_in(frame, target_dir, pkl_path, model, predicts=description.predicts)
+
+
+def _write(
+    target_dir: Path,
+    data_path: Path,
+    pins: list[str],
+    work_dir: Path,
+    model: Model,
+    example: object = None,
+) -> None:
+    """Have MLflow write a model folder."""
+    loader_path = work_dir / f"{pyfunc_loader.MODULE_NAME}.py"
+    shutil.copyfile(str(pyfunc_loader.__file__), loader_path)
     mlflow.pyfunc.save_model(
         path=str(target_dir),
         loader_module=pyfunc_loader.MODULE_NAME,
-        data_path=str(pkl_path),
+        data_path=str(data_path),
         code_paths=[str(loader_path)],
         mlflow_model=model,
-        pip_requirements=description.requirements,
-        input_example=_input_example(record) if description.predicts else None,
+        pip_requirements=pins,
+        input_example=example,
         uv_project_path=str(work_dir),  # else MLflow copies a uv.lock of the current folder
     )
-    if not description.predicts:
-        del model.flavors[mlflow.pyfunc.FLAVOR_NAME]
-        model.save(str(target_dir / "MLmodel"))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the model folders of one set of requirements have in common.
+
+    Attributes
+    ----------
+    flavour : dict
+        How MLflow opens the folder.
+    files : dict of str to bytes
+        Its files, but for the model and the ``MLmodel``.
+    """
+
+    flavour: dict[str, Any]
+    files: dict[str, bytes]
+
+
+_FRAMES: dict[tuple[str, ...], _Frame] = {}
+
+
+def _frame(pins: list[str], work_dir: Path) -> _Frame:
+    """Return what MLflow writes around a model, written by itself once a process.
+
+    Notes
+    -----
+    At each call MLflow reads what is installed and renders the same YAML again: that would be a
+    fifth of the work of a push.
+    """
+    key = tuple(pins)
+    if key not in _FRAMES:
+        model, folder = Model(), work_dir / "frame"
+        data_path = work_dir / "empty" / Path(DATA_FILE).name
+        data_path.parent.mkdir()
+        data_path.touch()
+        _write(folder, data_path, pins, work_dir, model)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        del content[DATA_FILE], content["MLmodel"]
+        _FRAMES[key] = _Frame(model.flavors[mlflow.pyfunc.FLAVOR_NAME], content)
+    return _FRAMES[key]
+
+
+def _build_in(
+    frame: _Frame, target_dir: Path, pkl_path: Path, model: Model, *, predicts: bool
+) -> None:
+    for name, content in frame.files.items():
+        path = target_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    data_path = target_dir / DATA_FILE
+    data_path.parent.mkdir(exist_ok=True)
+    copy_content(pkl_path, data_path)
+    model.model_size_bytes = data_path.stat().st_size
+    if predicts:
+        model.add_flavor(mlflow.pyfunc.FLAVOR_NAME, **frame.flavour)
+    model.save(str(target_dir / "MLmodel"))
 
 
 def _signature(record: SaveRecord) -> ModelSignature:
     inferred = record.description.signature
     return ModelSignature.from_dict(inferred) if inferred else examples.parameter_only()
-
-
-def _input_example(record: SaveRecord) -> object:
-    kept = record.description.input_example
-    return examples.rebuilt(kept) if kept else None

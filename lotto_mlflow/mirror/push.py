@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelOutput, Run, RunTag, ViewType
+from mlflow.entities import (
+    LifecycleStage,
+    LoggedModel,
+    LoggedModelOutput,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
@@ -21,6 +29,7 @@ from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.requirements import version_in
+from lotto_mlflow.threads import started
 
 _MODEL_TYPE_TAG = "model_type"
 _VERSIONS_TAG = "mlflow.modelVersions"
@@ -102,21 +111,31 @@ def _fill(
         params={param.key: param.value for param in params},
         model_type=description.model_type,
     )
-    _put_model(client, model, record, pkl_path, work_dir)
-    time_ms = record.saved_at_ns // 10**6
-    if description.datasets:
-        client.log_inputs(run_id, datasets.inputs(description.datasets))
-    measured_on = partial(datasets.measured_on, kept=description.datasets)
-    metrics = entities.metrics(description.metrics, time_ms, model.model_id, measured_on)
-    note = RunTag(summary.NOTE_TAG, summary.of(record, model.model_id))
-    client.log_batch(run_id, metrics=metrics, params=params, tags=[note])
-    _put_artifacts(client, run_id, record, artifacts_dir, work_dir)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    put = started(partial(_put_model, client, model, record, pkl_path, work_dir))
+    try:  # the database waits for the disk while the model folder is written
+        _log(client, run_id, record, model.model_id, params)
+        _put_artifacts(client, run, record, artifacts_dir, work_dir)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    finally:
+        put()
     client.finalize_logged_model(model.model_id, "READY")
     version = _create_version(connection, model, record, run_id)
     _link_version(client, model.model_id, record, version)
     _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
+
+
+def _log(
+    client: MlflowClient, run_id: str, record: SaveRecord, model_id: str, params: list[Param]
+) -> None:
+    description = record.description
+    if description.datasets:
+        client.log_inputs(run_id, datasets.inputs(description.datasets))
+    time_ms = record.saved_at_ns // 10**6
+    measured_on = partial(datasets.measured_on, kept=description.datasets)
+    metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)
+    note = RunTag(summary.NOTE_TAG, summary.of(record, model_id))
+    client.log_batch(run_id, metrics=metrics, params=params, tags=[note])
 
 
 def _set_finished(client: MlflowClient, run_id: str, record: SaveRecord) -> None:
@@ -160,17 +179,22 @@ def _put_model(
 
 def _put_artifacts(
     client: MlflowClient,
-    run_id: str,
+    run: Run,
     record: SaveRecord,
     artifacts_dir: Path | None,
     work_dir: Path,
 ) -> None:
+    """Write the artifacts of a run straight to where they belong, or upload them."""
+    local = local_path(run.info.artifact_uri)
+    folder = local if local is not None else work_dir / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
     if artifacts_dir is not None and artifacts_dir.is_dir():
-        client.log_artifacts(run_id, str(artifacts_dir))
+        shutil.copytree(artifacts_dir, folder, dirs_exist_ok=True)
     if record.metadata is not None:
-        path = work_dir / f"{record.name}{names.METADATA_SUFFIX}"
+        path = folder / f"{record.name}{names.METADATA_SUFFIX}"
         path.write_bytes(to_json(record.metadata))
-        client.log_artifact(run_id, str(path))
+    if local is None:
+        client.log_artifacts(run.info.run_id, str(folder))
 
 
 def _create_version(
