@@ -5,15 +5,25 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
 ROWS ?=
+# the oldest releases that pyproject.toml allows: whoever has later ones can open what they write
+EXAMPLE_VENV := .venv-example
+EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench bench-peers check format lint types coverage clean
+.PHONY: help demo example ui test faults bench bench-peers check format lint types coverage clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.package  ## Train, save, look up and predict, in .demo/ (DRAWS=FILE for a real history)
 	$(BIN)/python -m lotto_mlflow.demo --directory .demo $(if $(DRAWS),--draws "$(DRAWS)")
+
+ui: $(VENV)/.package  ## Look at a scratch copy of mlruns_example/ in the MLflow UI; Ctrl-C ends it
+	$(BIN)/python mlruns_example/scratch.py .example/ml
+	@MLFLOW_TRACKING_URI= MLFLOW_REGISTRY_URI= $(BIN)/lotto-mlflow ui --base-dir .example/ml
+
+example: $(EXAMPLE_VENV)/.ready  ## Build mlruns_example/ again, with the oldest supported scikit-learn
+	$(EXAMPLE_VENV)/bin/python mlruns_example/build.py
 
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
@@ -63,5 +73,12 @@ $(VENV)/.check: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
 	touch $@
 
+$(EXAMPLE_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(EXAMPLE_VENV)
+	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable '.[test]' $(EXAMPLE_PINS)
+	touch $@
+
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) .demo .faults .bench .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .bench .coverage .coverage.*
+	rm -rf .pytest_cache .mypy_cache .ruff_cache

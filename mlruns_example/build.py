@@ -1,0 +1,226 @@
+"""Build the example store: twelve saves over simulated draws, ready to be committed.
+
+Run by ``make example``, with the oldest supported scikit-learn, so that most later ones can open
+the models. It is built to the side, and put in place when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plots
+from mlflow import MlflowClient
+from scratch import EXAMPLE_DIR, FOLDERS, manager_of
+from sklearn.base import clone
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+
+from lotto_mlflow import ModelManager, records
+from lotto_mlflow.demo import draws, training
+
+ROOT_DIR = EXAMPLE_DIR.parent
+FEATURES = ["rate_last_10", "rate_last_50", "draws_since", "number"]
+ALIAS = "champion"
+PERSON, MACHINE = "example", "example"
+"""What is committed in place of the names of whoever builds it, and of the machine."""
+_DRAWS, _TEST_DRAWS, _FOLDS, _SEED = 550, 100, 5, 645
+_RETRAINED = "forest_shallow"
+_OPENS_ANYWHERE = ("forest", "extra_trees", "naive_bayes")
+"""Measured: these predict with every scikit-learn from 1.6 to 1.9, the others do not."""
+
+
+def classifiers() -> dict[str, Any]:
+    """Return the eleven unfitted classifiers, by the ends of their models' names."""
+    forest, trees = RandomForestClassifier, ExtraTreesClassifier
+    common = {"min_samples_leaf": 40, "random_state": _SEED, "n_jobs": 1}
+    return {
+        "forest_shallow": forest(n_estimators=20, max_depth=3, **common),
+        "forest_deep": forest(n_estimators=20, max_depth=7, **common),
+        "forest_wide": forest(n_estimators=60, max_depth=4, **common),
+        "extra_trees_shallow": trees(n_estimators=20, max_depth=3, **common),
+        "extra_trees_deep": trees(n_estimators=20, max_depth=7, **common),
+        "boosting_slow": HistGradientBoostingClassifier(
+            max_iter=20, learning_rate=0.02, max_leaf_nodes=15, random_state=_SEED
+        ),
+        "boosting_fast": HistGradientBoostingClassifier(
+            max_iter=20, learning_rate=0.2, max_leaf_nodes=15, random_state=_SEED
+        ),
+        "regression_strict": LogisticRegression(C=0.001),
+        "regression_free": LogisticRegression(C=1.0),
+        "naive_bayes": GaussianNB(),
+        "naive_bayes_smooth": GaussianNB(var_smoothing=0.1),
+    }
+
+
+def rows_of(history: draws.Draws) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """Return the features of each number before each draw, and whether it was drawn."""
+    features, drawn = draws.features(history)
+    return pd.DataFrame(features, columns=FEATURES), drawn
+
+
+def save_all(manager: ModelManager) -> pd.DataFrame:
+    """Train and save everything; return the rows of a draw that no model has seen."""
+    rows, drawn = rows_of(draws.simulated(_DRAWS, _SEED))
+    split = len(rows) - _TEST_DRAWS * draws.BALLS
+    for number, (name, classifier) in enumerate(classifiers().items(), start=1):
+        print(f"{number:>2} {name}", flush=True)
+        save(manager, name, classifier, rows, drawn, split)
+    print(f"12 {_RETRAINED}, with the draws that it was tested on", flush=True)
+    rows, drawn = rows_of(draws.simulated(_DRAWS + _TEST_DRAWS, _SEED))
+    split = len(rows) - _TEST_DRAWS * draws.BALLS
+    save(manager, _RETRAINED, classifiers()[_RETRAINED], rows, drawn, split)
+    following, _ = rows_of(draws.simulated(_DRAWS + _TEST_DRAWS + 1, _SEED))
+    return following[-draws.BALLS :].reset_index(drop=True)
+
+
+def save(
+    manager: ModelManager,
+    name: str,
+    classifier: Any,
+    rows: pd.DataFrame,
+    drawn: np.ndarray[Any, Any],
+    split: int,
+) -> None:
+    """Fit one classifier, measure it by fold and on the draws it has not seen, and save it."""
+    by_fold = measured_by_fold(classifier, rows[:split], drawn[:split])
+    model = classifier.fit(rows[:split], drawn[:split])
+    likely = model.predict_proba(rows[split:])[:, 1]
+    found = training.measured(likely, drawn[split:])
+    metadata = {
+        "estimator": type(model).__name__,
+        "setting": name,
+        "history": f"simulated, seed {_SEED}",
+        "train_draws": split // draws.BALLS,
+        "test_draws": _TEST_DRAWS,
+        **{f"test_{key}": value for key, value in found.items()},
+        **{f"fold_{key}": values for key, values in by_fold.items()},
+    }
+    hits = training.hits_per_draw(likely, drawn[split:])
+    manager.save_model(
+        model,
+        f"lotto_model_{name}",
+        metadata,
+        input_example=rows[:3],
+        dataset={"train": rows[:split], "test": rows[split:]},
+        artifacts={
+            "probability_per_number": plots.probability_per_number(likely[-draws.BALLS :]),
+            "hits_per_draw": plots.hits_per_draw(hits),
+        },
+    )
+
+
+def measured_by_fold(
+    classifier: Any, rows: pd.DataFrame, drawn: np.ndarray[Any, Any]
+) -> dict[str, list[float]]:
+    """Measure on each part of the history a model of the parts before it."""
+    parts = np.array_split(np.arange(len(rows) // draws.BALLS), _FOLDS + 1)
+    found: dict[str, list[float]] = {}
+    for part in parts[1:]:
+        first, last = part[0] * draws.BALLS, (part[-1] + 1) * draws.BALLS
+        model = clone(classifier).fit(rows[:first], drawn[:first])
+        likely = model.predict_proba(rows[first:last])[:, 1]
+        for key, value in training.measured(likely, drawn[first:last]).items():
+            if not key.endswith("_of_chance"):
+                found.setdefault(key, []).append(value)
+    return found
+
+
+def promote(manager: ModelManager, base_dir: Path) -> str:
+    """Give the alias to the best by log loss of those that any supported version opens."""
+    candidates = [
+        record
+        for record in manager.records()
+        if record.name.removeprefix("lotto_model_").startswith(_OPENS_ANYWHERE)
+    ]
+    best = min(candidates, key=lambda record: record.metadata["test_log_loss"])
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    client.set_registered_model_alias(best.registered_model, ALIAS, str(best.version))
+    return str(best.name)
+
+
+def scrub(base_dir: Path) -> None:
+    """Remove what belongs to this machine or to a running store, and pack the database."""
+    mlflow_dir = base_dir / "mlflow"
+    for path in (mlflow_dir / "sent").glob("*.json"):
+        record = records.parse(path.read_bytes())
+        path.write_bytes(records.render(replace(record, host=MACHINE)))
+    for pattern in ("*.lock", "*.bak", "clock"):
+        for path in mlflow_dir.glob(pattern):
+            path.unlink()
+    for folder in ("tmp", "downloads"):
+        shutil.rmtree(mlflow_dir / folder, ignore_errors=True)
+    with closing(sqlite3.connect(mlflow_dir / "mlflow.db")) as database:
+        database.execute("VACUUM")  # else replaced paths stay readable in free pages
+
+
+def traces_of(user: str, base_dir: Path) -> list[str]:
+    """Return each file that names this machine, its user or one of its folders."""
+    names = {socket.gethostname(), str(ROOT_DIR), str(Path.home()), tempfile.gettempdir()}
+    names |= {f'"{user}"', f"/{user}/"}
+    found = []
+    for path in sorted(base_dir.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        found += [f"{path}: {name}" for name in names if len(name) > 2 and name.encode() in content]
+    return found
+
+
+def publish(built_dir: Path, target_dir: Path) -> None:
+    """Put what was built in place of what is there."""
+    target_dir.mkdir(parents=True, exist_ok=True)
+    for folder in FOLDERS:
+        shutil.rmtree(target_dir / folder, ignore_errors=True)
+        shutil.copytree(built_dir / folder, target_dir / folder)
+
+
+def main() -> int:
+    """Build the example; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--directory", type=Path, default=EXAMPLE_DIR, help="where to put it")
+    target_dir = parser.parse_args().directory.absolute()
+    user, os.environ["LOGNAME"] = (
+        getpass.getuser(),
+        PERSON,
+    )  # what getpass and MLflow take for the user
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=EXAMPLE_DIR) as scratch:
+        built_dir = Path(scratch) / "ml"
+        manager = manager_of(built_dir)
+        following = save_all(manager)
+        if not manager.flush(300):
+            print("error: MLflow could not be told of everything", file=sys.stderr)
+            return 1
+        print(f"{ALIAS}: {promote(manager, built_dir)}")
+        publish(built_dir, target_dir)
+    request = following.round(4).to_dict(orient="split", index=False)
+    request = {"dataframe_split": request, "params": {"predict_method": "predict_proba"}}
+    (target_dir / "request.json").write_text(json.dumps(request) + "\n", encoding="utf-8")
+    manager_of(target_dir).relocate(relative_to=ROOT_DIR)
+    scrub(target_dir)
+    if target_dir == EXAMPLE_DIR and (traces := traces_of(user, target_dir)):
+        print("error: not fit to be committed:", *traces, sep="\n", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in target_dir.rglob("*") if path.is_file())
+    print(f"{target_dir}: {size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
