@@ -7,7 +7,7 @@ DRAWS ?=
 ROWS ?=
 # the oldest releases that pyproject.toml allows: whoever has later ones can open what they write
 EXAMPLE_VENV := .venv-example
-EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*'
+EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'matplotlib>=3.10.8,<4'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo example ui test faults bench bench-peers check format lint types coverage clean
@@ -76,7 +76,7 @@ $(VENV)/.check: $(VENV)/.test
 $(EXAMPLE_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(EXAMPLE_VENV)
 	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable '.[test]' $(EXAMPLE_PINS)
+	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable . $(EXAMPLE_PINS)
 	touch $@
 
 clean:  ## Remove what the other targets made

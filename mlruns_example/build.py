@@ -106,13 +106,13 @@ def save(
     likely = model.predict_proba(rows[split:])[:, 1]
     found = training.measured(likely, drawn[split:])
     metadata = {
+        **{f"test_{key}": value for key, value in found.items()},
+        **{f"fold_{key}": values for key, values in by_fold.items()},
+        "train_draws": split // draws.BALLS,
+        "test_draws": _TEST_DRAWS,
         "estimator": type(model).__name__,
         "setting": name,
         "history": f"simulated, seed {_SEED}",
-        "train_draws": split // draws.BALLS,
-        "test_draws": _TEST_DRAWS,
-        **{f"test_{key}": value for key, value in found.items()},
-        **{f"fold_{key}": values for key, values in by_fold.items()},
     }
     hits = training.hits_per_draw(likely, drawn[split:])
     manager.save_model(
