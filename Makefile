@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
 ROWS ?=
-# the oldest releases that pyproject.toml allows: whoever has later ones can open what they write
+# the oldest releases that pyproject.toml allows, and the last numpy for the oldest Python: whoever
+# has later ones can open what they write
 EXAMPLE_VENV := .venv-example
-EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'matplotlib>=3.10.8,<4'
+EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'numpy==2.2.*' 'matplotlib>=3.10.8,<4'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo example ui test faults bench bench-peers check format lint types coverage clean
