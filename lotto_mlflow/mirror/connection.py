@@ -53,6 +53,8 @@ class Connection:
         self.registry_uri = database.respelled(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
+        self.newest: dict[str, tuple[int, str]] = {}
+        """By registered model, number and save of the newest version that was made here."""
         self.is_spoiled = False
 
     @cached_property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -23,16 +21,14 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import datasets, entities, lookup, model_folder, summary
+from lotto_mlflow.mirror import datasets, entities, lookup, model_folder, summary, versions
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
-from lotto_mlflow.requirements import version_in
 from lotto_mlflow.threads import started
 
 _MODEL_TYPE_TAG = "model_type"
-_VERSIONS_TAG = "mlflow.modelVersions"
 
 
 def push(
@@ -119,8 +115,8 @@ def _fill(
     finally:
         put()
     client.finalize_logged_model(model.model_id, "READY")
-    version = _create_version(connection, model, record, run_id)
-    _link_version(client, model.model_id, record, version)
+    version = versions.create(connection, model, record, _identity_tags(record))
+    versions.link(client, model.model_id, record, version)
     _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
 
@@ -197,62 +193,6 @@ def _put_artifacts(
         client.log_artifacts(run.info.run_id, str(folder))
 
 
-def _create_version(
-    connection: Connection, model: LoggedModel, record: SaveRecord, run_id: str
-) -> int:
-    client = connection.client
-    registered = names.registered_model(record.name)
-    tags = _identity_tags(record) | {lookup.MODEL_ID_TAG: model.model_id}
-    sklearn_version = version_in(record.description.requirements, "scikit-learn")
-    if sklearn_version is not None:
-        tags[lookup.SKLEARN_TAG] = sklearn_version
-    newest = lookup.newest_version(client, registered)
-    if newest is not None and lookup.save_id_of(newest) > record.id:
-        tags[lookup.LATE_TAG] = "true"
-    arguments = {
-        "name": registered,
-        "source": model.artifact_location,
-        "run_id": run_id,
-        # another registry does not know the logged model, and refuses its id
-        "model_id": None if connection.has_own_registry else model.model_id,
-        "tags": entities.tags(tags),
-        "description": summary.of(record, model.model_id, model.experiment_id),
-        "await_creation_for": None,
-    }
-    try:
-        return int(client.create_model_version(**arguments).version)
-    except MlflowException as cause:
-        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    with _existing_allowed():
-        client.create_registered_model(registered)
-    return int(client.create_model_version(**arguments).version)
-
-
-def _link_version(
-    client: MlflowClient, model_id: str, record: SaveRecord, version: int | str
-) -> None:
-    """Have the UI show the version with the logged model, as MLflow's ``register_model`` does.
-
-    Notes
-    -----
-    Registering by ``create_model_version`` sets no such tag in a store of one's own (MLflow 3.17,
-    mlflow.tracking._model_registry.fluent), only behind a server.
-    """
-    registered = {"name": names.registered_model(record.name), "version": str(version)}
-    client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps([registered])})
-
-
-@contextmanager
-def _existing_allowed() -> Iterator[None]:
-    """Let a creation pass where another process was faster."""
-    try:
-        yield
-    except MlflowException as cause:
-        if cause.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _finish(connection: Connection, record: SaveRecord) -> Place | None:
     """Finish the push of a save that has its version already."""
     client = connection.client
@@ -264,7 +204,7 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
         with suppress(MlflowException):  # the logged model may have been deleted since
-            _link_version(client, version.tags[lookup.MODEL_ID_TAG], record, version.version)
+            versions.link(client, version.tags[lookup.MODEL_ID_TAG], record, version.version)
         _set_finished(client, version.run_id, record)
     return Place(
         version=int(version.version),
