@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
 ROWS ?=
+SCRATCH ?= .example/ml
+PICTURES := runs compare list
 # the oldest releases that pyproject.toml allows, and the last numpy for the oldest Python: whoever
 # has later ones can open what they write
 EXAMPLE_VENV := .venv-example
 EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'numpy==2.2.*' 'matplotlib>=3.10.8,<4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example ui test faults bench bench-peers check format lint types coverage clean
+.PHONY: help demo example ui test faults bench bench-peers check format lint types coverage
+.PHONY: screenshots clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,15 +23,15 @@ demo: $(VENV)/.package  ## Train, save, look up and predict, in .demo/ (DRAWS=FI
 	$(BIN)/python -m lotto_mlflow.demo --directory .demo $(if $(DRAWS),--draws "$(DRAWS)")
 
 ui: $(VENV)/.package  ## Look at a scratch copy of mlruns_example/ in the MLflow UI; Ctrl-C ends it
-	$(BIN)/python mlruns_example/scratch.py .example/ml
-	@MLFLOW_TRACKING_URI= MLFLOW_REGISTRY_URI= $(BIN)/lotto-mlflow ui --base-dir .example/ml
+	$(BIN)/python mlruns_example/scratch.py "$(SCRATCH)"
+	@MLFLOW_TRACKING_URI= MLFLOW_REGISTRY_URI= $(BIN)/lotto-mlflow ui --base-dir "$(SCRATCH)"
 
 example: $(EXAMPLE_VENV)/.ready  ## Build mlruns_example/ again, with the oldest supported scikit-learn
 	$(EXAMPLE_VENV)/bin/python mlruns_example/build.py
 
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --ignore=tests/faults --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --cov --cov-report=
 
 faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the README's)
 	rm -rf .faults && mkdir .faults
@@ -40,6 +43,11 @@ bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 wri
 
 bench-peers: $(VENV)/.test  ## Install pins, modelstore, skops and BentoML in .bench/, and measure them, too
 	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(or $(ROWS),none)" --peers $(if $(TABLE),--write README.md)
+
+screenshots: $(VENV)/.test  ## Look at the MLflow UI in Chromium; renew the pictures of the README
+	$(BIN)/python -m pytest tests/browser
+	mkdir -p mlruns_example/screenshots
+	cp $(PICTURES:%=.screenshots/%.png) mlruns_example/screenshots/
 
 check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
 
@@ -81,5 +89,5 @@ $(EXAMPLE_VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .bench .coverage .coverage.*
+	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .bench .screenshots .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

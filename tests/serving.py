@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,22 +37,35 @@ def environment(**more: str) -> dict[str, str]:
 @contextmanager
 def served(command: list[str], url: str, log_path: Path, **more: str) -> Iterator[str]:
     """Run a server until the block ends; yield its address once ``url`` answers."""
+    with running(command, log_path, lambda: _answers(url), **more):
+        yield url.rpartition("/")[0]
+
+
+@contextmanager
+def running(
+    command: list[str],
+    log_path: Path,
+    ready: Callable[[], Any],
+    end_signal: signal.Signals = signal.SIGTERM,
+    **more: str,
+) -> Iterator[Any]:
+    """Run a program until the block ends; yield what ``ready`` returns, once that is something."""
     with log_path.open("w") as log:
-        server = subprocess.Popen(
+        program = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment(**more), start_new_session=True
         )
         try:
             deadline = time.monotonic() + ANSWER_SECONDS
-            while not _answers(url):
-                assert server.poll() is None, log_path.read_text()
+            while not (found := ready()):
+                assert program.poll() is None, log_path.read_text()
                 if time.monotonic() > deadline:
-                    pytest.fail(f"{url} did not answer\n{log_path.read_text()}")
+                    pytest.fail(f"{command} is not ready\n{log_path.read_text()}")
                 time.sleep(0.1)
-            yield url.rpartition("/")[0]
+            yield found
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(server.pid, 15)
-            server.wait(END_SECONDS)
+                os.killpg(program.pid, end_signal)
+            program.wait(END_SECONDS)
 
 
 def _answers(url: str) -> bool:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+from serving import environment, free_port
 
 import lotto_mlflow.errors
 from lotto_mlflow import settings
@@ -16,19 +24,79 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_python_blocks_run_one_after_the_other(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 3
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a reader has run the Python blocks one after the other."""
+    folder = tmp_path_factory.mktemp("reader")
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)],
-        cwd=tmp_path,
-        env=os.environ | {"HOME": str(tmp_path)},
+        [sys.executable, "-c", "\n".join(blocks("python"))],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "backend" / "app" / "models" / "ml" / "mlflow" / "mlflow.db").exists()
+    return folder
+
+
+def test_its_python_blocks_run_one_after_the_other(followed: Path) -> None:
+    assert len(blocks("python")) >= 4
+    base_dir = followed / "backend" / "app" / "models" / "ml"
+    assert (base_dir / "mlflow" / "mlflow.db").exists()
+    (korean,) = (base_dir / "metadata").glob("*_*_*_*_metadata.json")
+    assert json.loads(korean.read_text(encoding="utf-8"))["설명"] == "첫 모델"
+
+
+def test_mlflows_commands_print_what_it_says(followed: Path) -> None:
+    """The block is typed into a shell as it is, but for the port."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl to ask with")
+    (block,) = (block for block in blocks("console") if "mlflow models" in block)
+    (request,) = blocks("json")
+    (followed / "request.json").write_text(request, encoding="utf-8")
+    typed = block.replace("5001", str(free_port())).replace("\\\n", "")
+    lines = typed.splitlines()
+    script = "\n".join(line[2:] for line in lines if line.startswith("$ "))
+    with (followed / "log.txt").open("w") as log:
+        shell = subprocess.Popen(
+            ["bash", "-e", "-c", f"{script}\nkill $!"],
+            cwd=followed,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            said, _ = shell.communicate(timeout=240)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, 15)
+            shell.wait(30)
+    assert shell.returncode == 0, (followed / "log.txt").read_text()
+    said = re.sub(r"INFO: .*\n", "", said)  # the server's own lines
+    assert said.replace("\n", "") == "".join(line for line in lines if not line.startswith("$ "))
+
+
+def test_its_pictures_are_there_and_are_what_the_tests_take() -> None:
+    linked = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)", README, flags=re.MULTILINE)
+    takers = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "browser").glob("test_*.py")
+    )
+    assert linked
+    for name in linked:
+        path = ROOT / name
+        assert path.parent == ROOT / "mlruns_example" / "screenshots"
+        assert f'take("{path.stem}"' in takers
+        pixels = image.imread(path)[::4, ::4]
+        assert pixels.shape[1] >= 200
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 50
 
 
 def test_it_names_every_setting_with_the_values_it_takes() -> None:
