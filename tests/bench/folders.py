@@ -55,9 +55,10 @@ def _multiply(base: Path, count: int) -> None:
         shutil.copyfile(trained_dir / f"{first.name}.pkl", path)
         os.utime(path, ns=(twin.saved_at_ns, twin.saved_at_ns))
         beside = metadata_path.with_name(f"{twin.name}_metadata.json")
-        beside.write_text(metadata.replace(first.name, twin.name), encoding="utf-8")
+        text = metadata.replace(first.name, twin.name)
+        beside.write_text(text, encoding="utf-8")
         record_path = sent_dir / f"{twin.id}~sent~{twin.name}.json"
-        record_path.write_bytes(records.render(twin))
+        record_path.write_bytes(records.render(replace(twin, metadata=json.loads(text))))
     with closing(sqlite3.connect(base / "mlflow" / "mlflow.db")) as database, database:
         for table in _tables(database):
             _copy_rows(database, table, first, twins)
