@@ -163,7 +163,7 @@ def test_each_run_has_its_measures_beside_chance_lines_by_fold_plots_and_data(
     for record in versions:
         run = client.get_run(str(record.run_id))
         metrics = run.data.metrics
-        assert metrics["test_log_loss"] == pytest.approx(metrics["test_log_loss_of_chance"], 0.02)
+        assert metrics["test_log_loss"] == pytest.approx(metrics["test_log_loss_of_chance"], 0.05)
         assert metrics["test_hits_per_draw_of_chance"] == pytest.approx(0.8)
         assert 0.4 < metrics["test_hits_per_draw"] < 1.2
         assert 0 < metrics["test_calibration_error"] < 0.1
