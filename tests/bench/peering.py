@@ -150,20 +150,23 @@ def _notices_a_changed_bit(save: Subject, load: str) -> str:
         worker.ask("time")
     loading = Subject(load, save.folder, None, save.python)
     whole_process(loading.command(once=1), loading)
-    stored = max(
-        (path for path in save.folder.rglob("*") if path.is_file() and not path.is_symlink()),
-        key=lambda path: (path.suffix != ".db", path.stat().st_size),
-    )
-    with stored.open("r+b") as file:
-        file.seek(stored.stat().st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, 1)
-        file.write(bytes([byte ^ 1]))
+    files = [p for p in save.folder.rglob("*") if p.is_file() and not p.is_symlink()]
+    sizes = {path: path.stat().st_size for path in files if path.suffix != ".db"}
+    for path in (path for path, size in sizes.items() if size == max(sizes.values())):
+        _change_a_bit(path)  # of the stored file, and of copies left elsewhere
     try:
         whole_process(loading.command(once=1), loading)
     except WorkError:
         return "yes"
     return "no"
+
+
+def _change_a_bit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
 
 
 def _timed(subjects: dict[str, Subject]) -> Iterator[tuple[str, Spread]]:

@@ -138,18 +138,11 @@ def plot(results: Results, path: Path) -> None:
     """Draw what each candidate takes, and how far each ratio is from its target."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
     peers = [peer for peer in results["peers"] if not peer["problem"]]
-    places = range(len(peers))
-    for offset, key, colour in ((-0.2, "save", "#1f77b4"), (0.2, "load", "#ff7f0e")):
-        medians = [peer[key]["median"] for peer in peers]
-        left.barh([p + offset for p in places], medians, 0.38, label=key, color=colour)
-    left.set_yticks(list(places), [peer["name"] for peer in peers])
-    left.invert_yaxis()
-    left.set_xscale("log")
-    left.set_xlabel("ms, 100 MB forest (median)")
-    left.legend()
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    *left, right = figure.subplots(1, 2 if peers else 1, squeeze=False)[0]
+    if peers:
+        _plot_peers(left[0], peers)
     compared = [r for r in results["rows"] if r["target"]["unit"] == TIMES and r["base"]]
     compared = [r for r in compared if r["verdict"] != "too noisy"]
     shares = [r["result"]["median"] / r["target"]["limit"] for r in compared]
@@ -160,6 +153,18 @@ def plot(results: Results, path: Path) -> None:
     right.axvline(1, color="black", linewidth=1)
     right.set_xlabel("share of what the target allows")
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _plot_peers(axes: Any, peers: list[dict[str, Any]]) -> None:
+    places = range(len(peers))
+    for offset, key, colour in ((-0.2, "save", "#1f77b4"), (0.2, "load", "#ff7f0e")):
+        medians = [peer[key]["median"] for peer in peers]
+        axes.barh([p + offset for p in places], medians, 0.38, label=key, color=colour)
+    axes.set_yticks(list(places), [peer["name"] for peer in peers])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("ms, 100 MB forest (median)")
+    axes.legend()
 
 
 def _short(told: dict[str, Any]) -> str:
