@@ -119,7 +119,7 @@ def _frame(pins: list[str], work_dir: Path) -> _Frame:
         data_path.parent.mkdir()
         data_path.touch()
         _write(folder, data_path, pins, work_dir, model)
-        files = (path for path in folder.rglob("*") if path.is_file())
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
         del content[DATA_FILE], content["MLmodel"]
         _FRAMES[key] = _Frame(model.flavors[mlflow.pyfunc.FLAVOR_NAME], content)

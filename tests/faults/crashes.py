@@ -1,4 +1,4 @@
-"""The harness of ``test_crash_points``: children that are killed at their k-th call.
+"""The harness of ``test_crash_points``: children that are killed at each of their calls.
 
 It runs in a process of its own, the warm parent, which has imported everything and has opened no
 MLflow client and started no thread, so that a fork is safe and costs little.
@@ -18,6 +18,7 @@ import tempfile
 import threading
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,10 @@ _CHANGES = frozenset(
 
 @dataclass
 class Calls:
-    """The calls of this process, counted in one row over all its threads; the k-th kills it.
+    """The calls of this process, counted thread by thread; one of them kills it.
 
+    Threads that work beside each other have no order between them, but each has its own: a call
+    is named ``<thread>.<number> <what>``, where a thread's name says which thread started it.
     Those are the calls that change something in a folder, with the moments after a file was put
     in place, made durable, or opened anew; every call of an MLflow client, before and after; and
     every commit of its database that writes. Calls that only read, or make a folder that is there,
@@ -46,11 +49,13 @@ class Calls:
     """
 
     folder: Path
-    kill_at: int | None
+    kill_at: str | None
     trace: list[str] = field(default_factory=list)
     is_counting: bool = True
     _lock: Any = field(default_factory=threading.Lock)
     _main_only_waits: bool = False
+    _names: dict[int, str] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def install(self) -> None:
         from sqlalchemy import event
@@ -70,6 +75,11 @@ class Calls:
         def start_and_note(thread: threading.Thread) -> None:
             # the main thread only waits from here on: how often it looks is a matter of speed
             self._main_only_waits |= thread.name == PUSH_THREAD
+            starter = self._name_of(threading.current_thread())
+            with self._lock:
+                self._counts[f"threads of {starter}"] += 1
+                number = self._counts[f"threads of {starter}"]
+                self._names[id(thread)] = f"{starter}-{number}"
             start(thread)
 
         threading.Thread.start = start_and_note  # type: ignore[method-assign]
@@ -79,10 +89,16 @@ class Calls:
         is_main = threading.current_thread() is threading.main_thread()
         if not self.is_counting or (is_main and self._main_only_waits):
             return
+        name = self._name_of(threading.current_thread())
         with self._lock:
-            self.trace.append(what)
-            if len(self.trace) == self.kill_at:
+            self._counts[name] += 1
+            point = f"{name}.{self._counts[name]:03d}"
+            self.trace.append(f"{point} {what}")
+            if point == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def _name_of(self, thread: threading.Thread) -> str:
+        return self._names.get(id(thread), "main")
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
         is_change = event in _CHANGES
@@ -232,7 +248,7 @@ def killed_at_every_call(
     assert code == 0, "the folder could not be prepared"
     shutil.copytree(base_dir, template_dir, symlinks=True)
 
-    def run(kill_at: int | None) -> tuple[int, Any]:
+    def run(kill_at: str | None) -> tuple[int, Any]:
         shutil.rmtree(base_dir)
         shutil.copytree(template_dir, base_dir, symlinks=True)
 
@@ -242,30 +258,30 @@ def killed_at_every_call(
             save(base_dir)
             join_pushes()
             calls.is_counting = False
-            return calls.trace
+            return sorted(calls.trace)
 
         return in_child(saving, answer)
 
     code, trace = run(None)
     assert code == 0, "the save that nobody kills failed"
-    again = run(len(trace) + 1)
+    again = run(None)
     assert again == (0, trace) or _same_steps(again[1], trace), "calls differ from child to child"
     outcome = Outcome(calls=len(trace))
     first, step = part
     for number in range(first, len(trace) + 1, step):
-        killed, _ = run(number)
+        killed, _ = run(trace[number - 1].split()[0])
         outcome.tried += 1
         problems = [] if killed == -signal.SIGKILL else [f"the child was not killed: {killed}"]
         seen, found = in_child(lambda: look(base_dir), answer)
         problems += found if seen == 0 else [f"looking failed: exit code {seen}"]
         if problems:
-            outcome.problems.append(f"{number} {trace[number - 1]}: {'; '.join(problems)}")
+            outcome.problems.append(f"{trace[number - 1]}: {'; '.join(problems)}")
     return outcome
 
 
 def _same_steps(some: list[str] | None, others: list[str]) -> bool:
     """Tell whether two traces have the same calls, whatever the random names in them."""
-    return some is not None and [s.split()[0] for s in some] == [o.split()[0] for o in others]
+    return some is not None and [s.split()[:2] for s in some] == [o.split()[:2] for o in others]
 
 
 def is_copy(old: Path, new: Path) -> bool:
