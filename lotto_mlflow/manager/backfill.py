@@ -28,7 +28,8 @@ def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[tuple[str,
 
     Notes
     -----
-    A file with the time of a record of its name is that record's; only others are hashed.
+    A file with the time of a record of its name is that record's; only others are hashed. One
+    that was sent stays known by the name of its record, even where the record is damaged.
     """
     folders = [parts.layout.trained_dir, *([parts.layout.backup_dir] if include_backups else [])]
     found = [
@@ -48,7 +49,10 @@ def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[tuple[str,
 
 
 def _is_recorded(parts: Parts, model_names: set[str], path: Path, time_ns: int) -> bool:
-    saves = [save for name in model_names for save in parts.outbox.of_name(name)]
+    entries = [entry for name in model_names for entry in parts.outbox.entries(name)]
+    if any(entry.state == "sent" and entry.id.startswith(f"{time_ns:019d}-") for entry in entries):
+        return True
+    saves = [save for entry in entries if (save := parts.outbox.readable(entry)) is not None]
     if any(save.file_time_ns == time_ns for save in saves):
         return True
     return bool(saves) and sha256_of_file(path) in {save.sha256 for save in saves}

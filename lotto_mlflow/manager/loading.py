@@ -58,7 +58,7 @@ def load_file(
             path=path,
         )
     for is_last in (False, False, True):
-        with _opened(path) as file:
+        with _opened(parts, path) as file:
             found = sha256_of(file)
             known = {str(of_version.sha256)} if of_version else known_digests(parts, path)
             if not known or found in known:
@@ -66,16 +66,16 @@ def load_file(
                 _report(parts, target, path, found, of_version, is_verified=bool(known))
                 return model
             if is_last:
-                raise _mismatch(path, known, found)
+                raise _mismatch(parts, path, known, found)
     raise AssertionError("unreachable")
 
 
-def _opened(path: Path) -> Any:
+def _opened(parts: Parts, path: Path) -> Any:
     try:
         if path.is_dir():
             raise LoadError(f"{path} is a folder, not a model file; give the .pkl in it", path=path)
         if path.stat().st_size == 0:
-            raise LoadError(f"{path} is empty; bring the file back from a backup", path=path)
+            raise LoadError(f"{path} is empty. {_repair(parts, path)}", path=path)
         return path.open("rb")
     except LoadError:
         raise
@@ -103,12 +103,12 @@ def known_digests(parts: Parts, path: Path) -> set[str]:
     if folder == layout.downloads_dir:
         return {path.resolve().parent.name}
     if folder == layout.trained_dir:
-        return _digests_of(parts, {name}, layout.metadata_path(name))
+        return _digests_of(parts, {name}, path, layout.metadata_path(name))
     if folder == layout.backup_dir:
         model_names = {name, names.name_of_backup(path)}
         if _is_older_than_its_records(parts, model_names, path):
             model_names = set()
-        return _digests_of(parts, model_names, layout.backup_metadata_path(name))
+        return _digests_of(parts, model_names, path, layout.backup_metadata_path(name))
     model_dir = _model_dir_of(path)
     recorded = recorded_sha256(model_dir) if model_dir is not None else None
     return {recorded} if recorded else set()
@@ -122,10 +122,22 @@ def _is_older_than_its_records(parts: Parts, model_names: set[str], path: Path) 
     return first is not None and not replaced and path.stat().st_mtime_ns < first
 
 
-def _digests_of(parts: Parts, model_names: set[str], metadata_path: Path) -> set[str]:
-    """Return the digests in the records of model names, and in a metadata file."""
-    saves = [record for name in model_names for record in parts.outbox.of_name(name)]
-    digests = {digest for save in saves for digest in (save.sha256, save.replaced_sha256)}
+def _digests_of(parts: Parts, model_names: set[str], path: Path, metadata_path: Path) -> set[str]:
+    """Return the digests in the records of model names, and in a file's metadata.
+
+    Notes
+    -----
+    Where the record of the very file is damaged, those of other saves say nothing of it.
+    """
+    entries = [entry for name in model_names for entry in parts.outbox.entries(name)]
+    saves = [parts.outbox.readable(entry) for entry in entries]
+    own = f"{path.stat().st_mtime_ns:019d}-"
+    is_lost = any(
+        save is None and entry.id.startswith(own)
+        for entry, save in zip(entries, saves, strict=True)
+    )
+    told = [] if is_lost else [save for save in saves if save is not None]
+    digests = {digest for save in told for digest in (save.sha256, save.replaced_sha256)}
     in_metadata = (read_metadata(metadata_path) or {}).get("sha256")
     return {digest for digest in (*digests, in_metadata) if isinstance(digest, str)}
 
@@ -138,17 +150,28 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _mismatch(path: Path, known: set[str], found: str) -> DigestMismatchError:
+def _mismatch(parts: Parts, path: Path, known: set[str], found: str) -> DigestMismatchError:
     expected = " or ".join(sorted(known))
-    name = names.name_of_backup(path)
     return DigestMismatchError(
         f"{path} was changed after it was saved: expected SHA-256 {expected}, found {found}; "
-        f"nothing was unpickled. ModelManager.restore({name!r}), or with source='registry', "
-        "brings the model back",
+        f"nothing was unpickled. {_repair(parts, path)}",
         path=path,
         expected=expected,
         found=found,
     )
+
+
+def _repair(parts: Parts, path: Path) -> str:
+    """Return the call that mends a damaged file."""
+    if _model_dir_of(path) is not None:
+        return (
+            "Delete the version in MLflow, and ModelManager.sync(resend=True) sends the intact "
+            "file on disk"
+        )
+    if parts.folder_of(path) == parts.layout.downloads_dir:
+        return "Delete it, and ModelManager.latest(source='registry', download=True) fetches it"
+    name = names.name_of_backup(path)
+    return f"ModelManager.restore({name!r}), or with source='registry', brings the model back"
 
 
 def _report(
@@ -185,6 +208,19 @@ def record_with(parts: Parts, name: str, sha256: str) -> SaveRecord | None:
     """Return the newest record of a name that has these bytes."""
     found = (record for record in parts.outbox.of_name(name) if record.sha256 == sha256)
     return next(found, None)
+
+
+def save_of(parts: Parts, path: Path) -> SaveRecord | None:
+    """Return the record of the save that left a file of ``trained/`` or ``backups/``, by its time.
+
+    Notes
+    -----
+    A name that ends like the number of a backup may be just that, or a model's own.
+    """
+    time_ns = path.stat().st_mtime_ns
+    model_names = {names.name_of(path), names.name_of_backup(path)}
+    saves = (save for name in model_names for save in parts.outbox.of_name(name))
+    return next((save for save in saves if save.file_time_ns == time_ns), None)
 
 
 def _warn_of_other_sklearn(path: Path, recorded: str) -> None:

@@ -17,8 +17,9 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import held, link_or_copy, put, replace_content, sync_dir, temporary_for
 from lotto_mlflow.manager import lookup, saving
-from lotto_mlflow.manager.loading import known_digests
+from lotto_mlflow.manager.loading import known_digests, read_metadata, save_of
 from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.metadata import to_json
 from lotto_mlflow.records import ModelRecord, Progress, quiet
 from lotto_mlflow.store import sha256_of_file
 
@@ -134,6 +135,10 @@ def _from_backups(parts: Parts, name: str, backup: str | None, report: Progress)
     _check(path, known or {sha256}, path)
     metadata_path = parts.layout.backup_metadata_path(names.name_of(path))
     metadata = metadata_path.read_bytes() if metadata_path.exists() else None
+    save = save_of(parts, path)
+    told = None if save is None else save.metadata
+    if told is not None and read_metadata(metadata_path) != told:  # the file is damaged, or gone
+        metadata = to_json(told)
     return _Found(name, path, sha256, path.stat().st_mtime_ns, metadata)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.manager import backfill
-from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.loading import known_digests, read_metadata, save_of
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Progress, SaveRecord, quiet
@@ -169,21 +169,30 @@ def _artifact(folder: Path, record: SaveRecord | None) -> Iterator[Finding]:
 
 def _metadata(parts: Parts) -> Iterator[Finding]:
     layout = parts.layout
-    folder = layout.metadata_dir
-    for path in sorted(folder.glob(f"*{names.METADATA_SUFFIX}")) if folder.is_dir() else []:
-        name = path.name.removesuffix(names.METADATA_SUFFIX)
-        model_path = layout.model_path(name)
-        if not model_path.exists():
-            repair = f"ModelManager.restore({name!r}), or delete the file"
-            yield Finding("orphan metadata", name, path, "there is no model of this name", repair)
-            continue
-        time_ns = model_path.stat().st_mtime_ns
-        saves = [save for save in parts.outbox.of_name(name) if save.file_time_ns == time_ns]
-        found = read_metadata(path)
-        if found is None or (saves and found != saves[0].metadata):
-            detail = "it is no JSON object" if found is None else "it is not the metadata saved"
-            repair = f"ModelManager.restore({name!r}, source='registry')"
-            yield Finding("changed", name, path, detail, repair)
+    folders = (
+        (layout.metadata_dir, layout.model_path),
+        (layout.backup_dir, lambda stem: layout.backup_dir / f"{stem}{names.SUFFIX}"),
+    )
+    for folder, path_of in folders:
+        for path in sorted(folder.glob(f"*{names.METADATA_SUFFIX}")) if folder.is_dir() else []:
+            stem = path.name.removesuffix(names.METADATA_SUFFIX)
+            yield from _metadata_file(parts, path, path_of(stem))
+
+
+def _metadata_file(parts: Parts, path: Path, model_path: Path) -> Iterator[Finding]:
+    stem, name = names.name_of(model_path), names.name_of_backup(model_path)
+    is_backup = path.parent == parts.layout.backup_dir
+    if not model_path.exists():
+        repair = f"ModelManager.restore({name if is_backup else stem!r}), or delete the file"
+        yield Finding("orphan metadata", stem, path, "there is no model of this name", repair)
+        return
+    save, found = save_of(parts, model_path), read_metadata(path)
+    if found is None or (save is not None and found != save.metadata):
+        detail = "it is no JSON object" if found is None else "it is not the metadata saved"
+        repair = f"ModelManager.restore({stem!r}, source='registry')"
+        if is_backup:
+            repair = "none is needed where the save is known: a restore takes what its record has"
+        yield Finding("changed", stem, path, detail, repair)
 
 
 def _records(parts: Parts) -> Iterator[Finding]:
