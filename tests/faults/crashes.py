@@ -28,6 +28,7 @@ import joblib
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.mirror import database, probing
 
 CHILD_SECONDS = 60
 PUSH_THREAD = "lotto_mlflow-push"
@@ -185,6 +186,8 @@ def warm_up() -> None:
                     importlib.import_module(name)
                 except ImportError:
                     continue
+        database_path = Path(folder) / "ml" / "mlflow" / "mlflow.db"
+        probing.is_there(database.uri_of(database_path), for_writing=False)  # reads migrations
         data_path = Path(folder) / "data"
         data_path.touch()
         sys.modules["mlflow.pyfunc"].save_model(

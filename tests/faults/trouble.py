@@ -109,7 +109,7 @@ class Front:
                     has_waited = self.mode == "stalled" and not self.passed
                     if not self._passes(caller, content):
                         break
-                    if has_waited and real is not None:  # the server has given it up meanwhile
+                    if real is not None and (has_waited or real in given_up):
                         given_up.add(real)
                         real.close()
                         real = None
@@ -129,7 +129,9 @@ class Front:
         with suppress(OSError):
             while content := real.recv(65536):
                 caller.sendall(content)
-        if self.mode != "stalled" and real not in given_up:
+        has_replaced_it = real in given_up
+        given_up.add(real)  # the server has closed it, as it does after some seconds of silence
+        if self.mode != "stalled" and not has_replaced_it:
             with suppress(OSError):
                 caller.shutdown(socket.SHUT_RDWR)
 
