@@ -45,8 +45,9 @@ class Calls:
     is named ``<thread>.<number> <what>``, where a thread's name says which thread started it.
     Those are the calls that change something in a folder, with the moments after a file was put
     in place, made durable, or opened anew; every call of an MLflow client, before and after; and
-    every commit of its database that writes. Calls that only read, or make a folder that is there,
-    are left out: a kill there leaves what a kill at the next change leaves.
+    every commit of its database that writes. Calls that only read, or make a folder, are left out: a
+    kill there leaves what a kill at the next change leaves, and which of two threads makes a folder
+    that both need is chance.
     """
 
     folder: Path
@@ -103,9 +104,7 @@ class Calls:
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
         is_change = event in _CHANGES
-        if event == "os.mkdir":
-            is_change = not os.path.lexists(arguments[0])
-        elif event == "open" and not isinstance(arguments[0], int):
+        if event == "open" and not isinstance(arguments[0], int):
             is_change = arguments[2] & (os.O_WRONLY | os.O_RDWR) and (
                 arguments[2] & os.O_TRUNC or not os.path.lexists(arguments[0])
             )
