@@ -45,9 +45,9 @@ class Calls:
     is named ``<thread>.<number> <what>``, where a thread's name says which thread started it.
     Those are the calls that change something in a folder, with the moments after a file was put
     in place, made durable, or opened anew; every call of an MLflow client, before and after; and
-    every commit of its database that writes. Calls that only read, or make a folder, are left out: a
-    kill there leaves what a kill at the next change leaves, and which of two threads makes a folder
-    that both need is chance.
+    every commit of its database that writes. Calls that only read, or make a folder, are left out:
+    a kill there leaves what a kill at the next change leaves, and which of two threads makes a
+    folder that both need is chance.
     """
 
     folder: Path
