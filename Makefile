@@ -35,7 +35,7 @@ test: $(VENV)/.test  ## Run the tests
 
 faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the README's)
 	rm -rf .faults && mkdir .faults
-	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 -m faults tests/faults
+	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
 	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write README.md)
 
 bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the README's tables)
