@@ -180,10 +180,12 @@ def _metadata(parts: Parts) -> Iterator[Finding]:
 
 
 def _metadata_file(parts: Parts, path: Path, model_path: Path) -> Iterator[Finding]:
-    stem, name = names.name_of(model_path), names.name_of_backup(model_path)
+    stem = names.name_of(model_path)
     is_backup = path.parent == parts.layout.backup_dir
     if not model_path.exists():
-        repair = f"ModelManager.restore({name if is_backup else stem!r}), or delete the file"
+        if is_backup:  # a restore backs up the metadata of a model that is gone
+            return
+        repair = f"ModelManager.restore({stem!r}), or delete the file"
         yield Finding("orphan metadata", stem, path, "there is no model of this name", repair)
         return
     save, found = save_of(parts, model_path), read_metadata(path)
