@@ -14,6 +14,7 @@ from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.manager import backfill
 from lotto_mlflow.manager.loading import known_digests, read_metadata, save_of
 from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.outbox import Entry
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Progress, SaveRecord, quiet
 from lotto_mlflow.store import sha256_of_file
@@ -36,6 +37,7 @@ Kind = Literal[
     "mlflow unavailable",
 ]
 _CLOCK_TOLERANCE_NS = 60 * 10**9
+_Known = tuple[Entry, SaveRecord]
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,18 @@ def verify(self: ModelManager, *, progress: Progress | None = None) -> list[Find
     Reads only, and unpickles nothing. Saves under way may show as differences.
     """
     parts, target = self._parts, self._target()
-    report = progress or quiet
-    findings = [*_files(parts, report), *_metadata(parts), *_records(parts)]
-    findings += _unsent(parts, target)
+    told = [(entry, parts.outbox.readable(entry)) for entry in reversed(parts.outbox.entries())]
+    known = [(entry, record) for entry, record in told if record is not None]
+    findings = [*_files(parts, known, progress or quiet), *_metadata(parts)]
+    findings += [*_records(parts, told), *_unsent(parts, known, target)]
     try:
-        findings += _in_mlflow(parts, self._mirror(), target)
+        findings += _in_mlflow(parts, self._mirror(), known, target)
     except MirrorError as cause:
         findings.append(Finding("mlflow unavailable", "", None, str(cause), "try again later"))
     return findings
 
 
-def _files(parts: Parts, report: Progress) -> Iterator[Finding]:
+def _files(parts: Parts, known: list[_Known], report: Progress) -> Iterator[Finding]:
     """Check the digests of model files and of mirrored artifacts, and the files' times."""
     layout = parts.layout
     folders = (layout.trained_dir, layout.backup_dir, layout.downloads_dir)
@@ -109,9 +112,11 @@ def _files(parts: Parts, report: Progress) -> Iterator[Finding]:
     for number, path in enumerate(paths):
         report(number, total, path.stat().st_size, names.name_of(path))
         yield from _model(parts, path)
-    told = _records_of_logged_models(parts)
+    by_model_id = {
+        place["model_id"]: record for _, record in known for place in record.mirrored.values()
+    }
     for number, folder in enumerate(mirrored, len(paths)):
-        record = told.get(folder.parent.name)
+        record = by_model_id.get(folder.parent.name)
         report(number, total, record.size if record else 0, record.name if record else "")
         yield from _artifact(folder, record)
     report(total, total, 0, "")
@@ -140,16 +145,6 @@ def _model(parts: Parts, path: Path) -> Iterator[Finding]:
             "its modification time has not come yet, so it stays the latest",
             f"touch {path}",
         )
-
-
-def _records_of_logged_models(parts: Parts) -> dict[str, SaveRecord]:
-    records = (parts.outbox.readable(entry) for entry in parts.outbox.entries())
-    return {
-        place["model_id"]: record
-        for record in records
-        if record is not None
-        for place in record.mirrored.values()
-    }
 
 
 def _artifact(folder: Path, record: SaveRecord | None) -> Iterator[Finding]:
@@ -197,11 +192,10 @@ def _metadata_file(parts: Parts, path: Path, model_path: Path) -> Iterator[Findi
         yield Finding("changed", stem, path, detail, repair)
 
 
-def _records(parts: Parts) -> Iterator[Finding]:
+def _records(parts: Parts, told: list[tuple[Entry, SaveRecord | None]]) -> Iterator[Finding]:
     """Check the records themselves, and that their bytes are somewhere on disk."""
     retry = "ModelManager.sync(retry_aside=True)"
-    for entry in reversed(parts.outbox.entries()):
-        record = parts.outbox.readable(entry)
+    for entry, record in told:
         if record is None:
             yield Finding("damaged", entry.name, entry.path, "the record cannot be read", retry)
             continue
@@ -218,10 +212,9 @@ def _records(parts: Parts) -> Iterator[Finding]:
             )
 
 
-def _unsent(parts: Parts, target: str) -> Iterator[Finding]:
-    for entry in reversed(parts.outbox.entries()):
-        record = parts.outbox.readable(entry)
-        if record is not None and entry.state != "aside" and target not in record.mirrored:
+def _unsent(parts: Parts, known: list[_Known], target: str) -> Iterator[Finding]:
+    for entry, record in known:
+        if entry.state != "aside" and target not in record.mirrored:
             detail = f"the save of {record.saved_at} was not sent to the store in force"
             yield Finding(
                 "missing in MLflow", record.name, entry.path, detail, "ModelManager.sync()"
@@ -231,7 +224,7 @@ def _unsent(parts: Parts, target: str) -> Iterator[Finding]:
         yield Finding("missing in MLflow", name, path, detail, "ModelManager.sync()")
 
 
-def _in_mlflow(parts: Parts, mirror: Mirror, target: str) -> Iterator[Finding]:
+def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -> Iterator[Finding]:
     moved_from = mirror.inspection.moved_from()
     if moved_from is not None:
         detail = f"its database keeps artifacts in {moved_from}"
@@ -239,10 +232,9 @@ def _in_mlflow(parts: Parts, mirror: Mirror, target: str) -> Iterator[Finding]:
             "moved store", "", parts.layout.database_path, detail, "ModelManager.relocate()"
         )
     saves_in = functools.cache(mirror.inspection.saves_in)
-    for entry in reversed(parts.outbox.entries()):
-        record = parts.outbox.readable(entry)
-        place = None if record is None else record.mirrored.get(target)
-        if record is None or place is None:
+    for entry, record in known:
+        place = record.mirrored.get(target)
+        if place is None:
             continue
         repair = "ModelManager.sync(resend=True)"
         if saves_in(names.registered_model(record.name)).get(place["version"]) != record.id:
