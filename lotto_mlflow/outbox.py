@@ -43,6 +43,10 @@ class Entry:
     name: str
     path: Path
 
+    def is_of_time(self, time_ns: int) -> bool:
+        """Tell whether the save was at this time, in nanoseconds since 1970; its id begins so."""
+        return self.id.startswith(f"{time_ns:019d}-")
+
     def read(self) -> SaveRecord:
         """Return the record in the file.
 

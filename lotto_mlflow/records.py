@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,18 @@ Progress = Callable[[int, int, int, str], None]
 
 def quiet(done: int, total: int, size_bytes: int, name: str) -> None:
     """Do as a `Progress` that nobody watches."""
+
+
+Aliases = dict[int, tuple[str, ...]]
+"""The aliases of a registered model, by version."""
+
+
+def aliases_by_version(versions: Iterable[tuple[str, int | str]]) -> Aliases:
+    """Return the aliases of each version from pairs of alias and version, in their order."""
+    found: Aliases = {}
+    for alias, version in versions:
+        found[int(version)] = (*found.get(int(version), ()), alias)
+    return found
 
 
 SAVE, BACKFILL = "save", "backfill"

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import free_port
 
 USER, PASSWORD = "lotto", "secret-645"
 _LIBRARIES = Path("/usr/lib/postgresql")
@@ -109,9 +109,7 @@ def running() -> Iterator[Server]:
     command = [str(programs / "initdb"), "-D", str(data_dir), "-U", USER, "--no-sync"]
     command += ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8"]
     subprocess.run(command, check=True, capture_output=True, timeout=120, **account)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     try:
         server = _start(programs, data_dir, port, account)
         try:

@@ -14,7 +14,6 @@ from lotto_mlflow.cli.application import app
 from lotto_mlflow.cli.keys import epilog
 from lotto_mlflow.cli.options import BaseDir, Debug, Json, base_dir_of
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.settings import sqlite_path
 
 _DISTRIBUTIONS = ("lotto-mlflow", "mlflow", "scikit-learn", "joblib")
 
@@ -32,8 +31,7 @@ def env(
         "MLFLOW_TRACKING_URI": links.store_uri(in_force, layout),
         "MLFLOW_REGISTRY_URI": in_force.registry_uri,
     }
-    path = layout.database_path if in_force.tracking_uri is None else None
-    path = path or sqlite_path(variables["MLFLOW_TRACKING_URI"] or "")
+    path = links.database_path(in_force, layout)
     if path is not None and not path.exists():
         out.note(f"there is no database {path} yet; the first save makes it")
     if as_json:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from lotto_mlflow import settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import ModelRecord
-from lotto_mlflow.settings import Settings
+from lotto_mlflow.settings import Settings, sqlite_path
 
 UI_PORT = 5000
 """MLflow's usual port: ``ui`` takes it where it is free, so that links stay true."""
@@ -34,6 +35,12 @@ def store_uri(in_force: Settings, layout: Layout) -> str:
     from lotto_mlflow.mirror import database
 
     return database.uri_of(path)
+
+
+def database_path(in_force: Settings, layout: Layout) -> Path | None:
+    """Return the database file of the store in force, ``None`` where that is on a server."""
+    uri = in_force.tracking_uri
+    return layout.database_path if uri is None else sqlite_path(uri)
 
 
 def ui_address(in_force: Settings) -> str:

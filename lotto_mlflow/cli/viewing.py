@@ -19,7 +19,6 @@ from lotto_mlflow.cli.options import (
 )
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.settings import sqlite_path
 
 
 @app.command("ui", epilog=epilog("ui"))
@@ -45,7 +44,7 @@ def ui(
         _tell(address, str(in_force.tracking_uri), browser=browser, as_json=as_json)
         return
     uri = links.store_uri(in_force, layout)
-    path = layout.database_path if in_force.tracking_uri is None else sqlite_path(uri)
+    path = links.database_path(in_force, layout)
     if path is not None and not path.exists():
         raise StoreError(f"there is no database {path} yet; save a model, or call sync()")
     with server.ending_on_signals(), server.running(uri, in_force.registry_uri) as running:

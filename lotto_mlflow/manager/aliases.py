@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-Aliases = dict[int, tuple[str, ...]]
-"""Aliases by version."""
+from lotto_mlflow.records import Aliases, aliases_by_version
 
 _QUERY = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
 _SECONDS = 2.0
@@ -35,9 +34,7 @@ def read(path: Path, registered_models: Iterable[str]) -> dict[str, Aliases] | N
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS)) as opened:
             for name in registered_models:
-                by_version = found.setdefault(name, {})
-                for alias, version in opened.execute(_QUERY, (name,)):
-                    by_version[int(version)] = (*by_version.get(int(version), ()), str(alias))
+                found[name] = aliases_by_version(opened.execute(_QUERY, (name,)))
     except (sqlite3.Error, TypeError, ValueError):
         return None
     return found

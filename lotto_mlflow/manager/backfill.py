@@ -50,7 +50,7 @@ def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[tuple[str,
 
 def _is_recorded(parts: Parts, model_names: set[str], path: Path, time_ns: int) -> bool:
     entries = [entry for name in model_names for entry in parts.outbox.entries(name)]
-    if any(entry.state == "sent" and entry.id.startswith(f"{time_ns:019d}-") for entry in entries):
+    if any(entry.state == "sent" and entry.is_of_time(time_ns) for entry in entries):
         return True
     saves = [save for entry in entries if (save := parts.outbox.readable(entry)) is not None]
     if any(save.file_time_ns == time_ns for save in saves):

@@ -131,9 +131,9 @@ def _digests_of(parts: Parts, model_names: set[str], path: Path, metadata_path: 
     """
     entries = [entry for name in model_names for entry in parts.outbox.entries(name)]
     saves = [parts.outbox.readable(entry) for entry in entries]
-    own = f"{path.stat().st_mtime_ns:019d}-"
+    time_ns = path.stat().st_mtime_ns
     is_lost = any(
-        save is None and entry.id.startswith(own)
+        save is None and entry.is_of_time(time_ns)
         for entry, save in zip(entries, saves, strict=True)
     )
     told = [] if is_lost else [save for save in saves if save is not None]

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.manager import aliases
-from lotto_mlflow.manager.aliases import Aliases
 from lotto_mlflow.manager.parts import Parts
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import Aliases, ModelRecord
 from lotto_mlflow.settings import Settings, sqlite_path
 
 if TYPE_CHECKING:

@@ -57,6 +57,16 @@ class _Pass:
             self._asked_again = True
             return not self.ended.is_set()
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the end; importing MLflow and creating the database do not count."""
+        self.prepared.wait(_PREPARE_SECONDS)
+        return self.ended.wait(seconds)
+
+    def has_sent_all(self, deadline: float) -> bool:
+        """Wait for the end until a moment of the monotonic clock; tell whether nothing is left."""
+        has_ended = self.ends_within(max(0.0, deadline - time.monotonic()))
+        return has_ended and not (self.outage or self.failures)
+
     def _run(self) -> None:
         try:
             mirror = self._mirrors.of(self.settings)
@@ -185,29 +195,22 @@ class Pusher:
         deadline = time.monotonic() + timeout_seconds
         joined = self._current
         current = self.start(settings)
-        if current is joined and not self._has_sent_all(current, deadline):
+        if current is joined and not current.has_sent_all(deadline):
             current = self.start(settings)
-        return self._has_sent_all(current, deadline)
-
-    def _has_sent_all(self, current: _Pass, deadline: float) -> bool:
-        current.prepared.wait(_PREPARE_SECONDS)
-        has_ended = current.ended.wait(max(0.0, deadline - time.monotonic()))
-        return has_ended and not (current.outage or current.failures)
+        return current.has_sent_all(deadline)
 
     def wait_for_queued(self) -> None:
         """Wait, five seconds at most, for what this process has queued, before it asks MLflow."""
         current = self._current
         if current is not None and not current.ended.is_set():
-            current.prepared.wait(_PREPARE_SECONDS)
-            current.ended.wait(WAIT_SECONDS)
+            current.ends_within(WAIT_SECONDS)
 
     def finish(self) -> None:
         """Wait for a push under way: before the interpreter ends, and before a fork."""
         current = self._current
         if current is not None and current is not self._waited_for:
             self._waited_for = current  # a push that hangs is waited for once, not at each fork
-            current.prepared.wait(_PREPARE_SECONDS)
-            current.ended.wait(WAIT_SECONDS)
+            current.ends_within(WAIT_SECONDS)
 
 
 _PUSHERS: weakref.WeakSet[Pusher] = weakref.WeakSet()

@@ -17,7 +17,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import held, link_or_copy, put, replace_content, sync_dir, temporary_for
 from lotto_mlflow.manager import lookup, saving
-from lotto_mlflow.manager.loading import known_digests, read_metadata, save_of
+from lotto_mlflow.manager.loading import known_digests, read_metadata, record_with, save_of
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.records import ModelRecord, Progress, quiet
@@ -180,7 +180,7 @@ def _from_registry(
             )
         record = versions[0]
     sha256, saved_at_ns = str(record.sha256), record.saved_at_ns or 0
-    save = next((s for s in parts.outbox.of_name(record.name) if s.sha256 == sha256), None)
+    save = record_with(parts, record.name, sha256)
     report(0, 1, 0 if save is None else save.size, record.name)
     return _Found(
         record.name,

@@ -14,7 +14,7 @@ from lotto_mlflow.mirror import fetch, lookup
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.inspection import Inspection
-from lotto_mlflow.records import ModelRecord, Place, SaveRecord
+from lotto_mlflow.records import Aliases, ModelRecord, Place, SaveRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Settings
 
@@ -160,20 +160,17 @@ class Mirror:
 
         return self._connection.ask(ask, "looking for files brought in before", False)
 
-    def aliases(self, registered_model: str) -> dict[int, tuple[str, ...]]:
+    def aliases(self, registered_model: str) -> Aliases:
         """Return the aliases of each version of a registered model that has any."""
 
-        def ask() -> dict[int, tuple[str, ...]]:
+        def ask() -> Aliases:
             try:
                 found = self._connection.client.get_registered_model(registered_model).aliases
             except MlflowException as cause:
                 if cause.error_code in _MISSING:
                     return {}
                 raise
-            by_version: dict[int, tuple[str, ...]] = {}
-            for alias, version in sorted(found.items()):
-                by_version[int(version)] = (*by_version.get(int(version), ()), alias)
-            return by_version
+            return aliases_by_version(sorted(found.items()))
 
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from serving import free_port
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import MirrorUnavailableError
@@ -50,9 +51,7 @@ class Front:
     """A port before a real server, which passes everything on, or misbehaves."""
 
     def __init__(self, behind: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._behind = behind
         self._listener: socket.socket | None = None
