@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ from lotto_mlflow.manager import pushing
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a server would start eight more
 os.environ.setdefault("MPLBACKEND", "Agg")
+for _library in ("lightgbm", "boto3"):
+    # here, since after a test of autologging MLflow's hooks import in a way that Python warns of
+    with suppress(ImportError, OSError):
+        importlib.import_module(_library)
 
 
 @pytest.fixture(autouse=True)

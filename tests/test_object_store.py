@@ -60,6 +60,15 @@ def server_uri(
             yield uri
 
 
+@pytest.fixture(autouse=True)
+def reachable(
+    clean_surroundings: None, object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let each test, and what it starts, reach the bucket."""
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+
+
 def _bucket(object_store: dict[str, str]) -> Any:
     import boto3
 
@@ -71,12 +80,9 @@ def test_a_save_lies_in_the_bucket_and_comes_back_from_it_verified(
     tmp_path: Path,
     server_uri: str,
     object_store: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
     forest: Any,
     rows: Any,
 ) -> None:
-    for name, value in object_store.items():
-        monkeypatch.setenv(name, value)
     manager = ModelManager(tmp_path / "ml", tracking_uri=server_uri)
     path = Path(manager.save_model(forest, metadata={"a": 1}, artifacts={"note.txt": "kept"}))
     assert manager.flush(60)
@@ -101,15 +107,8 @@ def test_a_save_lies_in_the_bucket_and_comes_back_from_it_verified(
 
 
 def test_mlflow_predicts_with_what_lies_in_the_bucket(
-    tmp_path: Path,
-    server_uri: str,
-    object_store: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    forest: Any,
-    rows: Any,
+    tmp_path: Path, server_uri: str, forest: Any, rows: Any
 ) -> None:
-    for name, value in object_store.items():
-        monkeypatch.setenv(name, value)
     manager = ModelManager(tmp_path / "ml", tracking_uri=server_uri)
     manager.save_model(forest, "별 모델", {"a": 1})
     assert manager.flush(60)
