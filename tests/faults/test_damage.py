@@ -275,6 +275,7 @@ def test_the_call_that_a_refusal_names_brings_the_model_back(folder: Folder) -> 
 def _load_all(lost: Any, path: str) -> None:
     """Count changed plain files that load, crash or hang, each in a process of its own."""
     random, intact = Random(1), Path(path).read_bytes()
+    joblib.load(path)  # imports once what every child would import for itself
     for _ in range(CHANGES * 4):
         Path(path).write_bytes(_damaged(random, random.randrange(5), intact))
         child = os.fork()
@@ -291,8 +292,7 @@ def _load_all(lost: Any, path: str) -> None:
 
 def test_plain_files_compared(tmp_path: Path, forest: Any, figures: Figures) -> None:
     (path,) = joblib.dump(forest, tmp_path / "plain.pkl")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sklearn.ensemble", "joblib"])
+    context = multiprocessing.get_context("spawn")
     lost = context.Value("i")
     process = context.Process(target=_load_all, args=(lost, path), daemon=True)
     process.start()
