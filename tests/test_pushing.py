@@ -52,6 +52,7 @@ def test_a_script_that_ends_right_after_background_saves_has_told_mlflow(base_di
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("mode", ["sync", "background"])
+@pytest.mark.timeout(60)  # a fork waits for the push, and must hold nothing that the push needs
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks with threads
 def test_a_fork_right_after_a_save_can_save_too(base_dir: Path, mode: str) -> None:
     manager = ModelManager(base_dir, mirror=mode)

@@ -153,7 +153,7 @@ class Pusher:
 
     def start(self, settings: Settings) -> _Pass:
         """Have the outbox sent; returns at once."""
-        _finish_at_exit()
+        _watch_process()
         with self._guard:
             current = self._current
             if current is None or current.settings != settings or not current.ask_again():
@@ -227,21 +227,21 @@ def _forget_all() -> None:
 
 
 @cache
-def _finish_at_exit() -> None:
-    """Have pushes waited for when the main thread ends, while threads can still start threads.
+def _watch_process() -> None:
+    """Have pushes waited for before a fork, and when the main thread ends.
 
     Notes
     -----
     After ``threading`` has shut down, no executor takes work, and MLflow uploads with executors.
     ``atexit`` comes later than that; what comes before has no public name in Python 3.10 to 3.13.
-    The executors' own hook must be registered first, since the last one is called first. A process
-    that never pushes need not import them.
+    Of hooks the one registered last is called first. Hence those come before ours that must be
+    called after: that of the executors, and that of filelock 4.2, which lets no thread but the
+    forking one have a lock. A process that never pushes need not import either.
     """
-    importlib.import_module("concurrent.futures.thread")
+    for module in ("concurrent.futures.thread", "filelock"):
+        importlib.import_module(module)
     register = getattr(threading, "_register_atexit", atexit.register)
     with suppress(RuntimeError):  # it is ending already: a save made by a hook at exit
         register(_finish_all)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_finish_all, after_in_child=_forget_all)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_finish_all, after_in_child=_forget_all)
