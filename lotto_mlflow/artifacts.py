@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import category
 
 from lotto_mlflow.errors import InvalidArtifactError, InvalidMetadataError
+from lotto_mlflow.files import copy_content
 from lotto_mlflow.layout import MAX_NAME_BYTES, METADATA_SUFFIX
 from lotto_mlflow.metadata import plain, strict, to_json
 
@@ -108,6 +108,6 @@ def write(contents: Mapping[str, bytes | Path], directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
-            shutil.copyfile(content, path)
+            copy_content(content, path)
         else:
             path.write_bytes(content)

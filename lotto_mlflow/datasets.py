@@ -5,7 +5,6 @@ Nothing here needs MLflow, so that what is no data set is refused whatever state
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -112,6 +111,8 @@ def digest_of(data: Any) -> str:
     MLflow 3.17 looks at the first 10,000 rows or values only (``mlflow.data.digest_utils``), so a
     history that was corrected further on would seem unchanged.
     """
+    import hashlib  # here, because importing this package is to cost little
+
     hasher = hashlib.sha256()
     if is_frame(data):
         _add_frame(hasher, data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -146,14 +145,27 @@ def copy_content(source: Path, target: Path) -> None:
     XFS and Btrfs then copy nothing, and give each file blocks of its own once one is written to.
     """
     if not hasattr(os, "copy_file_range"):
-        shutil.copyfile(source, target)
+        _copy_bytes(source, target)
         return
     with source.open("rb") as read, target.open("wb") as written:
         try:
             while os.copy_file_range(read.fileno(), written.fileno(), _COPY_BYTES):
                 pass
         except OSError:  # not between these two file systems, or not on this one
-            shutil.copyfile(source, target)
+            _copy_bytes(source, target)
+
+
+def _copy_bytes(source: Path, target: Path) -> None:
+    from shutil import copyfile  # here, because importing this package is to cost little
+
+    copyfile(source, target)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    from shutil import rmtree  # here, because importing this package is to cost little
+
+    rmtree(folder, ignore_errors=True)
 
 
 def _copy_durably(source: Path, target: Path) -> None:
@@ -188,7 +200,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
             folder.mkdir()
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         in_use.release()
         (tmp_dir / f"{name}.lock").unlink(missing_ok=True)
 
@@ -212,6 +224,6 @@ def sweep(tmp_dir: Path, *others: Path) -> None:
             for folder in others:
                 for left_over in folder.glob(f".{lock_path.stem}.*.tmp"):
                     left_over.unlink(missing_ok=True)
-            shutil.rmtree(tmp_dir / lock_path.stem, ignore_errors=True)
+            remove_tree(tmp_dir / lock_path.stem)
             in_use.release()
             lock_path.unlink(missing_ok=True)

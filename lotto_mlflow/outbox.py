@@ -13,14 +13,13 @@ caller's extra artifacts lie in a folder ``<id>`` beside the record until it is 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lotto_mlflow import records
-from lotto_mlflow.files import replace_content, sync_dir
+from lotto_mlflow.files import remove_tree, replace_content, sync_dir
 from lotto_mlflow.records import SaveRecord
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
@@ -116,7 +115,7 @@ class Outbox:
 
     def drop(self, entry: Entry) -> None:
         """Remove a record, and the artifacts beside it."""
-        shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+        remove_tree(self.artifacts_dir(entry.id))
         entry.path.unlink(missing_ok=True)
 
     def move(
@@ -131,7 +130,7 @@ class Outbox:
         moved = self._entry(entry.id, state, entry.name)
         self.rewrite(moved, record, work_dir)
         if state == "sent":
-            shutil.rmtree(self.artifacts_dir(entry.id), ignore_errors=True)
+            remove_tree(self.artifacts_dir(entry.id))
         if moved.path != entry.path:
             entry.path.unlink(missing_ok=True)
 
@@ -176,7 +175,7 @@ class Outbox:
     def put_artifacts(self, record: SaveRecord, folder: Path) -> None:
         """Put a folder of extra artifacts beside a record, to be sent with it again."""
         target = self.artifacts_dir(record.id)
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
         os.replace(folder, target)
 
     def pending(self) -> list[Entry]:

@@ -9,7 +9,6 @@ version, change the copy, and keep a model mirrored with each version among the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -122,6 +121,8 @@ def pickle_is_allowed() -> bool:
 
 def sha256_of(file: Any) -> str:
     """Return the SHA-256 of an open binary file, read from its start, and rewind it."""
+    import hashlib  # here, because importing lotto_mlflow is to cost little
+
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(1 << 20):

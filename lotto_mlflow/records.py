@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -264,5 +263,7 @@ def _known(kind: type[SaveRecord] | type[Description], values: dict[str, Any]) -
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
+    import hashlib  # here, because importing this package is to cost little
+
     text = json.dumps(values, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

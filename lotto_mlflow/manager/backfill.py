@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -66,7 +65,8 @@ def record_of(parts: Parts, name: str, path: Path, target: str) -> SaveRecord:
     The time is the metadata's ``saved_at``, else the file's. The id is derived from time, name
     and digest, so that a folder that was brought in twice gives one version of each.
     """
-    import socket  # here, because importing this package is to cost little
+    import hashlib  # here, because importing this package is to cost little
+    import socket
 
     status, sha256 = path.stat(), sha256_of_file(path)
     is_backup = path.parent == parts.layout.backup_dir

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -15,7 +14,15 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
     SettingsError,
 )
-from lotto_mlflow.files import held, link_or_copy, put, replace_content, sync_dir, temporary_for
+from lotto_mlflow.files import (
+    copy_content,
+    held,
+    link_or_copy,
+    put,
+    replace_content,
+    sync_dir,
+    temporary_for,
+)
 from lotto_mlflow.manager import lookup, saving
 from lotto_mlflow.manager.loading import known_digests, read_metadata, record_with, save_of
 from lotto_mlflow.manager.parts import Parts
@@ -95,7 +102,7 @@ def restore(
             found = _from_backups(parts, str(name_or_version), backup, report)
         staged = temporary_for(parts.layout.model_path(found.name), work_dir)
         try:
-            shutil.copyfile(found.path, staged)
+            copy_content(found.path, staged)
             _check(staged, {found.sha256}, found.path)
             os.utime(staged, ns=(found.mtime_ns, found.mtime_ns))
             with staged.open("rb+") as file:

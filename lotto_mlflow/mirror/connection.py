@@ -17,6 +17,7 @@ from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
+from lotto_mlflow.mirror.lookup import Newest
 from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
 
@@ -53,8 +54,8 @@ class Connection:
         self.registry_uri = database.respelled(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
-        self.newest: dict[str, tuple[int, str]] = {}
-        """By registered model, number and save of the newest version that was made here."""
+        self.newest: dict[str, Newest] = {}
+        """By registered model, the newest version that was made here."""
         self.is_spoiled = False
 
     @cached_property

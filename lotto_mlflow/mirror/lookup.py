@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -25,6 +26,27 @@ LATE_TAG = "late"
 _PAGE = 100
 _SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest version of a registered model, as far as is known before another is made.
+
+    Attributes
+    ----------
+    number : int
+        Its number; 0 where there is none.
+    save_id : str
+        The save that it mirrors.
+    """
+
+    number: int = 0
+    save_id: str = ""
+
+    @property
+    def next(self) -> int:
+        """The number that the version made next has, if nobody else makes one first."""
+        return self.number + 1
 
 
 def versions(

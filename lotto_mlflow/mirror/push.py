@@ -14,7 +14,6 @@ from mlflow.entities import (
     LoggedModelOutput,
     Param,
     Run,
-    RunTag,
     ViewType,
 )
 from mlflow.exceptions import MlflowException
@@ -99,11 +98,14 @@ def _fill(
     client, run_id = connection.client, run.info.run_id
     description = record.description
     params = entities.params(description.params)
+    identity, before = _identity_tags(record), versions.newest(connection, record)
+    # the version is made last, and its number is the next one, unless another machine is faster
+    expected = versions.link(record, before.next)
     model = client.create_logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
         source_run_id=run_id,
-        tags=entities.tags(_identity_tags(record) | {summary.NOTE_TAG: summary.of(record)}),
+        tags=entities.tags(identity | _note(record) | expected),
         params={param.key: param.value for param in params},
         model_type=description.model_type,
     )
@@ -115,8 +117,9 @@ def _fill(
     finally:
         put()
     client.finalize_logged_model(model.model_id, "READY")
-    version = versions.create(connection, model, record, _identity_tags(record))
-    versions.link(client, model.model_id, record, version)
+    version = versions.create(connection, model, record, identity, before)
+    if version != before.next:
+        client.set_logged_model_tags(model.model_id, versions.link(record, version))
     _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
 
@@ -130,8 +133,7 @@ def _log(
     time_ms = record.saved_at_ns // 10**6
     measured_on = partial(datasets.measured_on, kept=description.datasets)
     metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)
-    note = RunTag(summary.NOTE_TAG, summary.of(record, model_id))
-    client.log_batch(run_id, metrics=metrics, params=params, tags=[note])
+    client.log_batch(run_id, metrics=metrics, params=params)
 
 
 def _set_finished(client: MlflowClient, run_id: str, record: SaveRecord) -> None:
@@ -148,8 +150,12 @@ def _identity_tags(record: SaveRecord) -> dict[str, str]:
     } | ({lookup.BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
 
 
+def _note(record: SaveRecord) -> dict[str, str]:
+    return {summary.NOTE_TAG: summary.of(record)}
+
+
 def _run_tags(record: SaveRecord) -> dict[str, str]:
-    own = record.description.tags | _identity_tags(record)
+    own = record.description.tags | _identity_tags(record) | _note(record)
     own[_MODEL_TYPE_TAG] = record.description.model_type
     if record.description.parent_run_id:
         own["mlflow.parentRunId"] = record.description.parent_run_id
@@ -204,7 +210,8 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
         with suppress(MlflowException):  # the logged model may have been deleted since
-            versions.link(client, version.tags[lookup.MODEL_ID_TAG], record, version.version)
+            model_id = version.tags[lookup.MODEL_ID_TAG]
+            client.set_logged_model_tags(model_id, versions.link(record, version.version))
         _set_finished(client, version.run_id, record)
     return Place(
         version=int(version.version),

@@ -14,14 +14,37 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.mirror import entities, lookup, summary
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.lookup import Newest
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
 
 _VERSIONS_TAG = "mlflow.modelVersions"
 
 
+def newest(connection: Connection, record: SaveRecord) -> Newest:
+    """Return the newest version that a save joins; remembered, if it was made by this connection.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store to tell.
+    record : SaveRecord
+        The save.
+    """
+    registered = names.registered_model(record.name)
+    known = connection.newest.get(registered, Newest())
+    if known.number and known.save_id <= record.id:
+        return known
+    found = lookup.newest_version(connection.client, registered)
+    return Newest() if found is None else Newest(int(found.version), lookup.save_id_of(found))
+
+
 def create(
-    connection: Connection, model: LoggedModel, record: SaveRecord, identity: dict[str, str]
+    connection: Connection,
+    model: LoggedModel,
+    record: SaveRecord,
+    identity: dict[str, str],
+    before: Newest,
 ) -> int:
     """Create the version of a save, tagged late where its registered model has a newer save.
 
@@ -35,6 +58,8 @@ def create(
         The save.
     identity : dict of str to str
         The tags by which the save is known.
+    before : Newest
+        What `newest` told of the registered model.
 
     Returns
     -------
@@ -43,29 +68,20 @@ def create(
 
     Notes
     -----
-    What this connection registered last is remembered. The number of the new version shows
-    whether others have registered any since; only then are theirs looked at, too.
+    The number of the new version shows whether others have registered any since; only then are
+    theirs looked at, too.
     """
     registered = names.registered_model(record.name)
-    number, newest_id = connection.newest.get(registered, (0, ""))
-    if not number or newest_id > record.id:
-        number, newest_id = _newest(connection.client, registered)
-    late = {lookup.LATE_TAG: "true"} if newest_id > record.id else {}
+    late = {lookup.LATE_TAG: "true"} if before.save_id > record.id else {}
     created = _created(connection, model, record, identity | late)
     if late:
         return created
-    if created > number + 1 and _has_newer(connection.client, record, number):
+    if created > before.next and _has_newer(connection.client, record, before.number):
         connection.client.set_model_version_tag(registered, str(created), lookup.LATE_TAG, "true")
         connection.newest.pop(registered, None)
     else:
-        connection.newest[registered] = (created, record.id)
+        connection.newest[registered] = Newest(created, record.id)
     return created
-
-
-def _newest(client: MlflowClient, registered: str) -> tuple[int, str]:
-    """Return number and save of the newest version, 0 and no save where there is none."""
-    found = lookup.newest_version(client, registered)
-    return (0, "") if found is None else (int(found.version), lookup.save_id_of(found))
 
 
 def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
@@ -103,16 +119,17 @@ def _created(
     return int(client.create_model_version(**arguments).version)
 
 
-def link(client: MlflowClient, model_id: str, record: SaveRecord, version: int | str) -> None:
-    """Have the UI show the version with the logged model, as MLflow's ``register_model`` does.
+def link(record: SaveRecord, version: int | str) -> dict[str, str]:
+    """Return the tag of a logged model by which the UI shows the version that it became.
 
     Notes
     -----
-    Registering by ``create_model_version`` sets no such tag in a store of one's own (MLflow 3.17,
-    mlflow.tracking._model_registry.fluent), only behind a server.
+    Registering by ``create_model_version`` sets no such tag in a store of one's own, as
+    ``register_model`` does (MLflow 3.17, mlflow.tracking._model_registry.fluent), and a server
+    does where it does not have it yet.
     """
     registered = {"name": names.registered_model(record.name), "version": str(version)}
-    client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps([registered])})
+    return {_VERSIONS_TAG: json.dumps([registered])}
 
 
 @contextmanager

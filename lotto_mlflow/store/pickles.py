@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from dataclasses import dataclass
@@ -78,6 +77,8 @@ def dump(model: Any, path: Path) -> Staged:
 
 def _hash_growing(path: Path, written: threading.Event) -> tuple[str, int]:
     """Return the SHA-256 and the size of a file that grows until it is written."""
+    import hashlib  # here, because importing this package is to cost little
+
     digest, size = hashlib.sha256(), 0
     block = memoryview(bytearray(_BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
