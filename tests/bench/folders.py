@@ -38,7 +38,16 @@ def with_versions(folder: Path, count: int, tiny_path: Path, newest_path: Path) 
         manager.save_model(joblib.load(tiny_path), f"lotto_model_{_FIRST_NAME}", METADATA)
         _multiply(base, count - 2)
     manager.save_model(joblib.load(newest_path), "lotto_model_99999999", METADATA)
+    if manager.get("lotto_model_99999999").version != count:
+        raise RuntimeError(f"the saves in {base} were not mirrored: {manager.verify()}")
     return folder
+
+
+def copied(source: Path, target: Path) -> Path:
+    """Make a folder like another, for an operation that adds to it."""
+    shutil.copytree(source, target)
+    ModelManager(base_dir(target)).relocate()
+    return target
 
 
 def _multiply(base: Path, count: int) -> None:

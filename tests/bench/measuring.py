@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ class Rooms:
         """Return a folder of a kind; one with thousands of versions is made once, and kept."""
         name, _, number = kind.partition("_")
         count = int(number or 0)
-        is_kept = count > 1_000
+        is_kept = count > 1_000 and name != "copied"
         folder = (self.cache_dir if is_kept else self.work_dir) / kind
         whole = folder / "whole"
         if is_kept and whole.exists():
@@ -49,14 +51,22 @@ class Rooms:
             shutil.rmtree(folder)
         if name == "versions":
             tiny, newest = self.object_path("tiny"), self.object_path("forest_1mb")
-            folders.with_versions(folder, count, tiny, newest)
+            _in_own_process(folders.with_versions, folder, count, tiny, newest)
             whole.touch()
+        elif name == "copied":
+            _in_own_process(folders.copied, self.folder(f"versions_{count}"), folder)
         elif name == "files":
             folders.with_files(folder, count, OLD_FILE_BYTES)
         else:
             folder = self.work_dir / f"new_{len(os.listdir(self.work_dir))}"
             folder.mkdir()
         return folder
+
+
+def _in_own_process(make: Callable[..., Path], *arguments: Any) -> None:
+    """Make a folder in a process that then ends: MLflow keeps the databases it opened open."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(make, *arguments).result()
 
 
 def measure(row: Row, rooms: Rooms) -> list[dict[str, Any]]:

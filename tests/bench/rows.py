@@ -21,7 +21,8 @@ class Side:
     object : str or None
         A name in `bench.objects.OBJECTS`.
     folder : str
-        ``new``, ``versions_N`` (N models, mirrored) or ``files_N`` (N old files).
+        ``new``, ``versions_N`` (N models, mirrored), ``copied_N`` (a copy of those, to add to) or
+        ``files_N`` (N old files).
     """
 
     operation: str
@@ -173,7 +174,7 @@ ROWS = (
         "save, 1 MB forest, with 10,000 models and versions there",
         "the same with none",
         Target(1.2),
-        Side("ours:save", "forest_1mb", f"versions_{_MANY}"),
+        Side("ours:save", "forest_1mb", f"copied_{_MANY}"),
         _save("forest_1mb"),
         rounds=25,
     ),
