@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import requirements
-from lotto_mlflow.metadata import strict
+from lotto_mlflow.metadata import strict, writable
 from lotto_mlflow.records import Description
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -85,19 +85,15 @@ def described_by_metadata(metadata: Mapping[str, Any]) -> Description:
 
     Notes
     -----
-    ``requirements``, a list of pins, and ``sklearn_version`` are taken where they are told; the
-    distributions that open the file are named in any case, unpinned where no version is known.
+    The distributions that open the file are named in any case, unpinned where no version is told.
     """
     params, metrics, non_finite = _split(_without_ours(metadata), {})
-    pins = metadata.get("requirements")
-    known = [pin for pin in pins if isinstance(pin, str)] if isinstance(pins, list) else []
-    if isinstance(version := metadata.get("sklearn_version"), str) and version:
-        known.append(f"scikit-learn=={version}")
+    known = requirements.told_by(metadata)
     named = {requirements.name_in(pin) for pin in known}
     opened_by = [name for name in ("joblib", "mlflow", "scikit-learn") if name not in named]
     return Description(
-        model_type=writable(str(metadata.get("model_type") or "unknown")),
-        params={writable(key): writable(value) for key, value in params.items()},
+        model_type=str(metadata.get("model_type") or "unknown"),
+        params=params,
         metrics=metrics,
         tags=_non_finite_tag(non_finite),
         requirements=sorted([*known, *opened_by], key=str.lower),
@@ -110,11 +106,6 @@ def has_method(model: Any, name: str) -> bool:
         return callable(getattr(model, name, None))
     except Exception:  # noqa: BLE001 - a model's own __getattr__ may raise anything
         return False
-
-
-def writable(text: str) -> str:
-    """Return a text that UTF-8 can write; half characters are shown by their number."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _hyperparameters(model: Any) -> dict[str, str]:

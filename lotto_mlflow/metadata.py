@@ -97,6 +97,11 @@ def _refused(place: str, problem: str) -> InvalidMetadataError:
     return InvalidMetadataError(f"{place} {problem}; nothing was saved", place=place)
 
 
+def writable(text: str) -> str:
+    """Return a text that UTF-8 can write; half characters are shown by their number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def strict(value: Any) -> Any:
     """Return plain values with NaN and infinities replaced by ``None``."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -124,9 +129,18 @@ def to_json(metadata: Mapping[str, Any]) -> bytes:
 
 
 def from_json(content: bytes) -> dict[str, Any] | None:
-    """Return the metadata in a file's content, ``None`` where it is damaged."""
+    """Return the metadata in a file's content, ``None`` where it is damaged.
+
+    Notes
+    -----
+    JSON of other programs may escape half characters, which no file and no database takes; they
+    become question marks. NaN and infinities stay, for `strict` to replace.
+    """
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8-sig"))
+        if b"\\u" in content:
+            whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            value = json.loads(whole)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

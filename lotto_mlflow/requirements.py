@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache, partial
 from types import ModuleType
@@ -13,6 +13,12 @@ from typing import Any
 _ALWAYS = ("mlflow", "joblib")
 _UNDER_SKLEARN = ("numpy", "scipy")
 _DISTRIBUTION_OF_MODULE = {"sklearn": "scikit-learn"}
+_VERSION_KEYS = {
+    "sklearn_version": "scikit-learn",
+    "scikit_learn_version": "scikit-learn",
+    "joblib_version": "joblib",
+    "numpy_version": "numpy",
+}
 _MAX_OBJECTS = 20_000
 _LEAVES = frozenset({type(None), str, bytes, bool, int, float, complex, ModuleType})
 
@@ -114,6 +120,45 @@ def _distributions() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _standard_library() -> frozenset[str]:
     return frozenset(sys.stdlib_module_names) | {"__main__", "builtins"}
+
+
+def told_by(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the requirements that the metadata of an old file tells.
+
+    Parameters
+    ----------
+    metadata : mapping of str to object
+        ``requirements`` or ``pip_requirements`` may be a list, lines of text, or versions by
+        distribution; ``sklearn_version`` and its like are versions, too.
+
+    Returns
+    -------
+    list of str
+        Those that name a distribution. References to files and addresses are left out: they would
+        have another meaning where the model is opened.
+    """
+    told = metadata.get("requirements") or metadata.get("pip_requirements") or []
+    if isinstance(told, str):
+        told = told.splitlines()
+    elif isinstance(told, Mapping):
+        told = [f"{name}=={version}" for name, version in told.items()]
+    found = [line for line in told if _is_requirement(line)] if isinstance(told, list) else []
+    named = {name_in(line) for line in found}
+    for key, distribution in _VERSION_KEYS.items():
+        line = f"{distribution}=={metadata.get(key)}"
+        if distribution not in named and _is_requirement(line):
+            named.add(distribution)
+            found.append(line)
+    return found
+
+
+def _is_requirement(line: Any) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement  # needed for old files only
+
+    try:
+        return isinstance(line, str) and Requirement(line).url is None
+    except InvalidRequirement:
+        return False
 
 
 def name_in(requirement: str) -> str:

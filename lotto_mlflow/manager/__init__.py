@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from lotto_mlflow.manager import (
     syncing,
     verifying,
 )
-from lotto_mlflow.manager.mirrors import Mirrors
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.manager.pushing import Pusher
 from lotto_mlflow.settings import Settings
@@ -89,8 +89,8 @@ class ModelManager:
     def _start(self, layout: Layout, read_settings: Callable[[], Settings]) -> None:
         self._parts = Parts.at(layout)
         self._settings = read_settings
-        self._mirrors = Mirrors(self._parts)
-        self._pusher = Pusher(self._parts, self._mirrors)
+        self._pusher = Pusher.of(self._parts)
+        self._mirrors = self._pusher.mirrors
         self._settings()  # refuses unknown values now, not at the first save
 
     def save_model(
@@ -264,3 +264,8 @@ class ModelManager:
 
     def _mirror(self) -> Mirror:
         return self._mirrors.of(self._settings())
+
+    def _mirror_of(self, target: str) -> Mirror:
+        """Return the mirror in a store that a record names, which may not be the one in force."""
+        uri = None if target == settings.EMBEDDED else target
+        return self._mirrors.of(replace(self._settings(), tracking_uri=uri, registry_uri=None))

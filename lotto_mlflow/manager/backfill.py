@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.description import described_by_metadata
-from lotto_mlflow.manager.loading import read_metadata
+from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata
 from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.metadata import strict
 from lotto_mlflow.records import BACKFILL, SaveRecord
 from lotto_mlflow.store import sha256_of_file
 
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
-def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of the model files that no record tells of, by their times.
+_END_OF_NANOSECONDS = 2262
+"""The year in which nanoseconds since 1970 need more than the 63 bits that file systems have."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A model file that no record tells of.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    path : pathlib.Path
+        The file.
+    is_changed : bool
+        Whether a digest is known that the file does not have: it is damaged, or another program
+        wrote over it, and a save of it would make its bytes the ones to expect.
+    """
+
+    name: str
+    path: Path
+    is_changed: bool
+
+
+def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[Unknown]:
+    """Yield the model files that no record tells of, those of ``trained/`` first.
 
     Parameters
     ----------
@@ -31,23 +59,21 @@ def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[tuple[str,
     that was sent stays known by the name of its record, even where the record is damaged.
     """
     folders = [parts.layout.trained_dir, *([parts.layout.backup_dir] if include_backups else [])]
-    found = [
-        (path.stat().st_mtime_ns, path.name, path)
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.glob(f"*{names.SUFFIX}")
-        if path.is_file() and not path.name.startswith(".")
-    ]
-    for time_ns, _, path in sorted(found):
-        is_backup = path.parent == parts.layout.backup_dir
-        name = names.name_of_backup(path) if is_backup else names.name_of(path)
-        if names.is_name(name) and not _is_recorded(
-            parts, {name, names.name_of(path)}, path, time_ns
-        ):
-            yield name, path
+    for folder in folders:
+        for path in sorted(folder.glob(f"*{names.SUFFIX}")) if folder.is_dir() else []:
+            if not path.is_file() or path.name.startswith("."):
+                continue
+            is_backup = folder == parts.layout.backup_dir
+            name = name_of_backup(parts, path) if is_backup else names.name_of(path)
+            model_names = {name, names.name_of(path)}
+            if names.is_name(name) and not _is_recorded(parts, model_names, path):
+                known = known_digests(parts, path)
+                is_changed = bool(known) and sha256_of_file(path) not in known
+                yield Unknown(name, path, is_changed)
 
 
-def _is_recorded(parts: Parts, model_names: set[str], path: Path, time_ns: int) -> bool:
+def _is_recorded(parts: Parts, model_names: set[str], path: Path) -> bool:
+    time_ns = path.stat().st_mtime_ns
     entries = [entry for name in model_names for entry in parts.outbox.entries(name)]
     if any(entry.state == "sent" and entry.is_of_time(time_ns) for entry in entries):
         return True
@@ -57,12 +83,13 @@ def _is_recorded(parts: Parts, model_names: set[str], path: Path, time_ns: int) 
     return bool(saves) and sha256_of_file(path) in {save.sha256 for save in saves}
 
 
-def record_of(parts: Parts, name: str, path: Path, target: str) -> SaveRecord:
+def record_of(parts: Parts, name: str, path: Path, target: str, timezone: ZoneInfo) -> SaveRecord:
     """Return a save record made from a file and its metadata; nothing is unpickled.
 
     Notes
     -----
-    The time is the metadata's ``saved_at``, else the file's. The id is derived from time, name
+    The time is the metadata's ``saved_at``, in the time zone given where it tells no offset, else
+    the file's. The id is derived from time, name
     and digest, so that a folder that was brought in twice gives one version of each.
     """
     import hashlib  # here, because importing this package is to cost little
@@ -75,10 +102,10 @@ def record_of(parts: Parts, name: str, path: Path, target: str) -> SaveRecord:
         parts.layout.backup_metadata_path(stem) if is_backup else parts.layout.metadata_path(stem)
     )
     metadata = read_metadata(metadata_path)
-    moment = _moment_of(metadata or {})
+    moment = _moment_of(metadata or {}, timezone)
     saved_at_ns = status.st_mtime_ns if moment is None else _nanoseconds(moment)
     if moment is None:
-        moment = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+        moment = datetime.fromtimestamp(status.st_mtime, timezone)
     digest = hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()
     return SaveRecord(
         id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",
@@ -92,18 +119,19 @@ def record_of(parts: Parts, name: str, path: Path, target: str) -> SaveRecord:
         host=socket.gethostname(),
         target=target,
         description=described_by_metadata(metadata or {}),
-        metadata=metadata,
+        metadata=None if metadata is None else strict(metadata),
     )
 
 
-def _moment_of(metadata: dict[str, Any]) -> datetime | None:
-    """Return the ``saved_at`` of metadata as a moment, if it tells one with its offset."""
+def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:
+    """Return the ``saved_at`` of metadata as a moment that a file's time can have."""
     try:
-        text = str(metadata["saved_at"]).replace("Z", "+00:00")
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo is not None and moment.year > 1970 else None
+        moment = datetime.fromisoformat(str(metadata["saved_at"]).replace("Z", "+00:00"))
     except (KeyError, ValueError):
         return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone)
+    return moment if 1970 < moment.year < _END_OF_NANOSECONDS else None
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -61,6 +61,8 @@ def load_file(
         with _opened(parts, path) as file:
             found = sha256_of(file)
             known = {str(of_version.sha256)} if of_version else known_digests(parts, path)
+            if not known and os.fstat(file.fileno()).st_size == 0:
+                raise LoadError(f"{path} is empty. {_repair(parts, path)}", path=path)
             if not known or found in known:
                 model = store.load(file, path)
                 _report(parts, target, path, found, of_version, is_verified=bool(known))
@@ -74,8 +76,6 @@ def _opened(parts: Parts, path: Path) -> Any:
     try:
         if path.is_dir():
             raise LoadError(f"{path} is a folder, not a model file; give the .pkl in it", path=path)
-        if path.stat().st_size == 0:
-            raise LoadError(f"{path} is empty. {_repair(parts, path)}", path=path)
         return path.open("rb")
     except LoadError:
         raise
@@ -221,6 +221,27 @@ def save_of(parts: Parts, path: Path) -> SaveRecord | None:
     model_names = {names.name_of(path), names.name_of_backup(path)}
     saves = (save for name in model_names for save in parts.outbox.of_name(name))
     return next((save for save in saves if save.file_time_ns == time_ns), None)
+
+
+def name_of_backup(parts: Parts, path: Path) -> str:
+    """Return the name of the model that a file in ``backups/`` is of.
+
+    Notes
+    -----
+    ``x.2.pkl`` may be the second backup of ``x``, or the first of a model named ``x.2``. Records
+    tell: that of the save with the file's time, or that of the save which put it there. Without
+    them it is a model's own name if there is such a model.
+    """
+    own, numbered = names.name_of(path), names.name_of_backup(path)
+    if own == numbered:
+        return own
+    save = save_of(parts, path)
+    if save is not None:
+        return save.name
+    if any(record.backup == own for record in parts.outbox.of_name(numbered)):
+        return numbered
+    is_own = parts.layout.model_path(own).exists() or any(parts.outbox.of_name(own))
+    return own if is_own else numbered
 
 
 def _warn_of_other_sklearn(path: Path, recorded: str) -> None:

@@ -65,15 +65,23 @@ def get(self: ModelManager, reference: str | int | os.PathLike[str]) -> ModelRec
     """
     version = version_reference(self._parts, reference)
     if version is not None:
-        self._pusher.wait_for_queued()
-        mirror = self._mirror()
-        try:
-            return joined(self._parts, mirror, mirror.get(version))
-        except ModelNotFoundError as cause:
-            near = missing.suggested(self._parts, mirror, str(reference), version)
-            raise missing.with_suggestions(cause, near) from cause
-    found = _of_file(self._parts, self._target(), str(reference))
-    return self._mirrors.with_aliases(self._settings(), [found])[0]
+        found = of_version(self, version, str(reference))
+        return joined(self._parts, self._mirror(), found)
+    of_file = _of_file(self._parts, self._target(), str(reference))
+    return self._mirrors.with_aliases(self._settings(), [of_file])[0]
+
+
+def of_version(
+    manager: ModelManager, reference: VersionReference, given: str | None = None
+) -> ModelRecord:
+    """Return what the registry tells of a version, or an error with what may have been meant."""
+    manager._pusher.wait_for_queued()
+    mirror = manager._mirror()
+    try:
+        return mirror.get(reference)
+    except ModelNotFoundError as cause:
+        near = missing.suggested(manager._parts, mirror, given or str(reference), reference)
+        raise missing.with_suggestions(cause, near) from cause
 
 
 def latest(
@@ -201,7 +209,7 @@ def _record(
 
 def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
     """Return a version's record with what the disk has of the same save, or else its run."""
-    save = _save_of(parts, record)
+    save = save_of_version(parts, record)
     if save is None:  # another machine's
         params, metrics = mirror.told_by_run(record)
     else:
@@ -221,7 +229,7 @@ def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
     )
 
 
-def _save_of(parts: Parts, record: ModelRecord) -> SaveRecord | None:
+def save_of_version(parts: Parts, record: ModelRecord) -> SaveRecord | None:
     """Return a version's own save, or else the newest with its bytes."""
     saves = list(parts.outbox.of_name(record.name))
     own = (save for save in saves if save.saved_at_ns == record.saved_at_ns)

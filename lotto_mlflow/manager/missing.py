@@ -22,6 +22,13 @@ def names_on_disk(parts: Parts) -> list[str]:
     return [names.name_of(path) for path, _ in newest_first]
 
 
+def other_names(parts: Parts, name: str) -> list[str]:
+    """Return the names of all models but one that are, or have been, in the folders."""
+    recorded = parts.outbox.names("")
+    found = {*names_on_disk(parts), *parts.store.names_in_backups(), *recorded}
+    return sorted(found - {name})
+
+
 def suggested(
     parts: Parts, mirror: Mirror, given: str, version: VersionReference
 ) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import files
-from lotto_mlflow.errors import StoreError
+from lotto_mlflow.errors import LottoMlflowError, StoreError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.outbox import Outbox
 from lotto_mlflow.store import Store, make_dir
@@ -83,3 +83,25 @@ class Parts:
         """Make a folder for temporary files that is swept even if this process is killed."""
         with files.workspace(self.layout.tmp_dir, self.lock()) as folder:
             yield folder
+
+
+@contextmanager
+def disk_errors(parts: Parts, done: str) -> Iterator[None]:
+    """Turn what the disk refuses into `StoreError`.
+
+    Parameters
+    ----------
+    parts : Parts
+        The folder.
+    done : str
+        What a model was to be, for the message: ``saved``, ``restored``.
+    """
+    try:
+        yield
+    except LottoMlflowError:
+        raise
+    except OSError as cause:
+        raise StoreError(
+            f"the model could not be {done} in {parts.layout.trained_dir}: {cause}. "
+            "The folder is as it was; free some room or grant the rights, and try again"
+        ) from cause

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
 from lotto_mlflow.files import held
+from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager.mirrors import Mirrors
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.manager.sending import send
@@ -35,11 +36,11 @@ _POLL_SECONDS = 0.02
 class _Pass:
     """One life of the thread: it ends when nothing is left to send, or nothing can be sent."""
 
-    def __init__(self, parts: Parts, mirrors: Mirrors, settings: Settings) -> None:
-        self._parts = parts
-        self._mirrors = mirrors
+    def __init__(self, pusher: Pusher, settings: Settings) -> None:
+        self._pusher = pusher  # which is waited for at exit as long as somebody holds it
+        self._parts = pusher.parts
         self.settings = settings
-        self._target = target_of(settings, parts.layout.database_path)
+        self._target = target_of(settings, self._parts.layout.database_path)
         self._guard = threading.Lock()
         self._sent_one = threading.Condition()
         self._asked_again = False
@@ -69,7 +70,7 @@ class _Pass:
 
     def _run(self) -> None:
         try:
-            mirror = self._mirrors.of(self.settings)
+            mirror = self._pusher.mirrors.of(self.settings)
             mirror.create()
             self.prepared.set()
             while not self._is_done():
@@ -129,36 +130,41 @@ class _Pass:
 
 
 class Pusher:
-    """The passes of one process over one folder's outbox, one at a time.
+    """The passes of this process over one folder's outbox, one at a time for each store.
 
     Parameters
     ----------
     parts : Parts
         The folder.
-    mirrors : Mirrors
-        Its mirrors.
     """
 
-    def __init__(self, parts: Parts, mirrors: Mirrors) -> None:
-        self._parts = parts
-        self._mirrors = mirrors
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.mirrors = Mirrors(parts)
         self._forget()
-        _PUSHERS.add(self)
+
+    @classmethod
+    def of(cls, parts: Parts) -> Pusher:
+        """Return the pusher of a folder, which all managers of the folder share."""
+        return _PUSHERS.setdefault(parts.layout, cls(parts))
 
     def _forget(self) -> None:
-        """Begin anew: in a forked child the thread is not there, and its locks never open."""
+        """Begin anew: in a forked child the threads are not there, and their locks never open."""
         self._guard = threading.Lock()
-        self._current: _Pass | None = None
-        self._waited_for: _Pass | None = None
+        self._passes: dict[Settings, _Pass] = {}
+        self._waited_for: weakref.WeakSet[_Pass] = weakref.WeakSet()
 
     def start(self, settings: Settings) -> _Pass:
         """Have the outbox sent; returns at once."""
         _watch_process()
         with self._guard:
-            current = self._current
-            if current is None or current.settings != settings or not current.ask_again():
-                current = self._current = _Pass(self._parts, self._mirrors, settings)
+            current = self._passes.get(settings)
+            if current is None or not current.ask_again():
+                current = self._passes[settings] = _Pass(self, settings)
         return current
+
+    def _under_way(self) -> list[_Pass]:
+        return [one for one in list(self._passes.values()) if not one.ended.is_set()]
 
     def wait_for(self, current: _Pass, save_id: str) -> LottoMlflowError | None:
         """Wait until a save is mirrored, five seconds at most; return what went wrong, if it did.
@@ -169,7 +175,7 @@ class Pusher:
         """
         current.prepared.wait(_PREPARE_SECONDS)
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._parts.outbox.is_waiting(save_id):
+        while self.parts.outbox.is_waiting(save_id):
             if current.ended.is_set():
                 break
             current.wait_a_moment()
@@ -180,7 +186,7 @@ class Pusher:
                     error_code=None,
                 )
         failure = current.failures.get(save_id) or current.outage
-        if failure is None or not self._parts.outbox.is_waiting(save_id):
+        if failure is None or not self.parts.outbox.is_waiting(save_id):
             return current.failures.get(save_id)
         current.is_reported = True
         return failure
@@ -193,7 +199,7 @@ class Pusher:
         A pass that was under way may have met a trouble that is over by now: it gets a second.
         """
         deadline = time.monotonic() + timeout_seconds
-        joined = self._current
+        joined = self._passes.get(settings)
         current = self.start(settings)
         if current is joined and not current.has_sent_all(deadline):
             current = self.start(settings)
@@ -201,28 +207,28 @@ class Pusher:
 
     def wait_for_queued(self) -> None:
         """Wait, five seconds at most, for what this process has queued, before it asks MLflow."""
-        current = self._current
-        if current is not None and not current.ended.is_set():
-            current.ends_within(WAIT_SECONDS)
+        deadline = time.monotonic() + WAIT_SECONDS
+        for one in self._under_way():
+            one.has_sent_all(deadline)
 
     def finish(self) -> None:
         """Wait for a push under way: before the interpreter ends, and before a fork."""
-        current = self._current
-        if current is not None and current is not self._waited_for:
-            self._waited_for = current  # a push that hangs is waited for once, not at each fork
-            current.ends_within(WAIT_SECONDS)
+        for one in self._under_way():
+            if one not in self._waited_for:
+                self._waited_for.add(one)  # one that hangs is waited for once, not at each fork
+                one.ends_within(WAIT_SECONDS)
 
 
-_PUSHERS: weakref.WeakSet[Pusher] = weakref.WeakSet()
+_PUSHERS: weakref.WeakValueDictionary[Layout, Pusher] = weakref.WeakValueDictionary()
 
 
 def _finish_all() -> None:
-    for pusher in list(_PUSHERS):
+    for pusher in list(_PUSHERS.values()):
         pusher.finish()
 
 
 def _forget_all() -> None:
-    for pusher in list(_PUSHERS):
+    for pusher in list(_PUSHERS.values()):
         pusher._forget()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotto_mlflow.files import held
+from lotto_mlflow.manager.parts import disk_errors
 
 if TYPE_CHECKING:
     from lotto_mlflow.manager import ModelManager
@@ -46,6 +47,7 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
     if relative_to is not None:
         location = Path(os.path.relpath(new_dir, Path(relative_to).absolute())).as_posix()
     with ExitStack() as stack:
+        stack.enter_context(disk_errors(self._parts, "found where they lie now"))
         if layout.mlflow_dir.is_dir():
             stack.enter_context(held(self._parts.push_lock()))
         return relocation.rewrite(layout.database_path, location)

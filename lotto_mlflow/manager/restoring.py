@@ -23,11 +23,12 @@ from lotto_mlflow.files import (
     sync_dir,
     temporary_for,
 )
-from lotto_mlflow.manager import lookup, saving
-from lotto_mlflow.manager.loading import known_digests, read_metadata, record_with, save_of
-from lotto_mlflow.manager.parts import Parts
-from lotto_mlflow.metadata import to_json
+from lotto_mlflow.manager import lookup, missing, saving
+from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata, save_of
+from lotto_mlflow.manager.parts import Parts, disk_errors
+from lotto_mlflow.metadata import strict, to_json
 from lotto_mlflow.records import ModelRecord, Progress, quiet
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.store import sha256_of_file
 
 if TYPE_CHECKING:
@@ -94,12 +95,20 @@ def restore(
         allowed = ", ".join(get_args(RestoreSource))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
     parts, report = self._parts, progress or quiet
-    parts.make_dirs()
-    with saving.disk_errors(parts), parts.workspace() as work_dir:
+    reference = lookup.version_reference(parts, name_or_version)
+    if source == "registry":
+        version = _version(self, name_or_version, reference)
+    elif reference is None or parts.store.backups_of(str(name_or_version)):
+        path = _backup_of(parts, str(name_or_version), backup)
+    else:
+        path = _backup_of_version(self, reference)
+    with disk_errors(parts, "restored"):
+        parts.make_dirs()
+    with disk_errors(parts, "restored"), parts.workspace() as work_dir:
         if source == "registry":
-            found = _from_registry(self, name_or_version, work_dir, report)
+            found = _from_registry(self, version, work_dir, report)
         else:
-            found = _from_backups(parts, str(name_or_version), backup, report)
+            found = _from_backups(parts, path, report)
         staged = temporary_for(parts.layout.model_path(found.name), work_dir)
         try:
             copy_content(found.path, staged)
@@ -121,7 +130,9 @@ def _put(parts: Parts, found: _Found, staged: Path, work_dir: Path) -> None:
     model_path, metadata_path = layout.model_path(name), layout.metadata_path(name)
     pairs = ((model_path, layout.backup_path), (metadata_path, layout.backup_metadata_path))
     is_there = model_path.exists() and sha256_of_file(model_path) == found.sha256
-    if not is_there and parts.store.has_something_to_back_up(name):
+    told = metadata_path.read_bytes() if metadata_path.exists() else None
+    loses_nothing = is_there and told in (None, found.metadata)
+    if not loses_nothing and parts.store.has_something_to_back_up(name):
         stem = parts.store.free_backup_stem(name)
         for original, backup_path in pairs:
             if original.exists():
@@ -135,8 +146,8 @@ def _put(parts: Parts, found: _Found, staged: Path, work_dir: Path) -> None:
     parts.store.sync()
 
 
-def _from_backups(parts: Parts, name: str, backup: str | None, report: Progress) -> _Found:
-    path = _backup_of(parts, name, backup)
+def _from_backups(parts: Parts, path: Path, report: Progress) -> _Found:
+    name = name_of_backup(parts, path)
     report(0, 1, path.stat().st_size, name)
     known, sha256 = known_digests(parts, path), sha256_of_file(path)
     _check(path, known or {sha256}, path)
@@ -144,13 +155,14 @@ def _from_backups(parts: Parts, name: str, backup: str | None, report: Progress)
     metadata = metadata_path.read_bytes() if metadata_path.exists() else None
     save = save_of(parts, path)
     told = None if save is None else save.metadata
-    if told is not None and read_metadata(metadata_path) != told:  # the file is damaged, or gone
+    if told is not None and strict(read_metadata(metadata_path)) != told:  # damaged, or gone
         metadata = to_json(told)
     return _Found(name, path, sha256, path.stat().st_mtime_ns, metadata)
 
 
 def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
-    of_name = found = parts.store.backups_of(name)
+    candidates = parts.store.backups_of(name)
+    of_name = found = [path for path in candidates if name_of_backup(parts, path) == name]
     if backup is not None:
         stem = Path(backup).name.removesuffix(names.SUFFIX)
         found = [path for path in found if names.name_of(path) == stem]
@@ -159,35 +171,64 @@ def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
         if of_name:
             near = suggestions.nearest(str(backup), map(names.name_of, of_name))
         else:
-            near = suggestions.nearest(name, parts.store.names_in_backups())
+            near = suggestions.nearest(name, missing.other_names(parts, name))
         raise ModelNotFoundError(
             f"there is no {wanted} of {name!r} in {parts.layout.backup_dir}"
             f"{suggestions.question(near)}; source='registry' may have it",
             name=name,
             suggestions=near,
         )
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    newest_ns = max(path.stat().st_mtime_ns for path in found)
+    newest = [path for path in sorted(found) if path.stat().st_mtime_ns == newest_ns]
+    # an earlier restore may have put a damaged file of the same time there
+    return next((path for path in reversed(newest) if _is_intact(parts, path)), newest[-1])
+
+
+def _is_intact(parts: Parts, path: Path) -> bool:
+    known = known_digests(parts, path)
+    return not known or sha256_of_file(path) in known
+
+
+def _backup_of_version(manager: ModelManager, reference: VersionReference) -> Path:
+    """Return the backup that holds the bytes of a version."""
+    parts, record = manager._parts, lookup.of_version(manager, reference)
+    for path in parts.store.backups_of(record.name):
+        if sha256_of_file(path) == record.sha256:
+            return path
+    raise ModelNotFoundError(
+        f"no file in {parts.layout.backup_dir} has the bytes of {reference}; "
+        "source='registry' brings them back",
+        name=record.name,
+        reference=str(reference),
+    )
+
+
+def _version(
+    manager: ModelManager, name_or_version: str | int, reference: VersionReference | None
+) -> ModelRecord:
+    """Return the version that is meant, of a name the newest."""
+    if reference is not None:
+        return lookup.of_version(manager, reference)
+    manager._pusher.wait_for_queued()
+    versions = manager._mirror().records(str(name_or_version), 1)
+    if not versions:
+        near = suggestions.nearest(
+            str(name_or_version), missing.other_names(manager._parts, str(name_or_version))
+        )
+        raise ModelNotFoundError(
+            f"the registry has no version of {name_or_version!r}{suggestions.question(near)}",
+            name=name_or_version,
+            suggestions=near,
+        )
+    return versions[0]
 
 
 def _from_registry(
-    manager: ModelManager, name_or_version: str | int, work_dir: Path, report: Progress
+    manager: ModelManager, record: ModelRecord, work_dir: Path, report: Progress
 ) -> _Found:
     parts, mirror = manager._parts, manager._mirror()
-    reference = lookup.version_reference(parts, name_or_version)
-    if reference is not None:
-        record = mirror.get(reference)
-    else:
-        versions = mirror.records(str(name_or_version), 1)
-        if not versions:
-            near = suggestions.nearest(str(name_or_version), parts.outbox.names(""))
-            raise ModelNotFoundError(
-                f"the registry has no version of {name_or_version!r}{suggestions.question(near)}",
-                name=name_or_version,
-                suggestions=near,
-            )
-        record = versions[0]
     sha256, saved_at_ns = str(record.sha256), record.saved_at_ns or 0
-    save = record_with(parts, record.name, sha256)
+    save = lookup.save_of_version(parts, record)
     report(0, 1, 0 if save is None else save.size, record.name)
     return _Found(
         record.name,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import artifacts, datasets, metadata, settings
 from lotto_mlflow.description import describe, has_method, origin
-from lotto_mlflow.errors import InvalidModelError, LottoMlflowError, StoreError
+from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import held, sweep, temporary_for
 from lotto_mlflow.layout import PREFIX, check_name
-from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.manager.parts import Parts, disk_errors
 from lotto_mlflow.records import Description, SaveRecord
 from lotto_mlflow.settings import Settings
 from lotto_mlflow.store import Staged, dump, sha256_of_file
@@ -64,7 +63,7 @@ def save(
     """
     request = _checked(in_force, model, name, given, input_example, extra, dataset)
     parts.make_dirs()
-    with disk_errors(parts), parts.workspace() as work_dir:
+    with disk_errors(parts, "saved"), parts.workspace() as work_dir:
         artifacts.write(request.artifacts, work_dir / "artifacts")
         staged = dump(model, temporary_for(parts.layout.model_path("model"), work_dir))
         try:
@@ -74,20 +73,6 @@ def save(
                 return _commit(parts, in_force, request, staged, work_dir)
         finally:
             staged.path.unlink(missing_ok=True)
-
-
-@contextmanager
-def disk_errors(parts: Parts) -> Iterator[None]:
-    """Turn what the disk refuses into `StoreError`."""
-    try:
-        yield
-    except LottoMlflowError:
-        raise
-    except OSError as cause:
-        raise StoreError(
-            f"the model could not be saved in {parts.layout.trained_dir}: {cause}. "
-            "The folder is as it was; free some room or grant the rights, and try again"
-        ) from cause
 
 
 def _checked(

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import functools
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, SyncRunningError
+from lotto_mlflow.errors import (
+    LottoMlflowError,
+    MirrorError,
+    MirrorUnavailableError,
+    SyncRunningError,
+)
 from lotto_mlflow.files import held, lock_at, sweep
 from lotto_mlflow.layout import registered_model
 from lotto_mlflow.manager import backfill, saving, sending
-from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.manager.parts import Parts, disk_errors
 from lotto_mlflow.outbox import Entry
 from lotto_mlflow.records import Progress, SaveRecord
 
 if TYPE_CHECKING:
     from lotto_mlflow.manager import ModelManager
     from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
 
 
 @dataclass
@@ -33,7 +41,8 @@ class SyncReport:
     resent : list of str
         Names of the saves among them that had been deleted in MLflow.
     failed : dict of str to str
-        Reason for each save that MLflow refused, by name.
+        Reason for each save that MLflow refused, and for each file that was changed after it was
+        saved, by name.
     dry_run : bool
         Whether nothing was done.
     """
@@ -100,22 +109,24 @@ def sync(
     metadata, else its own, as the start of its run, and the tag ``backfilled``.
     """
     parts, target = self._parts, self._target()
-    if not dry_run:
-        parts.make_dirs()
     with ExitStack() as stack:
+        stack.enter_context(disk_errors(parts, "sent from what lies"))
         if not dry_run:
+            parts.make_dirs()
             _take_turn(stack, parts)
             _settle(parts, retry_aside=retry_aside)
         mirror = self._mirror()
         if not dry_run:
             mirror.create()
             mirror.prepare()
-        work = _to_do(parts, mirror, target, include_backups=include_backups, resend=resend)
         report = SyncReport(dry_run=dry_run)
+        work = _known(parts, mirror, target, resend=resend)
+        work += _unknown(self, mirror, report, include_backups=include_backups)
+        work.sort(key=lambda item: item.record.id)
         for number, item in enumerate(work):
             if progress is not None:
                 progress(number, len(work), item.record.size, item.record.name)
-            _do(parts, mirror, target, item, report)
+            _do(self, mirror, target, item, report)
         if progress is not None:
             progress(len(work), len(work), 0, "")
     return report
@@ -145,10 +156,8 @@ def _settle(parts: Parts, *, retry_aside: bool) -> None:
                     parts.outbox.take_back(entry)
 
 
-def _to_do(
-    parts: Parts, mirror: Mirror, target: str, *, include_backups: bool, resend: bool
-) -> list[_Work]:
-    """Return what the store in force lacks, in save order."""
+def _known(parts: Parts, mirror: Mirror, target: str, *, resend: bool) -> list[_Work]:
+    """Return the recorded saves that the store in force lacks."""
     work, saves_in = [], functools.cache(mirror.inspection.saves_in)
     waiting = {entry.id: entry for entry in parts.outbox.waiting()}
     for found in parts.outbox.entries():
@@ -163,24 +172,43 @@ def _to_do(
             work.append(_Work(record, entry))
         elif resend and saves_in(registered_model(record.name)).get(place["version"]) != record.id:
             work.append(_Work(record, entry, is_resent=True))
+    return work
+
+
+def _unknown(
+    manager: ModelManager, mirror: Mirror, report: SyncReport, *, include_backups: bool
+) -> list[_Work]:
+    """Return the files that no record tells of, each name and content once."""
+    parts, target, timezone = manager._parts, manager._target(), manager._settings().timezone
     unknown = list(backfill.unknown_files(parts, include_backups=include_backups))
     # where the store has not one such file, none of these need be looked for before it is sent
     may_be = bool(unknown) and mirror.has_backfills()
-    for name, path in unknown:
-        record = backfill.record_of(parts, name, path, target)
-        work.append(_Work(record, None, may_be_mirrored=may_be))
-    return sorted(work, key=lambda item: item.record.id)
+    found: dict[tuple[str, str], _Work] = {}
+    for file in unknown:
+        if file.is_changed:
+            report.failed[file.name] = (
+                f"{file.path} was changed after it was saved, and is not sent; "
+                f"ModelManager.restore({file.name!r}), or with source='registry', brings the "
+                "model back"
+            )
+            continue
+        record = backfill.record_of(parts, file.name, file.path, target, timezone)
+        work = _Work(record, None, may_be_mirrored=may_be)
+        found.setdefault((record.name, record.sha256), work)
+    return list(found.values())
 
 
-def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncReport) -> None:
-    record, entry = item.record, item.entry
+def _do(
+    manager: ModelManager, mirror: Mirror, target: str, item: _Work, report: SyncReport
+) -> None:
+    parts, record, entry = manager._parts, item.record, item.entry
     if not report.dry_run:
         if entry is None:
             with parts.workspace() as work_dir:
                 entry = parts.outbox.add_committed(record, work_dir, begun=item.may_be_mirrored)
         try:
-            if item.is_resent:
-                _take_artifacts(parts, mirror, record, record.mirrored[target]["run_id"])
+            if entry.state == "sent":
+                _take_artifacts(manager, mirror, record, target)
             sending.send(parts, mirror, entry, record, target)
         except MirrorUnavailableError:
             raise
@@ -194,9 +222,16 @@ def _do(parts: Parts, mirror: Mirror, target: str, item: _Work, report: SyncRepo
         report.resent.append(record.name)
 
 
-def _take_artifacts(parts: Parts, mirror: Mirror, record: SaveRecord, run_id: str) -> None:
-    """Take the caller's extra artifacts, which only MLflow has, from the run of the first push."""
-    with parts.workspace() as work_dir:
-        folder = mirror.artifacts_of_run(run_id, work_dir / "artifacts")
-        if folder is not None:
-            parts.outbox.put_artifacts(record, folder)
+def _take_artifacts(manager: ModelManager, mirror: Mirror, record: SaveRecord, target: str) -> None:
+    """Take the caller's extra artifacts, which only MLflow has, from the run of an earlier push."""
+    parts = manager._parts
+    for told, place in record.mirrored.items():
+        try:
+            holder = mirror if told == target else manager._mirror_of(told)
+            with parts.workspace() as work_dir:
+                folder = holder.artifacts_of_run(place["run_id"], work_dir / "artifacts")
+                if folder is not None:
+                    parts.outbox.put_artifacts(record, folder)
+                    return
+        except MirrorError as cause:
+            _logger.warning("extra artifacts of %s may be missing: %s", record.name, cause)

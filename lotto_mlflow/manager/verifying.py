@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.manager import backfill
-from lotto_mlflow.manager.loading import known_digests, read_metadata, save_of
-from lotto_mlflow.manager.parts import Parts
+from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata, save_of
+from lotto_mlflow.manager.parts import Parts, disk_errors
+from lotto_mlflow.metadata import strict
 from lotto_mlflow.outbox import Entry
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Progress, SaveRecord, quiet
@@ -90,13 +91,18 @@ def verify(self: ModelManager, *, progress: Progress | None = None) -> list[Find
     -----
     Reads only, and unpickles nothing. Saves under way may show as differences.
     """
-    parts, target = self._parts, self._target()
+    with disk_errors(self._parts, "verified"):
+        return _findings(self, progress or quiet)
+
+
+def _findings(manager: ModelManager, report: Progress) -> list[Finding]:
+    parts, target = manager._parts, manager._target()
     told = [(entry, parts.outbox.readable(entry)) for entry in reversed(parts.outbox.entries())]
     known = [(entry, record) for entry, record in told if record is not None]
-    findings = [*_files(parts, known, progress or quiet), *_metadata(parts)]
+    findings = [*_files(parts, known, report), *_metadata(parts)]
     findings += [*_records(parts, told), *_unsent(parts, known, target)]
     try:
-        findings += _in_mlflow(parts, self._mirror(), known, target)
+        findings += _in_mlflow(parts, manager._mirror(), known, target)
     except MirrorError as cause:
         findings.append(Finding("mlflow unavailable", "", None, str(cause), "try again later"))
     return findings
@@ -123,20 +129,24 @@ def _files(parts: Parts, known: list[_Known], report: Progress) -> Iterator[Find
 
 
 def _below(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.rglob(pattern)) if folder.is_dir() else []
+    found = folder.rglob(pattern) if folder.is_dir() else ()
+    return sorted(path for path in found if path.is_file())
 
 
 def _model(parts: Parts, path: Path) -> Iterator[Finding]:
-    known, found = known_digests(parts, path), sha256_of_file(path)
     name = names.name_of(path)
+    try:
+        known, found = known_digests(parts, path), sha256_of_file(path)
+    except PermissionError as cause:
+        yield Finding("damaged", name, path, f"it cannot be read: {cause}", f"chmod u+r {path}")
+        return
     if known and found not in known:
-        yield Finding(
-            "damaged",
-            name,
-            path,
-            f"expected SHA-256 {' or '.join(sorted(known))}, found {found}",
-            f"ModelManager.restore({name!r}), or with source='registry'",
-        )
+        detail = f"expected SHA-256 {' or '.join(sorted(known))}, found {found}"
+        repair = f"ModelManager.restore({name!r}), or with source='registry'"
+        if path.parent == parts.layout.backup_dir:
+            repair = f"rm {path}; ModelManager.restore({name_of_backup(parts, path)!r}, "
+            repair += "source='registry') may have the intact one"
+        yield Finding("damaged", name, path, detail, repair)
     if path.stat().st_mtime_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
         yield Finding(
             "clock in the future",
@@ -184,7 +194,7 @@ def _metadata_file(parts: Parts, path: Path, model_path: Path) -> Iterator[Findi
         yield Finding("orphan metadata", stem, path, "there is no model of this name", repair)
         return
     save, found = save_of(parts, model_path), read_metadata(path)
-    if found is None or (save is not None and found != save.metadata):
+    if found is None or (save is not None and strict(found) != save.metadata):
         detail = "it is no JSON object" if found is None else "it is not the metadata saved"
         repair = f"ModelManager.restore({stem!r}, source='registry')"
         if is_backup:
@@ -197,7 +207,10 @@ def _records(parts: Parts, told: list[tuple[Entry, SaveRecord | None]]) -> Itera
     retry = "ModelManager.sync(retry_aside=True)"
     for entry, record in told:
         if record is None:
-            yield Finding("damaged", entry.name, entry.path, "the record cannot be read", retry)
+            repair = "none is needed: MLflow has the save; this file only says so"
+            if entry.state != "sent":
+                repair = f"ModelManager.sync() sends the model without it; then rm {entry.path}"
+            yield Finding("damaged", entry.name, entry.path, "the record cannot be read", repair)
             continue
         if entry.state == "aside" or record.tries:
             reason = record.reason or "it was set aside"
@@ -219,18 +232,20 @@ def _unsent(parts: Parts, known: list[_Known], target: str) -> Iterator[Finding]
             yield Finding(
                 "missing in MLflow", record.name, entry.path, detail, "ModelManager.sync()"
             )
-    for name, path in backfill.unknown_files(parts, include_backups=False):
-        detail = "the file is older than its records, or has none"
-        yield Finding("missing in MLflow", name, path, detail, "ModelManager.sync()")
+    for file in backfill.unknown_files(parts, include_backups=False):
+        if not file.is_changed:  # which is told of as damaged
+            detail = "the file is older than its records, or has none"
+            yield Finding("missing in MLflow", file.name, file.path, detail, "ModelManager.sync()")
 
 
 def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -> Iterator[Finding]:
     moved_from = mirror.inspection.moved_from()
     if moved_from is not None:
-        detail = f"its database keeps artifacts in {moved_from}"
-        yield Finding(
-            "moved store", "", parts.layout.database_path, detail, "ModelManager.relocate()"
-        )
+        detail, repair = f"its database keeps artifacts in {moved_from}", "ModelManager.relocate()"
+        if not moved_from.is_absolute():
+            detail += ", relative to another folder than this one"
+            repair = f"work from that folder, or {repair}"
+        yield Finding("moved store", "", parts.layout.database_path, detail, repair)
     saves_in = functools.cache(mirror.inspection.saves_in)
     for entry, record in known:
         place = record.mirrored.get(target)
@@ -249,7 +264,8 @@ def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -
         yield Finding(
             "orphan artifact", "", folder, "no logged model owns it", f"rm -r {str(folder)!r}"
         )
-    if mirror.inspection.top_is_late():
-        detail = "the highest version is an older save; /latest of MLflow itself would load it"
-        repair = "none is needed: this package looks past it"
-        yield Finding("late on top", names.REGISTERED_MODEL, None, detail, repair)
+    for registered in sorted({names.registered_model(record.name) for _, record in known}):
+        if mirror.inspection.top_is_late(registered):
+            detail = "the highest version is an older save; /latest of MLflow itself would load it"
+            repair = "none is needed: this package looks past it"
+            yield Finding("late on top", registered, None, detail, repair)

@@ -148,8 +148,8 @@ class Mirror:
         return fetch.metadata_of(self._connection, record, work_dir)
 
     def artifacts_of_run(self, run_id: str, target_dir: Path) -> Path | None:
-        """Download the artifacts of a run; ``None`` where it has none any more."""
-        return fetch.artifacts_of_run(self._connection, run_id, target_dir)
+        """Copy the artifacts of a run; ``None`` where it has none any more."""
+        return fetch.artifacts_of_run(self._connection, self._layout, run_id, target_dir)
 
     def has_backfills(self) -> bool:
         """Tell whether the registry has a version of a file that no save knew."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
@@ -18,6 +19,7 @@ from lotto_mlflow.files import held, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
 from lotto_mlflow.mirror.lookup import Newest
+from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
 
@@ -168,18 +170,41 @@ class Connection:
         whoever comes first; here they go to ``mlflow/artifacts``.
         """
         if self._experiment_id is None:
+            moved_from = self.moved_from()
+            if moved_from is not None:
+                where = "not beside itself: the folder was moved or copied;"
+                if not moved_from.is_absolute():
+                    where = "relative to another folder than this one: work from there, or"
+                raise MirrorUnavailableError(
+                    f"{self._shown} keeps artifacts in {moved_from}, {where} call "
+                    "ModelManager.relocate()",
+                    error_code=None,
+                )
             self._experiment_id = self._find_experiment() or self._create_experiment()
         return self._experiment_id
+
+    def look_again(self) -> None:
+        """Ask for the experiment anew, because MLflow refused it; raises if it was deleted."""
+        self._experiment_id = None
+        self.experiment_id()
 
     def known_experiment_id(self) -> str | None:
         """Return the id of the experiment, ``None`` where there is none."""
         found = self.client.get_experiment_by_name(EXPERIMENT)
         return None if found is None else str(found.experiment_id)
 
-    def artifact_location(self) -> str | None:
-        """Return where the experiment of the embedded store says its artifacts are."""
+    def moved_from(self) -> Path | None:
+        """Return where the embedded store says its artifacts are, if that is elsewhere.
+
+        Notes
+        -----
+        The artifacts of a store that was made from another folder lie there, under another name.
+        """
         found = self.client.get_experiment_by_name(EXPERIMENT) if self.is_embedded else None
-        return None if found is None else str(found.artifact_location)
+        told = None if found is None else local_path(str(found.artifact_location))
+        here = self._layout.artifacts_dir / EXPERIMENT
+        is_own = told is not None and told.name == EXPERIMENT
+        return told if told is not None and is_own and told.resolve() != here.resolve() else None
 
     def _artifacts_name(self) -> str:
         """Return the artifact folder of the store in force, which no other store shares."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import mlflow.artifacts
@@ -70,16 +71,32 @@ def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> 
     return Path(found).read_bytes()
 
 
-def artifacts_of_run(connection: Connection, run_id: str, target_dir: Path) -> Path | None:
-    """Download the artifacts of a run to a new folder; ``None`` where it has none any more."""
-    with translated(f"fetching the artifacts of run {run_id}"):
+def artifacts_of_run(
+    connection: Connection, layout: Layout, run_id: str, target_dir: Path
+) -> Path | None:
+    """Copy the artifacts of a run to a new folder; ``None`` where it has none any more.
+
+    Notes
+    -----
+    Those of the embedded store are taken from where they lie: a database that was lost and made
+    anew does not know the run.
+    """
+    if connection.is_embedded:
+        local = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
+        return Path(shutil.copytree(local, target_dir)) if local.is_dir() else None
+
+    def has_some() -> bool:
         try:
-            if not connection.client.list_artifacts(run_id):
-                return None
+            return bool(connection.client.list_artifacts(run_id))
         except MlflowException as cause:
             if cause.error_code != "RESOURCE_DOES_NOT_EXIST":  # removed for good
                 raise
-            return None
+            return False
+
+    doing = f"fetching the artifacts of run {run_id}"
+    if not connection.ask(has_some, doing, False):
+        return None
+    with translated(doing):
         target_dir.mkdir()
         return Path(connection.client.download_artifacts(run_id, "", str(target_dir)))
 

@@ -12,7 +12,6 @@ from lotto_mlflow import layout as names
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import lookup, model_folder, push
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.places import local_path
 
 
 class Inspection:
@@ -80,7 +79,7 @@ class Inspection:
             run.info.run_id for run in runs if not push.is_rest_of_failed_push(run)
         }
 
-    def top_is_late(self, registered_model: str = names.REGISTERED_MODEL) -> bool:
+    def top_is_late(self, registered_model: str) -> bool:
         """Tell whether the highest version is one of an older save."""
 
         def ask() -> bool:
@@ -92,11 +91,8 @@ class Inspection:
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""
-        location = self._connection.artifact_location
-        found = self._connection.ask(location, "asking where artifacts are", None)
-        told = None if found is None else local_path(found)
-        here = self._layout.artifacts_dir.absolute() / names.REGISTERED_MODEL
-        return None if told is None or told.absolute() == here else told
+        moved_from = self._connection.moved_from
+        return self._connection.ask(moved_from, "asking where artifacts are", None)
 
 
 def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:

@@ -66,24 +66,31 @@ def push(
     Pushing a record twice gives one version: what an earlier push began is found by the save's
     id, and finished where the version is there, or deleted where it is not.
     """
-    client = connection.client
     if begun:
         finished = _finish(connection, record)
         if finished is not None:
             return finished
         _delete_begun(connection, record)
-    run = client.create_run(
-        connection.experiment_id(),
-        start_time=record.saved_at_ns // 10**6,
-        run_name=record.name,
-        tags=_run_tags(record),
-    )
+    run = _started(connection, record)
     try:
         return _fill(connection, run, record, pkl_path, artifacts_dir, work_dir)
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell; a later push cleans up
             if _finish(connection, record) is None:
                 _delete_begun(connection, record)
+        raise
+
+
+def _started(connection: Connection, record: SaveRecord) -> Run:
+    try:
+        return connection.client.create_run(
+            connection.experiment_id(),
+            start_time=record.saved_at_ns // 10**6,
+            run_name=record.name,
+            tags=_run_tags(record),
+        )
+    except MlflowException:
+        connection.look_again()
         raise
 
 

@@ -39,11 +39,11 @@ def rewrite(path: Path, location: str) -> int:
         raise RelocationError(f"there is no embedded store at {path}", path=path)
     try:
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as opened:
+            opened.execute("BEGIN IMMEDIATE")
             old = _location_of(opened, path)
             if old == location:
                 return 0
             database.copy(path, "before-relocate")
-            opened.execute("BEGIN IMMEDIATE")
             changed = sum(
                 _replace(opened, table, column, old, location) for table, column in COLUMNS
             )

@@ -1,0 +1,134 @@
+"""What `restore` takes, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import joblib
+import pytest
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
+
+
+def stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.pkl"))
+
+
+def test_metadata_that_differs_is_backed_up_even_where_the_model_is_the_same(
+    base_dir: Path,
+) -> None:
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 1}, "x", {"n": 1})
+    path = base_dir / "metadata" / "x_metadata.json"
+    path.write_text('{"by": "hand"}', encoding="utf-8")
+    manager.restore("x", source="registry")
+    assert json.loads(path.read_text(encoding="utf-8"))["n"] == 1
+    kept = base_dir / "backups" / "x_metadata.json"
+    assert json.loads(kept.read_text(encoding="utf-8")) == {"by": "hand"}
+    manager.restore("x", source="registry")  # now there is nothing to lose
+    assert stems(base_dir / "backups") == ["x"]
+
+
+def test_a_backup_is_not_taken_for_that_of_a_model_with_a_number_in_its_name(
+    base_dir: Path,
+) -> None:
+    manager = ModelManager(base_dir)
+    for number in range(2):
+        for name in ("lotto_model_v1", "lotto_model_v1.2"):
+            manager.save_model({"name": name, "number": number}, name, {"n": number})
+    restored = manager.restore("lotto_model_v1")
+    assert manager.load_model(str(restored.path)) == {"name": "lotto_model_v1", "number": 0}
+    assert manager.sync().sent == []
+
+
+def test_the_second_backup_of_a_name_is_no_model_of_its_own(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    for number in range(3):
+        manager.save_model({"number": number}, "x", {"n": number})
+    assert stems(base_dir / "backups") == ["x", "x.2"]
+    with pytest.raises(ModelNotFoundError, match=r"no backup of 'x\.2'"):
+        manager.restore("x.2")
+    manager.restore("x", backup="x.2.pkl")
+    assert manager.load_model(base_dir / "trained" / "x.pkl") == {"number": 1}
+
+
+def test_an_old_backup_with_a_number_is_of_the_model_that_is_there(base_dir: Path) -> None:
+    for folder, stem in (("trained", "lotto_model_1.2"), ("backups", "lotto_model_1.2")):
+        path = base_dir / folder / f"{stem}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        joblib.dump({"in": folder}, path)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    report = ModelManager(base_dir).sync(include_backups=True)
+    assert report.sent == ["lotto_model_1.2"] * 2
+
+
+def test_each_version_of_the_same_bytes_keeps_its_own_time_and_metadata(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    times = [
+        Path(manager.save_model({"a": 1}, "x", {"n": number})).stat().st_mtime_ns
+        for number in range(2)
+    ]
+    for version in (1, 2):
+        restored = manager.restore(f"models:/x/{version}", source="registry")
+        assert restored.version == version
+        assert restored.path is not None
+        assert restored.path.stat().st_mtime_ns == times[version - 1]
+        assert restored.metadata is not None
+        assert restored.metadata["n"] == version - 1
+    assert manager.verify() == []
+
+
+def test_a_version_is_restored_from_the_backup_with_its_bytes(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    for number in range(3):
+        manager.save_model({"number": number}, "lotto_model_x", {"n": number})
+    manager.restore(1)
+    assert manager.load_model(base_dir / "trained" / "lotto_model_x.pkl") == {"number": 0}
+    with pytest.raises(ModelNotFoundError, match="is not in the registry"):
+        manager.restore(9)
+    manager.save_model({"once": True}, "lotto_model_y", {})
+    with pytest.raises(ModelNotFoundError, match=r"has the bytes of models:/lotto_model/4"):
+        manager.restore(4)
+
+
+def test_an_intact_backup_is_taken_before_a_damaged_one_of_the_same_time(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    path = Path(manager.save_model({"a": 1}, "x", {"n": 1}))
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(b"x" * len(content))
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    manager.restore("x", source="registry")  # the damaged file is a backup now
+    with pytest.raises(DigestMismatchError, match="nothing was changed"):
+        manager.restore("x")
+    manager.save_model({"a": 2}, "x", {"n": 2})
+    manager.restore("x")
+    assert manager.load_model(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("source", ["backups", "registry"])
+def test_a_restore_that_finds_nothing_makes_nothing(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        ModelManager(tmp_path / "ml").restore("x", source=source)  # type: ignore[arg-type]
+    assert not (tmp_path / "ml").exists()
+
+
+def test_a_restore_waits_for_what_is_queued(base_dir: Path) -> None:
+    manager = ModelManager(base_dir, mirror="background")
+    for number in range(3):
+        manager.save_model({"number": number}, f"x{number}", {"n": number})
+        assert ModelManager(base_dir).restore(f"x{number}", source="registry").version == 1
+
+
+def test_names_that_were_meant_are_suggested_wherever_they_are_known(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 1}, "other-model", {})
+    for call in (
+        lambda: manager.restore("other-modle"),
+        lambda: manager.restore("other-modle", source="registry"),
+        lambda: manager.restore("models:/other-modle/1", source="registry"),
+    ):
+        with pytest.raises(ModelNotFoundError, match="other-model"):
+            call()
