@@ -153,6 +153,8 @@ def _add_array(hasher: Any, array: Any) -> None:
     import numpy
 
     _add_shape(hasher, array)
+    if isinstance(array, numpy.ma.MaskedArray):  # whose bytes do not tell which of them count
+        _add_array(hasher, numpy.ma.getmaskarray(array))
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     step = max(1, _BLOCK_BYTES // row_bytes)
     for start in range(0, len(array), step):

@@ -222,7 +222,8 @@ def test_what_verify_finds_is_mended_by_the_commands_that_it_names(copied_dir: P
     found = call("verify", *at)
     assert found.exit_code == 1
     assert "mend: lotto-mlflow relocate" in found.stdout
-    assert "mend: lotto-mlflow restore lotto_model_b, or with --source registry" in found.stdout
+    assert "mend: lotto-mlflow restore lotto_model_b --base-dir " in found.stdout
+    assert ", or with --source registry" in found.stdout
     assert "damaged: lotto_model_b" in found.stdout
     assert call("relocate", *at).stdout.endswith("paths rewritten\n")
     assert answer("relocate", *at) == {"rewritten": 0}

@@ -137,6 +137,8 @@ def test_bars_with_size_and_rate_are_drawn_on_a_terminal(base_dir: Path, forest:
     ):
         drawn = on_terminal(*arguments, *at)
         assert re.search(rf"{verb} .*{total}/{total}.* kB .*B/s", drawn), drawn
+        # the size of the model that is on its way is told before it has arrived
+        assert re.search(rf"{verb} .*m0/{total}.* kB .*lotto_model_", drawn), drawn
     piped = subprocess.run([*COMMAND, "sync", *at], capture_output=True, text=True, check=True)
     assert piped.stdout == "sent 0 saves\n"
     assert "sending" not in piped.stderr

@@ -162,6 +162,13 @@ def test_a_frame_that_differs_has_another_digest(other: pd.DataFrame) -> None:
     assert digest_of(other) != digest_of(FRAME)
 
 
+def test_what_an_array_masks_is_part_of_its_digest() -> None:
+    values = np.arange(6.0)
+    masks = ([0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0])
+    digests = {digest_of(np.ma.array(values, mask=mask)) for mask in masks}
+    assert len(digests) == 2
+
+
 def test_an_arrays_shape_is_part_of_its_digest() -> None:
     digests = {digest_of(np.zeros(shape)) for shape in ((6,), (2, 3), (3, 2), (6, 1))}
     assert len(digests) == 4

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lotto_mlflow.cli.options import BaseDir, Common, Debug
+from lotto_mlflow.cli.options import BaseDir, Common, Debug, named_base_dir
 from lotto_mlflow.cli.wording import as_commands
 from lotto_mlflow.errors import LottoMlflowError
 
@@ -40,7 +40,7 @@ class _Commands(TyperGroup):
                 raise  # who reads the output has seen enough
             if isinstance(ctx.obj, Common) and ctx.obj.debug:
                 raise
-            line = " ".join(as_commands(str(error), "`").split())
+            line = " ".join(as_commands(str(error), "`", named_base_dir(ctx)).split())
             typer.echo(f"error: {line}", err=True)
             raise typer.Exit(1) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -79,10 +79,12 @@ def list_models(
         _print_list(chosen, newest, metric or [])
 
 
-def _check_metric(ctx: typer.Context, records: list[ModelRecord], name: str) -> None:
+def _check_metric(
+    ctx: typer.Context, records: list[ModelRecord], name: str, others: Iterable[str] = ()
+) -> None:
     known = [metric for record in records for metric in record.metrics]
     if records and name not in known:
-        near = suggestions.question(suggestions.nearest(name, known))
+        near = suggestions.question(suggestions.nearest(name, [*others, *known]))
         raise usage(f"no model has the metric {name!r}{near}", ctx)
 
 
@@ -91,7 +93,7 @@ def _sorted(
 ) -> list[ModelRecord]:
     """Return records in order; those without a value come last, whichever way it goes."""
     if by not in _SORTS:
-        _check_metric(ctx, records, by)
+        _check_metric(ctx, records, by, _SORTS)
     key: Callable[[ModelRecord], Any] = _SORTS.get(by, lambda record: record.metrics.get(by))
 
     known = [record for record in records if key(record) is not None]

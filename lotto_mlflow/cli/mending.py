@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,11 +19,11 @@ from lotto_mlflow.cli.options import (
     Reference,
     calling,
     existing_manager_of,
+    named_base_dir,
 )
 from lotto_mlflow.cli.progress import bar
 from lotto_mlflow.cli.wording import as_commands
 from lotto_mlflow.manager.syncing import SyncReport
-from lotto_mlflow.manager.verifying import Finding
 
 
 @app.command("verify", epilog=epilog("verify"))
@@ -34,8 +36,9 @@ def verify(
     """
     with calling(), bar("verifying") as progress:
         findings = existing_manager_of(ctx, base_dir).verify(progress=progress)
+    words = partial(as_commands, base_dir=named_base_dir(ctx))
     if as_json:
-        out.print_json([_values_of(finding) for finding in findings])
+        out.print_json([vars(one) | {"mend": words(one.repair)} for one in findings])
     elif not findings:
         typer.echo("both views agree, and every digest holds")
     else:
@@ -44,15 +47,9 @@ def verify(
             typer.echo(f"{finding.kind}: {subject}".rstrip(": "))
             if finding.path is not None and finding.name:
                 typer.echo(f"    {finding.path}")
-            typer.echo(
-                f"    {as_commands(finding.detail)}\n    mend: {as_commands(finding.repair)}"
-            )
+            typer.echo(f"    {words(finding.detail)}\n    mend: {words(finding.repair)}")
     if findings:
         raise typer.Exit(1)
-
-
-def _values_of(finding: Finding) -> dict[str, Any]:
-    return vars(finding) | {"mend": as_commands(finding.repair)}
 
 
 @app.command("sync", epilog=epilog("sync"))
@@ -86,12 +83,12 @@ def sync(
     if as_json:
         out.print_json(vars(report))
     else:
-        _print_report(report)
+        _print_report(report, partial(as_commands, base_dir=named_base_dir(ctx)))
     if report.failed:
         raise typer.Exit(1)
 
 
-def _print_report(report: SyncReport) -> None:
+def _print_report(report: SyncReport, words: Callable[[str], str]) -> None:
     verb = "would send" if report.dry_run else "sent"
     if report.dry_run:
         for name in report.sent:
@@ -108,7 +105,7 @@ def _print_report(report: SyncReport) -> None:
     saves = "1 save" if count == 1 else f"{count} saves"
     typer.echo(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
     for name, reason in report.failed.items():
-        typer.echo(f"refused: {name}\n    {as_commands(reason)}")
+        typer.echo(f"refused: {name}\n    {words(reason)}")
 
 
 @app.command("restore", epilog=epilog("restore"))
@@ -128,8 +125,7 @@ def restore(
 ) -> None:
     """Bring a model and its metadata back, verified; what is in the way is backed up first.
 
-    The file keeps its own time, so an old model does not become the latest. A version number needs
-    --source registry.
+    The file keeps its own time, so an old model does not become the latest.
     """
     with calling(), bar("restoring") as progress:
         record = existing_manager_of(ctx, base_dir).restore(
@@ -148,6 +144,8 @@ def relocate(
         Path | None,
         typer.Option(
             "--relative-to",
+            exists=True,
+            file_okay=False,
             metavar="FOLDER",
             help="Store paths relative to this folder, for a store that is committed.",
         ),

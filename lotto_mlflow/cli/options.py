@@ -18,12 +18,12 @@ from lotto_mlflow.manager import ModelManager
 
 @dataclass
 class Common:
-    """What was given before the command.
+    """What was given, before the command or after it.
 
     Attributes
     ----------
     base_dir : pathlib.Path or None
-        The folder of the models; a command's own option wins.
+        The folder of the models, as it was named.
     debug : bool
         Whether an error shows its traceback.
     """
@@ -38,9 +38,16 @@ def _note_debug(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+def _note_base_dir(ctx: typer.Context, value: Path | None) -> Path | None:
+    if value is not None and isinstance(ctx.obj, Common):
+        ctx.obj.base_dir = value
+    return value
+
+
 def _names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of models that a shell may complete."""
-    base_dir = ctx.params.get("base_dir") or default_base_dir()
+    before = ctx.parent.params.get("base_dir") if ctx.parent is not None else None
+    base_dir = ctx.params.get("base_dir") or before or default_base_dir()
     found = (path.stem for path in (Path(base_dir) / "trained").glob("*.pkl"))
     return sorted(name for name in found if name.startswith(incomplete))
 
@@ -49,6 +56,7 @@ BaseDir = Annotated[
     Path | None,
     typer.Option(
         "--base-dir",
+        callback=_note_base_dir,
         exists=True,
         file_okay=False,
         metavar="FOLDER",
@@ -80,6 +88,11 @@ References = Annotated[
 ]
 
 
+def named_base_dir(ctx: typer.Context) -> Path | None:
+    """Return the folder that the user named, ``None`` where the environment's is meant."""
+    return ctx.obj.base_dir if isinstance(ctx.obj, Common) else None
+
+
 def default_base_dir() -> Path:
     """Return the folder of the models that the environment names."""
     return settings.base_dir_under(settings.app_dir())
@@ -87,8 +100,7 @@ def default_base_dir() -> Path:
 
 def base_dir_of(ctx: typer.Context, given: Path | None) -> Path:
     """Return the folder in force: the command's option, the one before it, the environment's."""
-    before = ctx.obj.base_dir if isinstance(ctx.obj, Common) else None
-    return (given or before or default_base_dir()).absolute()
+    return (given or named_base_dir(ctx) or default_base_dir()).absolute()
 
 
 def manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:

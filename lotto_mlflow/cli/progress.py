@@ -27,7 +27,7 @@ def bar(verb: str) -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     from lotto_mlflow.cli.printing import console
@@ -37,25 +37,28 @@ def bar(verb: str) -> Iterator[Progress | None]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[size]}  {task.fields[rate]}"),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[model]}"),
     ]
     with Bars(*columns, console=console(stderr=True), redirect_stdout=False) as bars:
         task = bars.add_task(verb, total=None, size="", rate="", model="")
-        start, moved, moving = time.monotonic(), 0, 0
+        start, moved, moving = 0.0, 0, 0
 
         def report(done: int, total: int, size_bytes: int, name: str) -> None:
             from lotto_mlflow.cli.printing import bytes_as_text
 
-            nonlocal moved, moving
+            nonlocal start, moved, moving
+            start = start or time.monotonic()  # importing MLflow moves nothing
             moved, moving = moved + moving, size_bytes
             rate = moved / max(time.monotonic() - start, 1e-6)
             bars.update(
                 task,
                 completed=done,
                 total=total,
-                size=bytes_as_text(moved),
+                size=bytes_as_text(moved + moving),  # with the model that is on its way
                 rate=f"{bytes_as_text(int(rate))}/s" if moved else "",
                 model=name,
+                refresh=done == 0,  # the first may take long, or be over before the next drawing
             )
 
         yield report

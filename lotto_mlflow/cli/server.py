@@ -196,6 +196,11 @@ def ending_on_signals() -> Iterator[None]:
 def experiment_id_at(address: str) -> str | None:
     """Return the id of the experiment, ``None`` where the server does not tell.
 
+    Raises
+    ------
+    MirrorUnavailableError
+        If there is no answer at all.
+
     References
     ----------
     MLflow 3.17, REST API: get experiment by name.
@@ -204,8 +209,15 @@ def experiment_id_at(address: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
             return str(json.load(answer)["experiment"]["experiment_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (urllib.error.HTTPError, ValueError, KeyError, TypeError):
         return None
+    except OSError as cause:
+        reason = getattr(cause, "reason", cause)
+        raise MirrorUnavailableError(
+            f"{address} does not answer: {reason}; start the server, or correct "
+            "MLFLOW_TRACKING_URI",
+            error_code=None,
+        ) from cause
 
 
 def open_in_browser(link: str) -> None:

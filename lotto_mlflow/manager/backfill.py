@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.description import described_by_metadata
-from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata
+from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.matching import name_of_backup
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.metadata import strict
 from lotto_mlflow.records import BACKFILL, SaveRecord

@@ -15,9 +15,10 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
     PickleNotAllowedError,
 )
+from lotto_mlflow.manager.matching import record_with
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed, recorded_sha256, sha256_of
-from lotto_mlflow.records import ModelRecord, SaveRecord
+from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.requirements import version_in
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -202,46 +203,6 @@ def _report(
         recorded = version_in(save.description.requirements, "scikit-learn")
     if recorded is not None:
         _warn_of_other_sklearn(path, recorded)
-
-
-def record_with(parts: Parts, name: str, sha256: str) -> SaveRecord | None:
-    """Return the newest record of a name that has these bytes."""
-    found = (record for record in parts.outbox.of_name(name) if record.sha256 == sha256)
-    return next(found, None)
-
-
-def save_of(parts: Parts, path: Path) -> SaveRecord | None:
-    """Return the record of the save that left a file of ``trained/`` or ``backups/``, by its time.
-
-    Notes
-    -----
-    A name that ends like the number of a backup may be just that, or a model's own.
-    """
-    time_ns = path.stat().st_mtime_ns
-    model_names = {names.name_of(path), names.name_of_backup(path)}
-    saves = (save for name in model_names for save in parts.outbox.of_name(name))
-    return next((save for save in saves if save.file_time_ns == time_ns), None)
-
-
-def name_of_backup(parts: Parts, path: Path) -> str:
-    """Return the name of the model that a file in ``backups/`` is of.
-
-    Notes
-    -----
-    ``x.2.pkl`` may be the second backup of ``x``, or the first of a model named ``x.2``. Records
-    tell: that of the save with the file's time, or that of the save which put it there. Without
-    them it is a model's own name if there is such a model.
-    """
-    own, numbered = names.name_of(path), names.name_of_backup(path)
-    if own == numbered:
-        return own
-    save = save_of(parts, path)
-    if save is not None:
-        return save.name
-    if any(record.backup == own for record in parts.outbox.of_name(numbered)):
-        return numbered
-    is_own = parts.layout.model_path(own).exists() or any(parts.outbox.of_name(own))
-    return own if is_own else numbered
 
 
 def _warn_of_other_sklearn(path: Path, recorded: str) -> None:

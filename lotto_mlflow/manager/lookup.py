@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import datetime, timezone
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -15,9 +14,10 @@ from lotto_mlflow.description import told_by_metadata
 from lotto_mlflow.errors import ModelNotFoundError, SettingsError
 from lotto_mlflow.manager import missing
 from lotto_mlflow.manager.loading import read_metadata
+from lotto_mlflow.manager.matching import save_in_place, save_of_version
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.outbox import Entry
-from lotto_mlflow.records import ModelRecord, Progress, SaveRecord, quiet
+from lotto_mlflow.records import ModelRecord, Progress, quiet
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.store import make_dir, sha256_of_file
@@ -170,18 +170,12 @@ def _of_files(parts: Parts, target: str, name: str | None, limit: int | None) ->
 def _record(
     parts: Parts, target: str, path: Path, status: os.stat_result, entries: list[Entry]
 ) -> ModelRecord:
-    """Describe a file by the save that put it there: the one with its time, or its digest."""
+    """Describe a file by the save that put it there."""
     name = names.name_of(path)
     on_disk = read_metadata(parts.layout.metadata_path(name))
     told = on_disk or {}
-    save = None
-    for entry in entries:
-        record = parts.outbox.readable(entry)
-        if record is not None and record.file_time_ns == status.st_mtime_ns:
-            save = record
-            break
-        if record is not None and save is None and record.sha256 == told.get("sha256"):
-            save = record
+    saves = (save for entry in entries if (save := parts.outbox.readable(entry)) is not None)
+    save = save_in_place(saves, path, status, told.get("sha256"))
     place = save.mirrored.get(target, {}) if save else {}
     if save is None:
         params, metrics = told_by_metadata(told)
@@ -227,14 +221,6 @@ def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
         params=params,
         metrics=metrics,
     )
-
-
-def save_of_version(parts: Parts, record: ModelRecord) -> SaveRecord | None:
-    """Return a version's own save, or else the newest with its bytes."""
-    saves = list(parts.outbox.of_name(record.name))
-    own = (save for save in saves if save.saved_at_ns == record.saved_at_ns)
-    same = (save for save in saves if save.sha256 == record.sha256)
-    return next(chain(own, same), None)
 
 
 def _has_bytes_of(path: Path, record: ModelRecord) -> bool:

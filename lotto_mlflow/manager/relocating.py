@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotto_mlflow.errors import RelocationError
 from lotto_mlflow.files import held
 from lotto_mlflow.manager.parts import disk_errors
 
@@ -31,8 +32,8 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
     Raises
     ------
     RelocationError
-        If there is no embedded store, or it cannot be told where it lay before. Nothing was
-        changed.
+        If there is no embedded store, or it cannot be told where it lay before; if ``relative_to``
+        is no folder. Nothing was changed.
 
     Notes
     -----
@@ -45,6 +46,12 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
     new_dir = layout.artifacts_dir.absolute()
     location = new_dir.as_uri()
     if relative_to is not None:
+        if not Path(relative_to).is_dir():
+            raise RelocationError(
+                f"there is no folder {relative_to} that paths could be relative to; nothing was "
+                "changed",
+                path=relative_to,
+            )
         location = Path(os.path.relpath(new_dir, Path(relative_to).absolute())).as_posix()
     with ExitStack() as stack:
         stack.enter_context(disk_errors(self._parts, "found where they lie now"))

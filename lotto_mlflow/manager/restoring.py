@@ -24,7 +24,8 @@ from lotto_mlflow.files import (
     temporary_for,
 )
 from lotto_mlflow.manager import lookup, missing, saving
-from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata, save_of
+from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.matching import name_of_backup, save_of, save_of_version
 from lotto_mlflow.manager.parts import Parts, disk_errors
 from lotto_mlflow.metadata import strict, to_json
 from lotto_mlflow.records import ModelRecord, Progress, quiet
@@ -228,7 +229,7 @@ def _from_registry(
 ) -> _Found:
     parts, mirror = manager._parts, manager._mirror()
     sha256, saved_at_ns = str(record.sha256), record.saved_at_ns or 0
-    save = lookup.save_of_version(parts, record)
+    save = save_of_version(parts, record)
     report(0, 1, 0 if save is None else save.size, record.name)
     return _Found(
         record.name,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.manager import backfill
-from lotto_mlflow.manager.loading import known_digests, name_of_backup, read_metadata, save_of
+from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.matching import name_of_backup, save_of
 from lotto_mlflow.manager.parts import Parts, disk_errors
 from lotto_mlflow.metadata import strict
 from lotto_mlflow.outbox import Entry
@@ -99,13 +100,20 @@ def _findings(manager: ModelManager, report: Progress) -> list[Finding]:
     parts, target = manager._parts, manager._target()
     told = [(entry, parts.outbox.readable(entry)) for entry in reversed(parts.outbox.entries())]
     known = [(entry, record) for entry, record in told if record is not None]
-    findings = [*_files(parts, known, report), *_metadata(parts)]
+    findings = [*_folders(parts), *_files(parts, known, report), *_metadata(parts)]
     findings += [*_records(parts, told), *_unsent(parts, known, target)]
     try:
         findings += _in_mlflow(parts, manager._mirror(), known, target)
     except MirrorError as cause:
         findings.append(Finding("mlflow unavailable", "", None, str(cause), "try again later"))
     return findings
+
+
+def _folders(parts: Parts) -> Iterator[Finding]:
+    for folder in (*parts.store.folders, parts.layout.mlflow_dir):
+        if folder.exists() and not folder.is_dir():
+            detail = "it is no folder, and models belong in one"
+            yield Finding("damaged", "", folder, detail, f"mv {folder} {folder}.away")
 
 
 def _files(parts: Parts, known: list[_Known], report: Progress) -> Iterator[Finding]:

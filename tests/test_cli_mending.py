@@ -1,0 +1,128 @@
+"""Commands on folders that were named, copied or misspelt: what they advise can be typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.cli import app
+from lotto_mlflow.cli.wording import as_commands
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def copied_dir(base_dir: Path, forest: Any) -> Path:
+    """A copy, in a folder that a shell must quote, with other times."""
+    manager = ModelManager(base_dir)
+    manager.save_model(forest, "lotto_model_told", {"loss": 0.5})
+    manager.save_model({"a": 1}, "lotto_model_untold")
+    copied = base_dir.with_name("복사 본's")
+    shutil.copytree(base_dir, copied, copy_function=shutil.copyfile)
+    return copied
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_mending_command_names_the_folder_that_was_named(
+    copied_dir: Path, is_first: bool
+) -> None:
+    at = ("--base-dir", copied_dir)
+    found = call(*(at if is_first else ()), "verify", "--json", *(() if is_first else at))
+    (mend,) = {one["mend"] for one in json.loads(found.stdout) if one["kind"] == "moved store"}
+    assert shlex.split(mend) == ["lotto-mlflow", "relocate", "--base-dir", str(copied_dir)]
+    assert call(*shlex.split(mend)[1:]).exit_code == 0
+    assert call("verify", *at).exit_code == 0
+    error = call("show", "lotto_model_x", *at).stderr
+    assert f"list --base-dir {shlex.quote(str(copied_dir))}" in error
+
+
+def test_advice_names_a_folder_only_where_one_was_named() -> None:
+    assert as_commands("sync()") == "lotto-mlflow sync"
+    assert as_commands("sync()", "`", Path("a b")) == "`lotto-mlflow sync --base-dir 'a b'`"
+
+
+def test_a_copy_with_other_times_is_known_to_be_mirrored(copied_dir: Path) -> None:
+    call("relocate", "--base-dir", copied_dir)
+    listed = json.loads(call("list", "--json", "--base-dir", copied_dir).stdout)
+    assert {one["name"]: one["version"] for one in listed} == {
+        "lotto_model_told": 1,
+        "lotto_model_untold": 2,
+    }
+    assert all(one["sha256"] for one in listed)
+
+
+def test_paths_are_relative_to_a_folder_that_is_there(copied_dir: Path) -> None:
+    database = copied_dir / "mlflow" / "mlflow.db"
+    before = database.read_bytes()
+    for wrong in (copied_dir / "nowhere", database):
+        done = call("relocate", "--relative-to", wrong, "--base-dir", copied_dir)
+        assert done.exit_code == 2
+    assert database.read_bytes() == before
+
+
+def test_a_file_in_place_of_a_folder_is_found(base_dir: Path) -> None:
+    (base_dir / "trained").write_text("no folder")
+    done = call("verify", "--base-dir", base_dir)
+    assert done.exit_code == 1
+    assert "it is no folder" in done.stdout
+
+
+@pytest.mark.parametrize("wrong", ["sizee", "lss"])
+def test_a_misspelt_order_is_told_the_nearest(copied_dir: Path, wrong: str) -> None:
+    done = call("list", "--sort", wrong, "--base-dir", copied_dir)
+    assert done.exit_code == 2
+    assert f"did you mean { ({'sizee': 'size', 'lss': 'loss'}[wrong])!r}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("models:/lotto_model@champoin", "champion"), ("models:/lotto_modl/1", "lotto_model")],
+)
+def test_a_misspelt_version_is_told_the_nearest(copied_dir: Path, wrong: str, right: str) -> None:
+    call("relocate", "--base-dir", copied_dir)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied_dir / 'mlflow' / 'mlflow.db'}")
+    client.set_registered_model_alias("lotto_model", "champion", "1")
+    done = call("restore", wrong, "--source", "registry", "--base-dir", copied_dir)
+    assert done.exit_code == 1
+    assert right in done.stderr.partition("did you mean")[2]
+
+
+def test_a_shell_completes_names_of_a_folder_named_before_the_command(base_dir: Path) -> None:
+    ModelManager(base_dir, mirror="off").save_model({"a": 1}, "lotto_model_b", {})
+    words = f"lotto-mlflow --base-dir {base_dir} show lotto"
+    done = subprocess.run(
+        [sys.executable, "-m", "lotto_mlflow"],
+        env=os.environ
+        | {"_LOTTO_MLFLOW_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["lotto_model_b"]
+
+
+def test_a_ui_that_does_not_answer_is_an_error(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    done = call("ui", "--no-browser", "--base-dir", base_dir)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "does not answer" in done.stderr
