@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import machine, peering, report, rows
+from bench import machine, peering, profile, report, rows
 from bench.measuring import Rooms, measure
 from bench.processes import WorkError
 
@@ -34,6 +34,9 @@ def main() -> int:
             print(report.line(told), flush=True)
             report.put(kept, told)
             report.write(kept, results_path)
+    if any(row.id == "P2" for row in wanted):
+        kept["profile"] = profile.measured(Rooms(cache_dir, cache_dir / "work"))
+        report.write(kept, results_path)
     if arguments.peers:
         kept["peers"] = peering.measure_all(cache_dir, install=True)
         report.write(kept, results_path)

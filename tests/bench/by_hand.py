@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.operations import Operation, Setup
+from bench.operations import METADATA, Operation, Setup
 from bench.ours import base_dir
 
 
@@ -44,22 +44,44 @@ def _tracked(setup: Setup) -> Any:
     return mlflow
 
 
+_REQUIRED = ("scikit-learn", "joblib", "numpy", "scipy", "mlflow")
+
+
+def _log_best(mlflow: Any, model: Any) -> None:
+    """Log with the arguments that make MLflow fastest; without a run there is none."""
+    mlflow.sklearn.log_model(
+        model,
+        name="model",
+        serialization_format="pickle",
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIRED],
+        registered_model_name="lotto_model",
+    )
+
+
 def dump_and_best(setup: Setup) -> Operation:
-    """Dump durably, then log with the arguments that make MLflow fastest."""
+    """Dump durably, then log the model alone: no run, no parameters, no metrics."""
     model, mlflow = setup.model(), _tracked(setup)
-    names = ("scikit-learn", "joblib", "numpy", "scipy", "mlflow")
-    requirements = [f"{name}=={metadata.version(name)}" for name in names]
 
     def run() -> None:
         _dump_durably(model, setup.new_path(".pkl"))
-        mlflow.sklearn.log_model(
-            model,
-            name="model",
-            serialization_format="pickle",
-            pip_requirements=requirements,
-            registered_model_name="lotto_model",
-        )
-        mlflow.end_run()
+        _log_best(mlflow, model)
+
+    return Operation(run)
+
+
+def dump_and_best_in_run(setup: Setup) -> Operation:
+    """Dump durably, then log the model in a run with what a save here tells MLflow."""
+    model, mlflow = setup.model(), _tracked(setup)
+    texts = {key: value for key, value in METADATA.items() if isinstance(value, str)}
+    numbers = {key: value for key, value in METADATA.items() if key not in texts}
+
+    def run() -> None:
+        _dump_durably(model, setup.new_path(".pkl"))
+        with mlflow.start_run():
+            mlflow.log_params(model.get_params() | texts)
+            mlflow.log_metrics(numbers)
+            mlflow.log_dict(METADATA, "metadata.json")
+            _log_best(mlflow, model)
 
     return Operation(run)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.figures import NOISE, TIMES
+from bench.profile import REST
 from bench.rows import ROWS
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
@@ -43,7 +45,8 @@ def write(results: Results, path: Path) -> None:
 def put(results: Results, told: dict[str, Any]) -> None:
     """Add a row's figures, in place of earlier ones; rows stand in the order of the targets."""
     order = list(dict.fromkeys(row.id for row in ROWS))
-    others = [r for r in results["rows"] if (r["id"], r["work"]) != (told["id"], told["work"])]
+    keys = ("id", "work", "against")
+    others = [row for row in results["rows"] if any(row[key] != told[key] for key in keys)]
     results["rows"] = sorted([*others, told], key=lambda r: order.index(r["id"]))
 
 
@@ -88,6 +91,8 @@ def tables(results: Results) -> str:
         target, result, medians, judged = _cells(told)
         work = f"{told['work']} | {told['against']}"
         lines.append(f"| {told['id']} | {work} | {target} | {result} | {medians} | {judged} |")
+    if results.get("profile"):
+        lines += ["", *_profile_lines(results["profile"])]
     if results["peers"]:
         lines += ["", *_PEER_HEADER, *map(_peer_line, results["peers"])]
     lines += [
@@ -98,6 +103,20 @@ def tables(results: Results) -> str:
         f"{machine['file_system']}, Python {machine['python']}, {versions}.",
     ]
     return "\n".join(lines)
+
+
+def _profile_lines(sides: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Yield the table of a small save's parts, in shares of doing it by hand."""
+    *_, last = sides.values()
+    whole = sum(last.values())
+    calls = list(dict.fromkeys(name for side in sides.values() for name in side if name != REST))
+    yield f"| share of a save of 1 MB by hand, in a run | {' | '.join(sides)} |"
+    yield f"|---|{'---|' * len(sides)}"
+    for name in (*calls, REST):
+        shares = (f"{side[name] / whole:.0%}" if name in side else "" for side in sides.values())
+        yield f"| {name if name == REST else f'`{name}`'} | {' | '.join(shares)} |"
+    in_all = (f"{sum(side.values()) / whole:.0%}" for side in sides.values())
+    yield f"| in all | {' | '.join(in_all)} |"
 
 
 def _peer_line(peer: dict[str, Any]) -> str:

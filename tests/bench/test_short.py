@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import report, rows
+from bench import profile, report, rows
 from bench.figures import Spread, Target, ratios, verdict
 from bench.measuring import Rooms, measure
 from bench.processes import Subject, Worker, WorkError, counted_calls
@@ -54,6 +54,18 @@ def test_a_sync_of_old_files_is_measured_with_its_memory(rooms: Rooms) -> None:
     rate, memory = measure(row, rooms)
     assert rate["result"]["median"] > 0  # of three files, it tells of imports alone
     assert memory["target"]["unit"] == "MB more"
+
+
+def test_a_save_is_taken_apart_into_calls_of_mlflow_and_the_rest(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_sides = {name: replace(side, object="tiny") for name, side in profile.SIDES.items()}
+    monkeypatch.setattr(profile, "SIDES", small_sides)
+    here, alone, in_run = profile.measured(rooms, 2).values()
+    assert {"create_run", "log_batch", "create_model_version", profile.REST} <= here.keys()
+    assert "create_run" not in alone
+    assert {"create_run", "set_terminated"} <= in_run.keys()
+    assert min(*here.values(), *alone.values(), *in_run.values()) > 0
 
 
 def test_thousands_of_versions_are_made_as_the_package_would_have(tmp_path: Path) -> None:
@@ -115,7 +127,7 @@ def test_a_noisy_machine_gets_no_verdict_and_no_ratio() -> None:
 
 
 def test_rows_are_chosen_by_their_ids() -> None:
-    assert [row.id for row in rows.chosen("p2, P11")] == ["P2", "P11"]
+    assert [row.id for row in rows.chosen("p10, P11")] == ["P10", "P11"]
     assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 16)}
     assert rows.chosen("none") == []
     with pytest.raises(ValueError, match="P99"):

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from bench import profile
 from bench.operations import Operation, Setup
 
 BEGIN, END = "lotto-benchmark-begins", "lotto-benchmark-ends"
@@ -85,7 +86,7 @@ def peak(work: Operation) -> dict[str, Any]:
 
 def serve(work: Operation, orders: TextIO, answers: TextIO) -> None:
     calls: dict[str, Callable[..., dict[str, Any]]]
-    calls = {"time": timed, "mark": marked, "peak": peak}
+    calls = {"time": timed, "mark": marked, "peak": peak, "profile": profile.profiled}
     for order in orders:
         name, *numbers = order.split()
         print(json.dumps(calls[name](work, *map(int, numbers))), file=answers, flush=True)
