@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import NOISE, TIMES
-from bench.profile import REST
 from bench.rows import ROWS
+from bench.worker import REST
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
 """The figures that the README shows."""

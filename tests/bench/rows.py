@@ -217,6 +217,16 @@ ROWS = (
         rounds=9,
     ),
     Row(
+        "P12",
+        "fresh process, 1 MB forest: import, save, exit",
+        "the same by hand with MLflow's best in a run",
+        Target(1.0),
+        _save("forest_1mb"),
+        Side("by_hand:dump_and_best_in_run", "forest_1mb"),
+        "fresh",
+        rounds=9,
+    ),
+    Row(
         "P13",
         "memory that a save adds at its peak, 100 MB forest",
         "that of joblib.dump",

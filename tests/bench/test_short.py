@@ -17,6 +17,7 @@ from bench.figures import Spread, Target, ratios, verdict
 from bench.measuring import Rooms, measure
 from bench.processes import Subject, Worker, WorkError, counted_calls
 from bench.rows import Row, Side
+from bench.worker import REST
 
 ROOT = Path(__file__).parents[2]
 TIMES_OFF = 10
@@ -62,7 +63,7 @@ def test_a_save_is_taken_apart_into_calls_of_mlflow_and_the_rest(
     small_sides = {name: replace(side, object="tiny") for name, side in profile.SIDES.items()}
     monkeypatch.setattr(profile, "SIDES", small_sides)
     here, alone, in_run = profile.measured(rooms, 2).values()
-    assert {"create_run", "log_batch", "create_model_version", profile.REST} <= here.keys()
+    assert {"create_run", "log_batch", "create_model_version", REST} <= here.keys()
     assert "create_run" not in alone
     assert {"create_run", "set_terminated"} <= in_run.keys()
     assert min(*here.values(), *alone.values(), *in_run.values()) > 0
