@@ -12,7 +12,7 @@ from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
 
 from lotto_mlflow import pyfunc_loader
-from lotto_mlflow.files import copy_content
+from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import examples
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
@@ -23,8 +23,22 @@ DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 
 
+def copy(pkl_path: Path, work_dir: Path) -> Path:
+    """Copy the file of a model for `build`.
+
+    Notes
+    -----
+    It is copied, never linked, so that a program that writes over one of the two in place cannot
+    destroy both.
+    """
+    path = work_dir / "copy" / Path(DATA_FILE).name
+    path.parent.mkdir()
+    copy_content(pkl_path, path)
+    return path
+
+
 def build(
-    record: SaveRecord, pkl_path: Path, target_dir: Path, logged: LoggedModel, work_dir: Path
+    record: SaveRecord, data_path: Path, target_dir: Path, logged: LoggedModel, work_dir: Path
 ) -> None:
     """Write a complete model folder.
 
@@ -32,9 +46,8 @@ def build(
     ----------
     record : SaveRecord
         The save.
-    pkl_path : pathlib.Path
-        The file with the bytes of the save, named as in `DATA_FILE`; it is copied, never linked,
-        so that a program that writes over one of the two in place cannot destroy both.
+    data_path : pathlib.Path
+        What `copy` returned; it is used up.
     target_dir : pathlib.Path
         The folder to write; it must be missing or empty.
     logged : mlflow.entities.LoggedModel
@@ -56,10 +69,10 @@ def build(
         model.signature = _signature(record)  # as an argument, MLflow would validate the example
     if description.predicts and description.input_example:
         example = examples.rebuilt(description.input_example)
-        _write(target_dir, pkl_path, description.requirements, work_dir, model, example)
+        _write(target_dir, data_path, description.requirements, work_dir, model, example)
     else:
         frame = _frame(description.requirements, work_dir)
-        _build_in(frame, target_dir, pkl_path, model, predicts=description.predicts)
+        _build_in(frame, target_dir, data_path, model, work_dir, predicts=description.predicts)
 
 
 def _write(
@@ -127,7 +140,13 @@ def _frame(pins: list[str], work_dir: Path) -> _Frame:
 
 
 def _build_in(
-    frame: _Frame, target_dir: Path, pkl_path: Path, model: Model, *, predicts: bool
+    frame: _Frame,
+    target_dir: Path,
+    copied_path: Path,
+    model: Model,
+    work_dir: Path,
+    *,
+    predicts: bool,
 ) -> None:
     for name, content in frame.files.items():
         path = target_dir / name
@@ -135,7 +154,7 @@ def _build_in(
         path.write_bytes(content)
     data_path = target_dir / DATA_FILE
     data_path.parent.mkdir(exist_ok=True)
-    copy_content(pkl_path, data_path)
+    put(copied_path, data_path, work_dir)
     model.model_size_bytes = data_path.stat().st_size
     if predicts:
         model.add_flavor(mlflow.pyfunc.FLAVOR_NAME, **frame.flavour)

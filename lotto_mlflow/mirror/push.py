@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -71,9 +72,26 @@ def push(
         if finished is not None:
             return finished
         _delete_begun(connection, record)
-    run = _started(connection, record)
+    # the bytes are on their way while MLflow is told the first things
+    copied = started(partial(model_folder.copy, pkl_path, work_dir))
     try:
-        return _fill(connection, run, record, pkl_path, artifacts_dir, work_dir)
+        run = _started(connection, record)
+        return _fill_or_clean_up(connection, run, record, copied, artifacts_dir, work_dir)
+    finally:
+        with suppress(Exception):  # it was told where the copy was needed
+            copied()
+
+
+def _fill_or_clean_up(
+    connection: Connection,
+    run: Run,
+    record: SaveRecord,
+    copied: Callable[[], Path],
+    artifacts_dir: Path | None,
+    work_dir: Path,
+) -> Place:
+    try:
+        return _fill(connection, run, record, copied, artifacts_dir, work_dir)
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell; a later push cleans up
             if _finish(connection, record) is None:
@@ -98,7 +116,7 @@ def _fill(
     connection: Connection,
     run: Run,
     record: SaveRecord,
-    pkl_path: Path,
+    copied: Callable[[], Path],
     artifacts_dir: Path | None,
     work_dir: Path,
 ) -> Place:
@@ -116,7 +134,7 @@ def _fill(
         params={param.key: param.value for param in params},
         model_type=description.model_type,
     )
-    put = started(partial(_put_model, client, model, record, pkl_path, work_dir))
+    put = started(partial(_put_model, client, model, record, copied, work_dir))
     try:  # the database waits for the disk while the model folder is written
         _log(client, run_id, record, model.model_id, params)
         _put_artifacts(client, run, record, artifacts_dir, work_dir)
@@ -175,13 +193,17 @@ def _logged_model_name(name: str) -> str:
 
 
 def _put_model(
-    client: MlflowClient, model: LoggedModel, record: SaveRecord, pkl_path: Path, work_dir: Path
+    client: MlflowClient,
+    model: LoggedModel,
+    record: SaveRecord,
+    copied: Callable[[], Path],
+    work_dir: Path,
 ) -> None:
     """Write the model folder straight to where it belongs, or upload it."""
     local = local_path(model.artifact_location)
     folder = local if local is not None else work_dir / "model"
     with condemning(f"building the model folder of {record.name}"):
-        model_folder.build(record, pkl_path, folder, model, work_dir)
+        model_folder.build(record, copied(), folder, model, work_dir)
     if local is None:
         client.log_model_artifacts(model.model_id, str(folder))
 

@@ -13,8 +13,8 @@ from lotto_mlflow.errors import DumpError, LoadError
 from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.threads import started
 
-_BLOCK_BYTES = 1 << 18
-"""Read and hashed at once: it stays in a processor's own cache."""
+_BLOCK_BYTES = 1 << 20
+"""Read and hashed at once: each block takes the interpreter from the thread that pickles."""
 _SYNC_BYTES = 1 << 24
 _PAUSE_SECONDS = 0.002
 

@@ -76,7 +76,7 @@ def measure_all(cache_dir: Path, *, install: bool) -> list[dict[str, Any]]:
             subjects.pop(peer.name, None)
             print(f"{peer.name} is left out: {_reason(cause)}\n{cause}", file=sys.stderr)
     for key, index in (("save", 0), ("load", 1)):
-        for name, spread in _timed({n: s[index] for n, s in subjects.items()}):
+        for name, spread in _timed({n: s[index] for n, s in subjects.items()}, work_dir):
             told[name][key] = as_json(spread)
     shutil.rmtree(work_dir, ignore_errors=True)
     return list(told.values())
@@ -169,10 +169,10 @@ def _change_a_bit(path: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def _timed(subjects: dict[str, Subject]) -> Iterator[tuple[str, Spread]]:
+def _timed(subjects: dict[str, Subject], work_dir: Path) -> Iterator[tuple[str, Spread]]:
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(subject)) for subject in subjects.values()]
         runs = [lambda w=worker: float(w.ask("time")["seconds"]) * 1000 for worker in workers]
         in_turn(runs, 1)
-        results = in_turn(runs, _ROUNDS)
+        results = in_turn(runs, _ROUNDS, work_dir)
     yield from zip(subjects, map(Spread.of, results), strict=True)
