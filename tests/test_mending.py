@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import threading
 from pathlib import Path
@@ -277,7 +278,7 @@ def test_verify_tells_of_the_folder_of_a_run_whose_push_failed(
     client.delete_run(rest.run_id)
     (finding,) = manager.verify()
     assert (finding.kind, finding.path) == ("orphan artifact", _folder_of_run(base_dir, rest))
-    assert finding.repair == f"rm -r {str(finding.path)!r}"
+    assert shlex.split(finding.repair) == ["rm", "-r", str(finding.path)]
 
 
 def _folder_of_run(base_dir: Path, info: Any) -> Path:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from lotto_mlflow import layout as names
@@ -113,7 +114,9 @@ def _folders(parts: Parts) -> Iterator[Finding]:
     for folder in (*parts.store.folders, parts.layout.mlflow_dir):
         if folder.exists() and not folder.is_dir():
             detail = "it is no folder, and models belong in one"
-            yield Finding("damaged", "", folder, detail, f"mv {folder} {folder}.away")
+            yield Finding(
+                "damaged", "", folder, detail, f"mv {quote(str(folder))} {quote(f'{folder}.away')}"
+            )
 
 
 def _files(parts: Parts, known: list[_Known], report: Progress) -> Iterator[Finding]:
@@ -146,13 +149,17 @@ def _model(parts: Parts, path: Path) -> Iterator[Finding]:
     try:
         known, found = known_digests(parts, path), sha256_of_file(path)
     except PermissionError as cause:
-        yield Finding("damaged", name, path, f"it cannot be read: {cause}", f"chmod u+r {path}")
+        yield Finding(
+            "damaged", name, path, f"it cannot be read: {cause}", f"chmod u+r {quote(str(path))}"
+        )
         return
     if known and found not in known:
         detail = f"expected SHA-256 {' or '.join(sorted(known))}, found {found}"
         repair = f"ModelManager.restore({name!r}), or with source='registry'"
         if path.parent == parts.layout.backup_dir:
-            repair = f"rm {path}; ModelManager.restore({name_of_backup(parts, path)!r}, "
+            repair = (
+                f"rm {quote(str(path))}; ModelManager.restore({name_of_backup(parts, path)!r}, "
+            )
             repair += "source='registry') may have the intact one"
         yield Finding("damaged", name, path, detail, repair)
     if path.stat().st_mtime_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
@@ -161,7 +168,7 @@ def _model(parts: Parts, path: Path) -> Iterator[Finding]:
             name,
             path,
             "its modification time has not come yet, so it stays the latest",
-            f"touch {path}",
+            f"touch {quote(str(path))}",
         )
 
 
@@ -217,7 +224,8 @@ def _records(parts: Parts, told: list[tuple[Entry, SaveRecord | None]]) -> Itera
         if record is None:
             repair = "none is needed: MLflow has the save; this file only says so"
             if entry.state != "sent":
-                repair = f"ModelManager.sync() sends the model without it; then rm {entry.path}"
+                repair = "ModelManager.sync() sends the model without it; then "
+                repair += f"rm {quote(str(entry.path))}"
             yield Finding("damaged", entry.name, entry.path, "the record cannot be read", repair)
             continue
         if entry.state == "aside" or record.tries:
@@ -270,7 +278,7 @@ def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -
         yield Finding("missing in MLflow", record.name, entry.path, detail, repair)
     for folder in mirror.inspection.orphan_folders():
         yield Finding(
-            "orphan artifact", "", folder, "no logged model owns it", f"rm -r {str(folder)!r}"
+            "orphan artifact", "", folder, "no logged model owns it", f"rm -r {quote(str(folder))}"
         )
     for registered in sorted({names.registered_model(record.name) for _, record in known}):
         if mirror.inspection.top_is_late(registered):
