@@ -63,7 +63,9 @@ def _cells(told: dict[str, Any]) -> tuple[str, str, str, str]:
     spread = ""
     if result["rounds"] > 1:
         spread = f" ({_number(result['minimum'])} to {_number(result['maximum'])})"
-    shown = f"{_number(result['median'])}{unit}{spread}"
+    median = result["median"]
+    # one more digit than the target has, so that a narrow miss does not look like a hit
+    shown = f"{f'{median:.3f}' if abs(median) < 10 else _number(median)}{unit}{spread}"
     judged = told["verdict"]
     if judged == "too noisy":
         noise = max(side["noise"] for side in (told["ours"], told["base"]) if side)
