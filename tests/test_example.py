@@ -202,6 +202,9 @@ def request() -> pd.DataFrame:
     return pd.DataFrame(**values["dataframe_split"])
 
 
+@pytest.mark.filterwarnings(  # of another patch release than the one that built it
+    "ignore::sklearn.exceptions.InconsistentVersionWarning"
+)
 def test_every_model_predicts_from_both_views(openable: ModelManager) -> None:
     rows = request()
     assert rows.shape == (45, 4)

@@ -27,6 +27,7 @@ from lotto_mlflow.errors import (
     SyncRunningError,
 )
 from lotto_mlflow.files import held, lock_at
+from lotto_mlflow.manager import pushing
 
 
 def _client(base_dir: Path) -> MlflowClient:
@@ -428,7 +429,8 @@ def test_a_sync_while_another_runs_is_refused(manager: ModelManager, base_dir: P
     assert manager.sync().sent == []
 
 
-def test_saves_go_on_during_a_sync(old_folder: Path) -> None:
+def test_saves_go_on_during_a_sync(old_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "WAIT_SECONDS", 1.0)  # the sync is what MLflow is busy with
     manager = ModelManager(old_folder)
     saved: list[str] = []
 
@@ -437,6 +439,7 @@ def test_saves_go_on_during_a_sync(old_folder: Path) -> None:
             thread = threading.Thread(target=lambda: saved.append(manager.save_model({"new": 1})))
             thread.start()
             thread.join(30)
+            assert saved
 
     assert len(manager.sync(progress=save).sent) == 12
     assert manager.flush(30)
