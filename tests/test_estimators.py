@@ -44,6 +44,9 @@ ESTIMATORS = {
 }
 
 
+@pytest.mark.filterwarnings(  # LightGBM 4.6 says so of arrays that it was fitted with, too
+    "ignore:X does not have valid feature names:UserWarning"
+)
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_predictions_are_the_same_from_file_registry_and_pyfunc(
     manager: ModelManager, base_dir: Path, rows: Any, kind: str
