@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.description import described_by_metadata
-from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.loading import is_changed, read_metadata
 from lotto_mlflow.manager.matching import name_of_backup
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.metadata import strict
@@ -68,9 +68,7 @@ def unknown_files(parts: Parts, *, include_backups: bool) -> Iterator[Unknown]:
             name = name_of_backup(parts, path) if is_backup else names.name_of(path)
             model_names = {name, names.name_of(path)}
             if names.is_name(name) and not _is_recorded(parts, model_names, path):
-                known = known_digests(parts, path)
-                is_changed = bool(known) and sha256_of_file(path) not in known
-                yield Unknown(name, path, is_changed)
+                yield Unknown(name, path, is_changed(parts, path))
 
 
 def _is_recorded(parts: Parts, model_names: set[str], path: Path) -> bool:

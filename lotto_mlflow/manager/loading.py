@@ -20,6 +20,7 @@ from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed, recorded_sha256, sha256_of
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.requirements import version_in
+from lotto_mlflow.store import sha256_of_file
 
 _logger = logging.getLogger("lotto_mlflow")
 
@@ -113,6 +114,12 @@ def known_digests(parts: Parts, path: Path) -> set[str]:
     model_dir = _model_dir_of(path)
     recorded = recorded_sha256(model_dir) if model_dir is not None else None
     return {recorded} if recorded else set()
+
+
+def is_changed(parts: Parts, path: Path) -> bool:
+    """Tell whether digests are known that a file may have, and it has none of them."""
+    known = known_digests(parts, path)
+    return bool(known) and sha256_of_file(path) not in known
 
 
 def _is_older_than_its_records(parts: Parts, model_names: set[str], path: Path) -> bool:

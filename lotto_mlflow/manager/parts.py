@@ -86,15 +86,15 @@ class Parts:
 
 
 @contextmanager
-def disk_errors(parts: Parts, done: str) -> Iterator[None]:
+def disk_errors(parts: Parts, what: str) -> Iterator[None]:
     """Turn what the disk refuses into `StoreError`.
 
     Parameters
     ----------
     parts : Parts
         The folder.
-    done : str
-        What a model was to be, for the message: ``saved``, ``restored``.
+    what : str
+        What could not be done, for the beginning of the message.
     """
     try:
         yield
@@ -102,6 +102,6 @@ def disk_errors(parts: Parts, done: str) -> Iterator[None]:
         raise
     except OSError as cause:
         raise StoreError(
-            f"the model could not be {done} in {parts.layout.trained_dir}: {cause}. "
+            f"{what} in {parts.layout.trained_dir}: {cause}. "
             "The folder is as it was; free some room or grant the rights, and try again"
         ) from cause

@@ -54,7 +54,7 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
             )
         location = Path(os.path.relpath(new_dir, Path(relative_to).absolute())).as_posix()
     with ExitStack() as stack:
-        stack.enter_context(disk_errors(self._parts, "found where they lie now"))
+        stack.enter_context(disk_errors(self._parts, "relocate could not be done"))
         if layout.mlflow_dir.is_dir():
             stack.enter_context(held(self._parts.push_lock()))
         return relocation.rewrite(layout.database_path, location)

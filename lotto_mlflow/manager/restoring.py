@@ -24,7 +24,7 @@ from lotto_mlflow.files import (
     temporary_for,
 )
 from lotto_mlflow.manager import lookup, missing, saving
-from lotto_mlflow.manager.loading import known_digests, read_metadata
+from lotto_mlflow.manager.loading import is_changed, known_digests, read_metadata
 from lotto_mlflow.manager.matching import name_of_backup, save_of, save_of_version
 from lotto_mlflow.manager.parts import Parts, disk_errors
 from lotto_mlflow.metadata import strict, to_json
@@ -95,19 +95,29 @@ def restore(
     if source not in get_args(RestoreSource):
         allowed = ", ".join(get_args(RestoreSource))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
-    parts, report = self._parts, progress or quiet
+    with disk_errors(self._parts, "the model could not be restored"):
+        return _restored(self, name_or_version, source, backup, progress or quiet)
+
+
+def _restored(
+    manager: ModelManager,
+    name_or_version: str | int,
+    source: RestoreSource,
+    backup: str | None,
+    report: Progress,
+) -> ModelRecord:
+    parts = manager._parts
     reference = lookup.version_reference(parts, name_or_version)
     if source == "registry":
-        version = _version(self, name_or_version, reference)
+        version = _version(manager, name_or_version, reference)
     elif reference is None or parts.store.backups_of(str(name_or_version)):
         path = _backup_of(parts, str(name_or_version), backup)
     else:
-        path = _backup_of_version(self, reference)
-    with disk_errors(parts, "restored"):
-        parts.make_dirs()
-    with disk_errors(parts, "restored"), parts.workspace() as work_dir:
+        path = _backup_of_version(manager, reference)
+    parts.make_dirs()
+    with parts.workspace() as work_dir:
         if source == "registry":
-            found = _from_registry(self, version, work_dir, report)
+            found = _from_registry(manager, version, work_dir, report)
         else:
             found = _from_backups(parts, path, report)
         staged = temporary_for(parts.layout.model_path(found.name), work_dir)
@@ -123,7 +133,7 @@ def restore(
         finally:
             staged.unlink(missing_ok=True)
     report(1, 1, 0, "")
-    return self.get(found.name)
+    return manager.get(found.name)
 
 
 def _put(parts: Parts, found: _Found, staged: Path, work_dir: Path) -> None:
@@ -182,12 +192,7 @@ def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
     newest_ns = max(path.stat().st_mtime_ns for path in found)
     newest = [path for path in sorted(found) if path.stat().st_mtime_ns == newest_ns]
     # an earlier restore may have put a damaged file of the same time there
-    return next((path for path in reversed(newest) if _is_intact(parts, path)), newest[-1])
-
-
-def _is_intact(parts: Parts, path: Path) -> bool:
-    known = known_digests(parts, path)
-    return not known or sha256_of_file(path) in known
+    return next((path for path in reversed(newest) if not is_changed(parts, path)), newest[-1])
 
 
 def _backup_of_version(manager: ModelManager, reference: VersionReference) -> Path:

@@ -63,7 +63,7 @@ def save(
     """
     request = _checked(in_force, model, name, given, input_example, extra, dataset)
     parts.make_dirs()
-    with disk_errors(parts, "saved"), parts.workspace() as work_dir:
+    with disk_errors(parts, "the model could not be saved"), parts.workspace() as work_dir:
         artifacts.write(request.artifacts, work_dir / "artifacts")
         staged = dump(model, temporary_for(parts.layout.model_path("model"), work_dir))
         try:

@@ -110,7 +110,7 @@ def sync(
     """
     parts, target = self._parts, self._target()
     with ExitStack() as stack:
-        stack.enter_context(disk_errors(parts, "sent from what lies"))
+        stack.enter_context(disk_errors(parts, "sync could not be done"))
         if not dry_run:
             parts.make_dirs()
             _take_turn(stack, parts)

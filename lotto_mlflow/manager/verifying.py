@@ -93,7 +93,7 @@ def verify(self: ModelManager, *, progress: Progress | None = None) -> list[Find
     -----
     Reads only, and unpickles nothing. Saves under way may show as differences.
     """
-    with disk_errors(self._parts, "verified"):
+    with disk_errors(self._parts, "verify could not be done"):
         return _findings(self, progress or quiet)
 
 

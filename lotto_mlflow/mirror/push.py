@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -76,22 +76,18 @@ def push(
     copied = started(partial(model_folder.copy, pkl_path, work_dir))
     try:
         run = _started(connection, record)
-        return _fill_or_clean_up(connection, run, record, copied, artifacts_dir, work_dir)
+        with _cleaning_up(connection, record):
+            return _fill(connection, run, record, copied, artifacts_dir, work_dir)
     finally:
         with suppress(Exception):  # it was told where the copy was needed
             copied()
 
 
-def _fill_or_clean_up(
-    connection: Connection,
-    run: Run,
-    record: SaveRecord,
-    copied: Callable[[], Path],
-    artifacts_dir: Path | None,
-    work_dir: Path,
-) -> Place:
+@contextmanager
+def _cleaning_up(connection: Connection, record: SaveRecord) -> Iterator[None]:
+    """Leave nothing behind of a push that breaks, unless its version is there."""
     try:
-        return _fill(connection, run, record, copied, artifacts_dir, work_dir)
+        yield
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell; a later push cleans up
             if _finish(connection, record) is None:
