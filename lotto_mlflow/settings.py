@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lotto_mlflow.errors import SettingsError
+from lotto_mlflow.text import masked
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -169,20 +170,6 @@ def target_of(settings: Settings, database_path: Path) -> str:
     if uri is None or sqlite_path(uri) == database_path.absolute():
         return EMBEDDED
     return masked(uri)
-
-
-def masked(uri: str) -> str:
-    """Return a URI without user, password, and values of its query."""
-    if "://" not in uri:
-        return uri
-    from urllib.parse import urlsplit, urlunsplit  # here, because few calls need it
-
-    parts = urlsplit(uri)
-    if not parts.netloc and not parts.query:
-        return uri  # a file; some Pythons drop slashes when they put it together again
-    host = f"***@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
-    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&") if pair)
-    return urlunsplit(parts._replace(netloc=host, query=query))
 
 
 def active_run_id(settings: Settings) -> str | None:

@@ -27,18 +27,18 @@ PACKAGE_DIR = ROOT_DIR / PACKAGE
 MODULES = sorted(PACKAGE_DIR.rglob("*.py"))
 TOP = 6
 FLOORS = {
-    **dict.fromkeys(("errors", "pyfunc_loader"), 0),
-    **dict.fromkeys(("records", "settings", "threads"), 1),
+    **dict.fromkeys(("errors", "files", "pyfunc_loader", "text", "threads"), 0),
+    **dict.fromkeys(("records", "settings"), 1),
     **dict.fromkeys(("layout", "metadata", "requirements", "description"), 2),
-    **dict.fromkeys(("artifacts", "datasets", "references", "files", "suggestions"), 2),
+    **dict.fromkeys(("artifacts", "datasets", "references"), 2),
     **dict.fromkeys(("store", "outbox", "mirror"), 3),
     "manager": 4,
     "model_utils": 5,
     **dict.fromkeys(("cli", "demo", "__init__", "__main__"), TOP),
 }
 """A new module is given its floor here, and in the design."""
-SHARED_FLOOR = 2
-MAX_LINES = 300
+SHARED_FLOORS = (0, 2)
+MAX_LINES = 400
 ERRORS = [
     kind
     for kind in vars(errors).values()
@@ -171,7 +171,8 @@ def test_a_module_imports_only_from_lower_floors(path: Path) -> None:
     assert room_of(path) in FLOORS, "give the module its floor"
     floor = FLOORS[room_of(path)]
     for room in rooms_imported_by(path):
-        is_lower = FLOORS[room] < floor or FLOORS[room] == floor == SHARED_FLOOR
+        is_shared = FLOORS[room] == floor and floor in SHARED_FLOORS
+        is_lower = FLOORS[room] < floor or is_shared
         assert is_lower or floor == TOP, f"{name_of(path)} on floor {floor} imports {room}"
 
 

@@ -18,7 +18,7 @@ from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import aliases
 from lotto_mlflow.mirror import Mirror
-from lotto_mlflow.suggestions import nearest
+from lotto_mlflow.text import nearest
 
 METADATA = {"accuracy": 0.5, "loss": [0.9, 0.4], "note": "a", "nested": {"depth": 3}}
 METRICS = {"accuracy": 0.5, "loss": 0.4, "nested.depth": 3.0}

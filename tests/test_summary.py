@@ -14,6 +14,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from lotto_mlflow import ModelManager
 from lotto_mlflow.mirror import summary
 from lotto_mlflow.records import Description, SaveRecord
+from lotto_mlflow.text import size_as_text
 
 RECORD = SaveRecord(
     id="1762100000000000000-00000000",
@@ -96,10 +97,10 @@ def test_it_stays_short_whatever_there_is_to_tell() -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (104_857_600, "104.9 MB")],
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (104_857_600, "104.9 MB")],
 )
 def test_a_size_is_shown_as_people_read_it(size_bytes: int, shown: str) -> None:
-    assert summary.shown_size(size_bytes) == shown
+    assert size_as_text(size_bytes) == shown
 
 
 def test_run_logged_model_and_version_show_it(

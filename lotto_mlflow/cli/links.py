@@ -9,6 +9,7 @@ from lotto_mlflow import settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Settings, sqlite_path
+from lotto_mlflow.text import masked
 
 UI_PORT = 5000
 """MLflow's usual port: ``ui`` takes it where it is free, so that links stay true."""
@@ -68,7 +69,7 @@ def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
         "metadata_path": str(metadata_path)
         if record.path is not None and metadata_path.exists()
         else None,
-        "tracking_uri": settings.masked(store_uri(in_force, layout)),
+        "tracking_uri": masked(store_uri(in_force, layout)),
         "model_uri": f"models:/{model}/{version}" if is_mirrored else None,
         "link": page if is_mirrored else None,
     }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lotto_mlflow import suggestions
+from lotto_mlflow import text
 from lotto_mlflow.cli import links
 from lotto_mlflow.cli import printing as out
 from lotto_mlflow.cli.application import app
@@ -84,7 +84,7 @@ def _check_metric(
 ) -> None:
     known = [metric for record in records for metric in record.metrics]
     if records and name not in known:
-        near = suggestions.question(suggestions.nearest(name, [*others, *known]))
+        near = text.question(text.nearest(name, [*others, *known]))
         raise usage(f"no model has the metric {name!r}{near}", ctx)
 
 
@@ -107,7 +107,7 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
         [
             record.name,
             out.time_as_text(record, "%Y-%m-%d %H:%M"),  # so that 80 columns do for the table
-            out.bytes_as_text(record.size),
+            out.size_of(record),
             *(out.number_as_text(record.metrics.get(metric)) for metric in metrics),
             out.NONE if record.version is None else str(record.version),
             ", ".join(record.aliases) or out.NONE,
@@ -162,7 +162,7 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
         ("version", version),
         ("aliases", ", ".join(record.aliases) or out.NONE),
         ("saved at", out.time_as_text(record)),
-        ("size", out.bytes_as_text(record.size)),
+        ("size", out.size_of(record)),
         ("sha256", record.sha256 or out.NONE),
         ("scikit-learn", record.sklearn_version or out.NONE),
         ("file", str(record.path or out.NONE)),

@@ -15,6 +15,7 @@ import typer
 
 from lotto_mlflow import metadata, settings
 from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.text import size_as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,16 +122,9 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def bytes_as_text(size: int | None) -> str:
-    """Return a size for people, in powers of 1000: ``1.2 MB``."""
-    if size is None:
-        return NONE
-    amount, units = float(size), ("B", "kB", "MB", "GB", "TB")
-    for unit in units[:-1]:
-        if amount < 1000:
-            return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} {units[-1]}"
+def size_of(record: ModelRecord) -> str:
+    """Return the size of a model's file."""
+    return NONE if record.size is None else size_as_text(record.size)
 
 
 def time_as_text(record: ModelRecord, form: str = "%Y-%m-%d %H:%M:%S") -> str:

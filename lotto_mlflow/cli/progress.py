@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lotto_mlflow.records import Progress
+from lotto_mlflow.text import size_as_text
 
 
 @contextmanager
@@ -45,8 +46,6 @@ def bar(verb: str) -> Iterator[Progress | None]:
         start, moved, moving = 0.0, 0, 0
 
         def report(done: int, total: int, size_bytes: int, name: str) -> None:
-            from lotto_mlflow.cli.printing import bytes_as_text
-
             nonlocal start, moved, moving
             start = start or time.monotonic()  # importing MLflow moves nothing
             moved, moving = moved + moving, size_bytes
@@ -55,8 +54,8 @@ def bar(verb: str) -> Iterator[Progress | None]:
                 task,
                 completed=done,
                 total=total,
-                size=bytes_as_text(moved + moving),  # with the model that is on its way
-                rate=f"{bytes_as_text(int(rate))}/s" if moved else "",
+                size=size_as_text(moved + moving),  # with the model that is on its way
+                rate=f"{size_as_text(int(rate))}/s" if moved else "",
                 model=name,
                 refresh=done == 0,  # the first may take long, or be over before the next drawing
             )

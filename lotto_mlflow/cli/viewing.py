@@ -19,6 +19,7 @@ from lotto_mlflow.cli.options import (
 )
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.layout import Layout
+from lotto_mlflow.text import masked
 
 
 @app.command("ui", epilog=epilog("ui"))
@@ -60,7 +61,7 @@ def _tell(address: str, tracking_uri: str, *, browser: bool, as_json: bool) -> N
 
     link = links.runs_page(address, server.experiment_id_at(address))
     if as_json:
-        out.print_json({"link": link, "tracking_uri": settings.masked(tracking_uri)})
+        out.print_json({"link": link, "tracking_uri": masked(tracking_uri)})
     else:
         typer.echo(link)
     if browser:

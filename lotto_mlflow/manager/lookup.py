@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references, suggestions
+from lotto_mlflow import references, text
 from lotto_mlflow.description import told_by_metadata
 from lotto_mlflow.errors import ModelNotFoundError, SettingsError
 from lotto_mlflow.manager import missing
@@ -264,10 +264,10 @@ def _of_file(parts: Parts, target: str, reference: str) -> ModelRecord:
     name = names.name_of(path) if is_file else reference
     found = _of_files(parts, target, name, 1)
     if not found:
-        near = suggestions.nearest(name, missing.names_on_disk(parts))
+        near = text.nearest(name, missing.names_on_disk(parts))
         raise ModelNotFoundError(
             f"there is no model {name!r} in {parts.layout.trained_dir}"
-            f"{suggestions.question(near) or '; '}"
+            f"{text.question(near) or '; '}"
             f"{' ' if near else ''}ModelManager.records() lists those there are",
             name=name,
             suggestions=near,

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references, suggestions
+from lotto_mlflow import references, text
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.manager.parts import Parts
 from lotto_mlflow.references import VersionReference
@@ -36,13 +36,13 @@ def suggested(
     on_disk = names_on_disk(parts)
     models = sorted({names.registered_model(name) for name in on_disk})
     if references.is_version(given):
-        return suggestions.nearest(given, on_disk)
+        return text.nearest(given, on_disk)
     if version.registered_model not in models:
-        found = suggestions.nearest(version.registered_model, models)
+        found = text.nearest(version.registered_model, models)
         return tuple(str(replace(version, registered_model=name)) for name in found)
     if version.alias is not None:
         aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
-        found = suggestions.nearest(version.alias, aliases)
+        found = text.nearest(version.alias, aliases)
         return tuple(str(replace(version, alias=alias)) for alias in found)
     return ()
 
@@ -50,4 +50,4 @@ def suggested(
 def with_suggestions(error: ModelNotFoundError, near: tuple[str, ...]) -> ModelNotFoundError:
     """Return an error that names what may have been meant."""
     told = error.data | {"suggestions": near}
-    return ModelNotFoundError(f"{error.message}{suggestions.question(near)}", **told)
+    return ModelNotFoundError(f"{error.message}{text.question(near)}", **told)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import suggestions
+from lotto_mlflow import text
 from lotto_mlflow.errors import (
     DigestMismatchError,
     ModelNotFoundError,
@@ -180,12 +180,12 @@ def _backup_of(parts: Parts, name: str, backup: str | None) -> Path:
     if not found:
         wanted = f"backup {backup!r}" if backup is not None else "backup"
         if of_name:
-            near = suggestions.nearest(str(backup), map(names.name_of, of_name))
+            near = text.nearest(str(backup), map(names.name_of, of_name))
         else:
-            near = suggestions.nearest(name, missing.other_names(parts, name))
+            near = text.nearest(name, missing.other_names(parts, name))
         raise ModelNotFoundError(
             f"there is no {wanted} of {name!r} in {parts.layout.backup_dir}"
-            f"{suggestions.question(near)}; source='registry' may have it",
+            f"{text.question(near)}; source='registry' may have it",
             name=name,
             suggestions=near,
         )
@@ -218,11 +218,11 @@ def _version(
     manager._pusher.wait_for_queued()
     versions = manager._mirror().records(str(name_or_version), 1)
     if not versions:
-        near = suggestions.nearest(
+        near = text.nearest(
             str(name_or_version), missing.other_names(manager._parts, str(name_or_version))
         )
         raise ModelNotFoundError(
-            f"the registry has no version of {name_or_version!r}{suggestions.question(near)}",
+            f"the registry has no version of {name_or_version!r}{text.question(near)}",
             name=name_or_version,
             suggestions=near,
         )

@@ -21,7 +21,8 @@ from lotto_mlflow.mirror import database, probing
 from lotto_mlflow.mirror.lookup import Newest
 from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.mirror.translate import bounded, translated
-from lotto_mlflow.settings import EMBEDDED, Settings, masked, target_of
+from lotto_mlflow.settings import EMBEDDED, Settings, target_of
+from lotto_mlflow.text import masked
 
 EXPERIMENT = REGISTERED_MODEL
 _LOOKUP_SECONDS = 5.0

@@ -17,7 +17,7 @@ from mlflow.store import db_migrations
 
 from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.mirror import database
-from lotto_mlflow.settings import masked
+from lotto_mlflow.text import masked
 
 _SECONDS = 2.0
 _HTTP_SCHEMES = ("http://", "https://")

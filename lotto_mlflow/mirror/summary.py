@@ -9,6 +9,7 @@ from typing import Any
 from lotto_mlflow import layout as names
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
+from lotto_mlflow.text import size_as_text
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow 3.17, tracking documentation: the tag that its UI shows as the description."""
@@ -17,7 +18,6 @@ MAX_TEXT = 4_000
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _MAX_NAME = 80
 _MAX_METRICS, _MAX_POINTS, _MAX_DATASETS = 12, 5, 6
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def of(record: SaveRecord, model_id: str | None = None, experiment_id: str | None = None) -> str:
@@ -70,7 +70,7 @@ def _facts(record: SaveRecord) -> Iterator[str]:
         yield f"- data {_code(one['context'])}: {_shape(one)}digest {_code(one['digest'])}"
     if len(kept) > _MAX_DATASETS:
         yield f"- and {len(kept) - _MAX_DATASETS} more data sets"
-    yield f"- {shown_size(record.size)}, SHA-256 {_code(record.sha256)}"
+    yield f"- {size_as_text(record.size)}, SHA-256 {_code(record.sha256)}"
     version = version_in(record.description.requirements, "scikit-learn")
     if version is not None:
         yield f"- scikit-learn {_code(version)}"
@@ -104,12 +104,6 @@ def _shown_time(saved_at: str) -> str:
         return datetime.fromisoformat(saved_at).isoformat(sep=" ", timespec="seconds")
     except ValueError:
         return _code(saved_at)
-
-
-def shown_size(size_bytes: int) -> str:
-    """Return a size as people read it, in powers of a thousand."""
-    power = min(max(0, (len(str(size_bytes)) - 1) // 3), len(_UNITS) - 1)
-    return f"{size_bytes / 1000**power:.{1 if power else 0}f} {_UNITS[power]}"
 
 
 def _code(text: str, limit: int | None = _MAX_NAME) -> str:
