@@ -227,3 +227,17 @@ def sweep(tmp_dir: Path, *others: Path) -> None:
             remove_tree(tmp_dir / lock_path.stem)
             in_use.release()
             lock_path.unlink(missing_ok=True)
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the folder that an artifact URI means on this machine, ``None`` for a remote one."""
+    from urllib.parse import urlsplit  # imported lazily
+    from urllib.request import url2pathname
+
+    if not uri:
+        return None
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(url2pathname(parts.path))
+    is_plain = not parts.scheme or len(parts.scheme) == 1  # one letter is a drive of Windows
+    return Path(uri) if is_plain else None

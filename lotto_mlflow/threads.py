@@ -1,10 +1,12 @@
-"""Work done beside other work, while that waits for the disk."""
+"""Calls in threads of their own: beside other work, or bounded in time."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from lotto_mlflow.errors import MirrorUnavailableError
 
 _T = TypeVar("_T")
 
@@ -27,7 +29,7 @@ def started(call: Callable[[], _T]) -> Callable[[], _T]:
     Where no thread can be started, as in a hook at the interpreter's exit, the call is made when
     it is waited for.
     """
-    from concurrent.futures import Future  # here, because importing this package costs little
+    from concurrent.futures import Future  # imported lazily
 
     future: Future[_T] = Future()
 
@@ -42,3 +44,31 @@ def started(call: Callable[[], _T]) -> Callable[[], _T]:
     except RuntimeError:
         return call
     return future.result
+
+
+def bounded(call: Callable[[], _T], seconds: float, doing: str) -> _T:
+    """Return what a call returns, if it does within the time.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If it takes longer. MLflow's calls cannot be stopped: it goes on, unheeded, in a daemon
+        thread.
+    """
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["value"] = call()
+        except BaseException as cause:  # noqa: BLE001 - handed over to the waiting thread
+            outcome["error"] = cause
+
+    thread = threading.Thread(target=run, name="lotto_mlflow-lookup", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in outcome:
+        raise outcome["error"]
+    if "value" not in outcome:
+        raise MirrorUnavailableError(f"{doing} got no answer within {seconds:g} s", error_code=None)
+    value: _T = outcome["value"]
+    return value

@@ -40,7 +40,7 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
     One transaction, after a copy of the database was kept beside it (``mlflow.db.*.bak``).
     Idempotent.
     """
-    from lotto_mlflow.mirror import relocation
+    from lotto_mlflow.mirror import database
 
     layout = self._parts.layout
     new_dir = layout.artifacts_dir.absolute()
@@ -57,4 +57,4 @@ def relocate(self: ModelManager, *, relative_to: str | os.PathLike[str] | None =
         stack.enter_context(disk_errors(self._parts, "relocate could not be done"))
         if layout.mlflow_dir.is_dir():
             stack.enter_context(held(self._parts.push_lock()))
-        return relocation.rewrite(layout.database_path, location)
+        return database.rewrite_paths(layout.database_path, location)

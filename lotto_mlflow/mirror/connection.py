@@ -1,4 +1,4 @@
-"""Reaching the tracking store and the registry in force, without touching global state."""
+"""The connection to tracking store and registry: reached, bounded, its errors made ours."""
 
 from __future__ import annotations
 
@@ -14,19 +14,69 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
-from lotto_mlflow.files import held, lock_at
+from lotto_mlflow.errors import (
+    LottoMlflowError,
+    MirrorError,
+    MirrorUnavailableError,
+    OtherSchemaError,
+)
+from lotto_mlflow.files import held, local_path, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
 from lotto_mlflow.mirror.lookup import Newest
-from lotto_mlflow.mirror.places import local_path
-from lotto_mlflow.mirror.translate import bounded, translated
 from lotto_mlflow.settings import EMBEDDED, Settings, target_of
 from lotto_mlflow.text import masked
+from lotto_mlflow.threads import bounded
 
 EXPERIMENT = REGISTERED_MODEL
 _LOOKUP_SECONDS = 5.0
+_CONDEMNING = frozenset({"INVALID_PARAMETER_VALUE"})
+"""Answers to a record that will be the same however often it is sent."""
+_TOO_LARGE = 413
 _T = TypeVar("_T")
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into `MirrorError` or `MirrorUnavailableError`.
+
+    Parameters
+    ----------
+    doing : str
+        What was asked of MLflow, for the message.
+    """
+    try:
+        yield
+    except LottoMlflowError:
+        raise
+    except Exception as cause:
+        code = getattr(cause, "error_code", None)
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        is_condemned = code in _CONDEMNING or status == _TOO_LARGE
+        kind = MirrorError if is_condemned else MirrorUnavailableError
+        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise kind(
+            f"{doing} failed: {type(cause).__name__}: {first_line:.500}", error_code=code
+        ) from cause
+
+
+@contextmanager
+def condemning(doing: str) -> Iterator[None]:
+    """Turn a failure of work on a record, in which MLflow was not asked, into `MirrorError`.
+
+    Parameters
+    ----------
+    doing : str
+        What was done, for the message.
+    """
+    try:
+        yield
+    except (OSError, LottoMlflowError):
+        raise  # the disk, which says nothing of the record
+    except Exception as cause:
+        raise MirrorError(
+            f"{doing} failed: {type(cause).__name__}: {cause}", error_code=None
+        ) from cause
 
 
 class Connection:

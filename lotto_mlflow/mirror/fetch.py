@@ -11,11 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
+from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import model_folder
-from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.places import local_path
-from lotto_mlflow.mirror.translate import translated
+from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.records import ModelRecord
 

@@ -20,11 +20,10 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
+from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import datasets, entities, lookup, model_folder, summary, versions
-from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.places import local_path
-from lotto_mlflow.mirror.translate import condemning
+from lotto_mlflow.mirror.connection import Connection, condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.threads import started
 

@@ -22,10 +22,10 @@ from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import DigestMismatchError, LoadError, LottoMlflowError
+from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import Layout, name_of_backup
 from lotto_mlflow.metadata import from_json
 from lotto_mlflow.mirror.database import uri_of
-from lotto_mlflow.mirror.places import local_path
 from lotto_mlflow.outbox import Outbox
 
 TITLE = "Bits flipped and files cut"
