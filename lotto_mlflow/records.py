@@ -116,9 +116,9 @@ class Description:
     signature : dict or None
         ``ModelSignature.to_dict()`` inferred from the input example, if one was given.
     input_example : dict or None
-        The input example in the form of `lotto_mlflow.mirror.examples`.
+        The input example in the form of `lotto_mlflow.mirror.data`.
     datasets : list of dict
-        Fingerprints of the data sets, in the form of `lotto_mlflow.mirror.datasets`.
+        Fingerprints of the data sets, in the form of `lotto_mlflow.mirror.data`.
     parent_run_id : str or None
         Run that was active in the same store.
     extra : dict

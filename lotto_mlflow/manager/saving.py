@@ -94,9 +94,9 @@ def _checked(
     named = {} if dataset is None else datasets.checked(dataset)
     signature, example = None, None
     if input_example is not None and has_method(model, "predict"):
-        from lotto_mlflow.mirror import examples  # imports mlflow, which only an example needs
+        from lotto_mlflow.mirror import data  # imports mlflow, which only an example needs
 
-        signature, example = examples.inferred(model, input_example)
+        signature, example = data.inferred(model, input_example)
     description = describe(
         model,
         values or {},
@@ -111,7 +111,7 @@ def _checked(
 def _fingerprints(named: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not named:
         return []
-    from lotto_mlflow.mirror.datasets import fingerprinted  # imports mlflow, as for an example
+    from lotto_mlflow.mirror.data import fingerprinted  # imports mlflow, as for an example
 
     return fingerprinted(named, origin())
 

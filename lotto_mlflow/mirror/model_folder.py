@@ -13,7 +13,7 @@ from mlflow.models import Model, ModelSignature
 
 from lotto_mlflow import pyfunc_loader
 from lotto_mlflow.files import copy_content, put
-from lotto_mlflow.mirror import examples
+from lotto_mlflow.mirror import data
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
 
@@ -68,7 +68,7 @@ def build(
     if description.predicts:
         model.signature = _signature(record)  # as an argument, MLflow would validate the example
     if description.predicts and description.input_example:
-        example = examples.rebuilt(description.input_example)
+        example = data.rebuilt(description.input_example)
         _write(target_dir, data_path, description.requirements, work_dir, model, example)
     else:
         frame = _frame(description.requirements, work_dir)
@@ -163,4 +163,4 @@ def _build_in(
 
 def _signature(record: SaveRecord) -> ModelSignature:
     inferred = record.description.signature
-    return ModelSignature.from_dict(inferred) if inferred else examples.parameter_only()
+    return ModelSignature.from_dict(inferred) if inferred else data.parameter_only()

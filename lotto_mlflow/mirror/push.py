@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import datasets, entities, lookup, model_folder, summary, versions
+from lotto_mlflow.mirror import data, entities, lookup, model_folder, summary, versions
 from lotto_mlflow.mirror.connection import Connection, condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.threads import started
@@ -149,9 +149,9 @@ def _log(
 ) -> None:
     description = record.description
     if description.datasets:
-        client.log_inputs(run_id, datasets.inputs(description.datasets))
+        client.log_inputs(run_id, data.dataset_inputs(description.datasets))
     time_ms = record.saved_at_ns // 10**6
-    measured_on = partial(datasets.measured_on, kept=description.datasets)
+    measured_on = partial(data.measured_on, kept=description.datasets)
     metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)
     client.log_batch(run_id, metrics=metrics, params=params)
 
