@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import ForeignModelError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, lookup
+from lotto_mlflow.mirror import fetch, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.inspection import Inspection
@@ -89,7 +89,7 @@ class Mirror:
         """Return the newest save that the registry has, ``None`` where it has none."""
 
         def ask() -> ModelRecord | None:
-            version = lookup.newest_version(self._connection.client, registered_model)
+            version = registry.newest_version(self._connection.client, registered_model)
             return None if version is None else self._full(version.name, version.version)
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
@@ -130,12 +130,12 @@ class Mirror:
 
         def ask() -> list[ModelRecord]:
             registered = None if name is None else names.registered_model(name)
-            condition = "" if name is None else f'tags.{lookup.MODEL_NAME_TAG} = "{name}"'
-            found = lookup.versions(self._connection.client, registered, condition)
-            newest_first = sorted(found, key=lookup.save_id_of, reverse=True)
-            by_name = {v.tags[lookup.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
-            latest = sorted(by_name.values(), key=lookup.save_id_of, reverse=True)
-            return [lookup.as_record(v) for v in itertools.islice(latest, limit)]
+            condition = "" if name is None else f'tags.{registry.MODEL_NAME_TAG} = "{name}"'
+            found = registry.versions(self._connection.client, registered, condition)
+            newest_first = sorted(found, key=registry.save_id_of, reverse=True)
+            by_name = {v.tags[registry.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
+            latest = sorted(by_name.values(), key=registry.save_id_of, reverse=True)
+            return [registry.as_record(v) for v in itertools.islice(latest, limit)]
 
         return self._connection.ask(ask, "listing the registry", [])
 
@@ -155,8 +155,8 @@ class Mirror:
         """Tell whether the registry has a version of a file that no save knew."""
 
         def ask() -> bool:
-            condition = f"tags.{lookup.BACKFILLED_TAG} = 'true'"
-            return any(True for _ in lookup.versions(self._connection.client, None, condition, 1))
+            condition = f"tags.{registry.BACKFILLED_TAG} = 'true'"
+            return any(True for _ in registry.versions(self._connection.client, None, condition, 1))
 
         return self._connection.ask(ask, "looking for files brought in before", False)
 
@@ -201,15 +201,15 @@ class Mirror:
             if cause.error_code in _MISSING:
                 return None
             raise
-        if not lookup.is_ours(version):
+        if not registry.is_ours(version):
             raise ForeignModelError(
                 f"{reference} was not made by lotto_mlflow, so its digest is not known; open it "
                 f"with mlflow.pyfunc.load_model({str(reference)!r})",
                 reference=str(reference),
             )
-        return lookup.as_record(version)
+        return registry.as_record(version)
 
     def _full(self, registered_model: str, version: str | int) -> ModelRecord:
         """Return a version with its aliases, which a search leaves out."""
         found = self._connection.client.get_model_version(registered_model, str(version))
-        return lookup.as_record(found)
+        return registry.as_record(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +24,6 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import held, local_path, lock_at
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
-from lotto_mlflow.mirror.lookup import Newest
 from lotto_mlflow.settings import EMBEDDED, Settings, target_of
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import bounded
@@ -77,6 +77,27 @@ def condemning(doing: str) -> Iterator[None]:
         raise MirrorError(
             f"{doing} failed: {type(cause).__name__}: {cause}", error_code=None
         ) from cause
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest version of a registered model, as far as is known before another is made.
+
+    Attributes
+    ----------
+    number : int
+        Its number; 0 where there is none.
+    save_id : str
+        The save that it mirrors.
+    """
+
+    number: int = 0
+    save_id: str = ""
+
+    @property
+    def next(self) -> int:
+        """The number that the version made next has, if nobody else makes one first."""
+        return self.number + 1
 
 
 class Connection:

@@ -10,7 +10,7 @@ from mlflow.entities import ViewType
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import lookup, model_folder, push
+from lotto_mlflow.mirror import model_folder, push, registry
 from lotto_mlflow.mirror.connection import Connection
 
 
@@ -33,8 +33,8 @@ class Inspection:
         """Return the id of the save that each version of a registered model mirrors."""
 
         def ask() -> dict[int, str]:
-            found = lookup.versions(self._connection.client, registered_model)
-            return {int(version.version): lookup.save_id_of(version) for version in found}
+            found = registry.versions(self._connection.client, registered_model)
+            return {int(version.version): registry.save_id_of(version) for version in found}
 
         return self._connection.ask(ask, f"listing the versions of {registered_model}", {})
 
@@ -83,9 +83,9 @@ class Inspection:
         """Tell whether the highest version is one of an older save."""
 
         def ask() -> bool:
-            found = lookup.versions(self._connection.client, registered_model, first_page=1)
+            found = registry.versions(self._connection.client, registered_model, first_page=1)
             top = next(found, None)
-            return top is not None and lookup.LATE_TAG in top.tags
+            return top is not None and registry.LATE_TAG in top.tags
 
         return self._connection.ask(ask, f"looking up the top of {registered_model}", False)
 

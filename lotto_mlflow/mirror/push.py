@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, lookup, model_folder, summary, versions
+from lotto_mlflow.mirror import data, entities, model_folder, registry, summary
 from lotto_mlflow.mirror.connection import Connection, condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.threads import started
@@ -118,9 +118,9 @@ def _fill(
     client, run_id = connection.client, run.info.run_id
     description = record.description
     params = entities.params(description.params)
-    identity, before = _identity_tags(record), versions.newest(connection, record)
+    identity, before = _identity_tags(record), registry.newest_before(connection, record)
     # the version is made last, and its number is the next one, unless another machine is faster
-    expected = versions.link(record, before.next)
+    expected = registry.link_tag(record, before.next)
     model = client.create_logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
@@ -137,9 +137,9 @@ def _fill(
     finally:
         put()
     client.finalize_logged_model(model.model_id, "READY")
-    version = versions.create(connection, model, record, identity, before)
+    version = registry.create_version(connection, model, record, identity, before)
     if version != before.next:
-        client.set_logged_model_tags(model.model_id, versions.link(record, version))
+        client.set_logged_model_tags(model.model_id, registry.link_tag(record, version))
     _set_finished(client, run_id, record)
     return Place(version=version, run_id=run_id, model_id=model.model_id)
 
@@ -163,11 +163,11 @@ def _set_finished(client: MlflowClient, run_id: str, record: SaveRecord) -> None
 
 def _identity_tags(record: SaveRecord) -> dict[str, str]:
     return {
-        lookup.MODEL_NAME_TAG: record.name,
-        lookup.SHA256_TAG: record.sha256,
-        lookup.SAVED_AT_TAG: record.saved_at,
-        lookup.SAVE_ID_TAG: record.id,
-    } | ({lookup.BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
+        registry.MODEL_NAME_TAG: record.name,
+        registry.SHA256_TAG: record.sha256,
+        registry.SAVED_AT_TAG: record.saved_at,
+        registry.SAVE_ID_TAG: record.id,
+    } | ({registry.BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
 
 
 def _note(record: SaveRecord) -> dict[str, str]:
@@ -226,7 +226,7 @@ def _put_artifacts(
 def _finish(connection: Connection, record: SaveRecord) -> Place | None:
     """Finish the push of a save that has its version already."""
     client = connection.client
-    version = lookup.version_of_save(client, record)
+    version = registry.version_of_save(client, record)
     if version is None:
         return None
     run = client.get_run(version.run_id)
@@ -234,20 +234,20 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
         client.restore_run(version.run_id)
     if run.info.status != "FINISHED":
         with suppress(MlflowException):  # the logged model may have been deleted since
-            model_id = version.tags[lookup.MODEL_ID_TAG]
-            client.set_logged_model_tags(model_id, versions.link(record, version.version))
+            model_id = version.tags[registry.MODEL_ID_TAG]
+            client.set_logged_model_tags(model_id, registry.link_tag(record, version.version))
         _set_finished(client, version.run_id, record)
     return Place(
         version=int(version.version),
         run_id=version.run_id,
-        model_id=version.tags.get(lookup.MODEL_ID_TAG, ""),
+        model_id=version.tags.get(registry.MODEL_ID_TAG, ""),
     )
 
 
 def _delete_begun(connection: Connection, record: SaveRecord) -> None:
     """Delete the runs and logged models that broken pushes of a save left behind."""
     client, experiments = connection.client, [connection.experiment_id()]
-    of_save = f"tags.{lookup.SAVE_ID_TAG} = '{record.id}'"
+    of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
     for model in client.search_logged_models(experiments, filter_string=of_save):
         local = local_path(model.artifact_location)
         if local is not None:
@@ -270,4 +270,5 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
 def is_rest_of_failed_push(run: Run) -> bool:
     """Tell whether a run was deleted here, because its push failed, and not by a person."""
     is_deleted = run.info.lifecycle_stage == LifecycleStage.DELETED
-    return bool(is_deleted and run.info.status == "FAILED" and lookup.SAVE_ID_TAG in run.data.tags)
+    is_ours = registry.SAVE_ID_TAG in run.data.tags
+    return bool(is_deleted and run.info.status == "FAILED" and is_ours)
