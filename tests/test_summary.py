@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.mirror import summary
+from lotto_mlflow.mirror import entities
 from lotto_mlflow.records import Description, SaveRecord
 from lotto_mlflow.text import size_as_text
 
@@ -45,7 +45,7 @@ def described(**changes: Any) -> SaveRecord:
 
 
 def test_it_tells_what_people_look_for_first() -> None:
-    lines = summary.of(RECORD, "m-1", "7").splitlines()
+    lines = entities.summary(RECORD, "m-1", "7").splitlines()
     assert lines == [
         "`RandomForestClassifier` saved as `lotto_model_20251103` on 2025-11-03 01:13:20+09:00",
         "",
@@ -75,7 +75,7 @@ def test_no_character_of_the_caller_has_a_meaning(odd: str) -> None:
         metrics={odd: [[0, 1.0]]},
         datasets=[{"context": odd, "digest": odd, "shape": None}],
     )
-    text = summary.of(replace(record, name=odd or "m"), "m-1", "1")
+    text = entities.summary(replace(record, name=odd or "m"), "m-1", "1")
     outside = re.sub(r"`[^`\n]+`", "", text)
     assert "`" not in outside
     assert not {"script", "bold", "# b", "글"} & set(re.findall(r"script|bold|# b|글", outside))
@@ -88,8 +88,8 @@ def test_it_stays_short_whatever_there_is_to_tell() -> None:
         metrics={f"{'긴' * 200}{i}": [[s, 1 / 3] for s in range(2_500)] for i in range(300)},
         datasets=[{"context": "d" * 250, "digest": "0" * 36, "shape": [1] * 9} for _ in range(99)],
     )
-    text = summary.of(replace(record, name=f"lotto_model_{'n' * 200}"), "m-1", "1")
-    assert len(text) < summary.MAX_TEXT
+    text = entities.summary(replace(record, name=f"lotto_model_{'n' * 200}"), "m-1", "1")
+    assert len(text) < entities.MAX_SUMMARY
     assert "and 288 more metrics" in text
     assert "and 93 more data sets" in text
     assert "0.333333 … 0.333333 (2500 values)" in text

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, model_folder, registry, summary
+from lotto_mlflow.mirror import data, entities, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, condemning
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.threads import started
@@ -171,7 +171,7 @@ def _identity_tags(record: SaveRecord) -> dict[str, str]:
 
 
 def _note(record: SaveRecord) -> dict[str, str]:
-    return {summary.NOTE_TAG: summary.of(record)}
+    return {entities.NOTE_TAG: entities.summary(record)}
 
 
 def _run_tags(record: SaveRecord) -> dict[str, str]:

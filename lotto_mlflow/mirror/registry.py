@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow.mirror import entities, summary
+from lotto_mlflow.mirror import entities
 from lotto_mlflow.mirror.connection import Connection, Newest
 from lotto_mlflow.records import ModelRecord, SaveRecord
 from lotto_mlflow.requirements import version_in
@@ -187,7 +187,7 @@ def _create(
         # another registry does not know the logged model, and refuses its id
         "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
-        "description": summary.of(record, model.model_id, model.experiment_id),
+        "description": entities.summary(record, model.model_id, model.experiment_id),
         "await_creation_for": None,
     }
     try:
