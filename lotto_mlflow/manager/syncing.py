@@ -158,7 +158,7 @@ def _settle(parts: Parts, *, retry_aside: bool) -> None:
 
 def _known(parts: Parts, mirror: Mirror, target: str, *, resend: bool) -> list[_Work]:
     """Return the recorded saves that the store in force lacks."""
-    work, saves_in = [], functools.cache(mirror.inspection.saves_in)
+    work, saves_in = [], functools.cache(mirror.saves_in)
     waiting = {entry.id: entry for entry in parts.outbox.waiting()}
     for found in parts.outbox.entries():
         # one that was killed on its way to sent/ lies in both folders, and is sent once more

@@ -255,14 +255,14 @@ def _unsent(parts: Parts, known: list[_Known], target: str) -> Iterator[Finding]
 
 
 def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -> Iterator[Finding]:
-    moved_from = mirror.inspection.moved_from()
+    moved_from = mirror.moved_from()
     if moved_from is not None:
         detail, repair = f"its database keeps artifacts in {moved_from}", "ModelManager.relocate()"
         if not moved_from.is_absolute():
             detail += ", relative to another folder than this one"
             repair = f"work from that folder, or {repair}"
         yield Finding("moved store", "", parts.layout.database_path, detail, repair)
-    saves_in = functools.cache(mirror.inspection.saves_in)
+    saves_in = functools.cache(mirror.saves_in)
     for entry, record in known:
         place = record.mirrored.get(target)
         if place is None:
@@ -270,18 +270,18 @@ def _in_mlflow(parts: Parts, mirror: Mirror, known: list[_Known], target: str) -
         repair = "ModelManager.sync(resend=True)"
         if saves_in(names.registered_model(record.name)).get(place["version"]) != record.id:
             detail = f"version {place['version']} was deleted"
-        elif not mirror.inspection.has_bytes(place["model_id"]):
+        elif not mirror.has_bytes(place["model_id"]):
             detail = f"the file of version {place['version']} is gone"
             repair = f"delete the version in MLflow, then {repair}"
         else:
             continue
         yield Finding("missing in MLflow", record.name, entry.path, detail, repair)
-    for folder in mirror.inspection.orphan_folders():
+    for folder in mirror.orphan_folders():
         yield Finding(
             "orphan artifact", "", folder, "no logged model owns it", f"rm -r {quote(str(folder))}"
         )
     for registered in sorted({names.registered_model(record.name) for _, record in known}):
-        if mirror.inspection.top_is_late(registered):
+        if mirror.top_is_late(registered):
             detail = "the highest version is an older save; /latest of MLflow itself would load it"
             repair = "none is needed: this package looks past it"
             yield Finding("late on top", registered, None, detail, repair)

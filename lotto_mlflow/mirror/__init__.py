@@ -1,19 +1,21 @@
-"""The MLflow view: push a save record, look one up."""
+"""The MLflow view: push a save record, look one up, compare what is there with the folder."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import ForeignModelError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, registry
+from lotto_mlflow.mirror import fetch, model_folder, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.inspection import Inspection
 from lotto_mlflow.records import Aliases, ModelRecord, Place, SaveRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Settings
@@ -44,7 +46,6 @@ class Mirror:
     def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, settings, generation)
-        self.inspection = Inspection(self._connection, layout)
 
     @property
     def is_spoiled(self) -> bool:
@@ -190,6 +191,54 @@ class Mirror:
         nothing: tuple[dict[str, str], dict[str, float]] = ({}, {})
         return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
 
+    def saves_in(self, registered_model: str) -> dict[int, str]:
+        """Return the id of the save that each version of a registered model mirrors."""
+
+        def ask() -> dict[int, str]:
+            found = registry.versions(self._connection.client, registered_model)
+            return {int(version.version): registry.save_id_of(version) for version in found}
+
+        return self._connection.ask(ask, f"listing the versions of {registered_model}", {})
+
+    def has_bytes(self, model_id: str) -> bool:
+        """Tell whether the file of a logged model is there; for other stores, that is not known."""
+        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
+        path = models_dir / model_id / "artifacts" / model_folder.DATA_FILE
+        return path.exists() or not self._connection.is_embedded
+
+    def orphan_folders(self) -> list[Path]:
+        """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
+
+        Notes
+        -----
+        That is the folder of a logged model that is not there, or of a run that is not there or
+        is the deleted rest of a push that failed. A run that a person deleted can be brought back.
+        """
+        folder = self._layout.artifacts_dir / names.REGISTERED_MODEL
+        if not self._connection.is_embedded or not folder.is_dir():
+            return []
+        models_dir = folder / "models"
+        found = [path for path in folder.iterdir() if path != models_dir]
+        found += models_dir.iterdir() if models_dir.is_dir() else []
+        everything = {path.name for path in found}
+        owned = self._connection.ask(self._owned_names, "listing runs and models", everything)
+        return sorted(path for path in found if path.name not in owned)
+
+    def top_is_late(self, registered_model: str) -> bool:
+        """Tell whether the highest version is one of an older save."""
+
+        def ask() -> bool:
+            found = registry.versions(self._connection.client, registered_model, first_page=1)
+            top = next(found, None)
+            return top is not None and registry.LATE_TAG in top.tags
+
+        return self._connection.ask(ask, f"looking up the top of {registered_model}", False)
+
+    def moved_from(self) -> Path | None:
+        """Return where the embedded store says its artifacts are, if that is elsewhere."""
+        moved_from = self._connection.moved_from
+        return self._connection.ask(moved_from, "asking where artifacts are", None)
+
     def _get(self, reference: VersionReference) -> ModelRecord | None:
         client, name = self._connection.client, reference.registered_model
         try:
@@ -213,3 +262,31 @@ class Mirror:
         """Return a version with its aliases, which a search leaves out."""
         found = self._connection.client.get_model_version(registered_model, str(version))
         return registry.as_record(found)
+
+    def _owned_names(self) -> set[str]:
+        """Return the ids of the logged models and runs that may still be used."""
+        client, experiment_id = self._connection.client, self._connection.known_experiment_id()
+        if experiment_id is None:
+            return set()
+        models = _pages(
+            lambda token: client.search_logged_models([experiment_id], page_token=token)
+        )
+        runs = _pages(
+            lambda token: client.search_runs(
+                [experiment_id], run_view_type=ViewType.ALL, page_token=token
+            )
+        )
+        return {model.model_id for model in models} | {
+            run.info.run_id for run in runs if not pushing.is_rest_of_failed_push(run)
+        }
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Yield what a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
