@@ -205,7 +205,7 @@ def joined(parts: Parts, mirror: Mirror, record: ModelRecord) -> ModelRecord:
     """Return a version's record with what the disk has of the same save, or else its run."""
     save = save_of_version(parts, record)
     if save is None:  # another machine's
-        params, metrics = mirror.told_by_run(record)
+        params, metrics = mirror.params_and_metrics_of_run(record)
     else:
         params, metrics = save.description.params, save.description.last_metrics
     path = parts.layout.model_path(record.name)

@@ -52,7 +52,7 @@ class Mirrors:
         use = (os.getpid(), self._file(settings))
         uses = _USES.setdefault(store, [])
         opened = self._opened.get((store, use))
-        if opened is None or opened.is_spoiled:
+        if opened is None or opened.is_stale:
             if opened is not None and uses[-1:] == [use]:
                 uses[-1] = None  # nobody is given this number again
             if use not in uses:

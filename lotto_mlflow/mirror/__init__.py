@@ -48,9 +48,9 @@ class Mirror:
         self._connection = Connection(layout, settings, generation)
 
     @property
-    def is_spoiled(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether a database failed under this mirror, and another is to be opened."""
-        return self._connection.is_spoiled
+        return self._connection.is_stale
 
     def create(self) -> None:
         """Create the SQLite databases that do not exist yet."""
@@ -176,7 +176,7 @@ class Mirror:
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
 
-    def told_by_run(self, record: ModelRecord) -> tuple[dict[str, str], dict[str, float]]:
+    def params_and_metrics_of_run(self, record: ModelRecord) -> tuple[dict[str, str], dict[str, float]]:
         """Return the parameters and the last values of metrics of a version's run."""
 
         def ask() -> tuple[dict[str, str], dict[str, float]]:

@@ -30,7 +30,7 @@ from lotto_mlflow.threads import bounded
 
 EXPERIMENT = REGISTERED_MODEL
 _LOOKUP_SECONDS = 5.0
-_CONDEMNING = frozenset({"INVALID_PARAMETER_VALUE"})
+_PERMANENT = frozenset({"INVALID_PARAMETER_VALUE"})
 """Answers to a record that will be the same however often it is sent."""
 _TOO_LARGE = 413
 _T = TypeVar("_T")
@@ -52,8 +52,8 @@ def translated(doing: str) -> Iterator[None]:
     except Exception as cause:
         code = getattr(cause, "error_code", None)
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        is_condemned = code in _CONDEMNING or status == _TOO_LARGE
-        kind = MirrorError if is_condemned else MirrorUnavailableError
+        is_permanent = code in _PERMANENT or status == _TOO_LARGE
+        kind = MirrorError if is_permanent else MirrorUnavailableError
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise kind(
             f"{doing} failed: {type(cause).__name__}: {first_line:.500}", error_code=code
@@ -61,8 +61,10 @@ def translated(doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def condemning(doing: str) -> Iterator[None]:
-    """Turn a failure of work on a record, in which MLflow was not asked, into `MirrorError`.
+def permanent_errors(doing: str) -> Iterator[None]:
+    """Turn whatever work on a record raises into `MirrorError`: it is permanent.
+
+    An error of work in which MLflow was not asked will be the same however often it is tried.
 
     Parameters
     ----------
@@ -124,13 +126,13 @@ class Connection:
         registry_uri = settings.registry_uri or tracking_uri
         self._uris = list(dict.fromkeys((tracking_uri, registry_uri)))
         self._shown = masked(tracking_uri)
-        self.tracking_uri = database.respelled(tracking_uri, generation)
-        self.registry_uri = database.respelled(registry_uri, generation)
+        self.tracking_uri = database.uri_alias(tracking_uri, generation)
+        self.registry_uri = database.uri_alias(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
         self.newest: dict[str, Newest] = {}
         """By registered model, the newest version that was made here."""
-        self.is_spoiled = False
+        self.is_stale = False
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -230,7 +232,7 @@ class Connection:
             with translated(doing):
                 yield
         except MirrorUnavailableError:
-            self.is_spoiled = self.is_spoiled or probing.is_sql(self.tracking_uri)
+            self.is_stale = self.is_stale or probing.is_sql(self.tracking_uri)
             raise
 
     def experiment_id(self) -> str:
@@ -255,7 +257,7 @@ class Connection:
             self._experiment_id = self._find_experiment() or self._create_experiment()
         return self._experiment_id
 
-    def look_again(self) -> None:
+    def refresh_experiment(self) -> None:
         """Ask for the experiment anew, because MLflow refused it; raises if it was deleted."""
         self._experiment_id = None
         self.experiment_id()
@@ -273,10 +275,11 @@ class Connection:
         The artifacts of a store that was made from another folder lie there, under another name.
         """
         found = self.client.get_experiment_by_name(EXPERIMENT) if self.is_embedded else None
-        told = None if found is None else local_path(str(found.artifact_location))
+        recorded = None if found is None else local_path(str(found.artifact_location))
+        if recorded is None or recorded.name != EXPERIMENT:
+            return None
         here = self._layout.artifacts_dir / EXPERIMENT
-        is_own = told is not None and told.name == EXPERIMENT
-        return told if told is not None and is_own and told.resolve() != here.resolve() else None
+        return recorded if recorded.resolve() != here.resolve() else None
 
     def _artifacts_name(self) -> str:
         """Return the artifact folder of the store in force, which no other store shares."""

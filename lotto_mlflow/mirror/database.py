@@ -46,7 +46,7 @@ def path_of(uri: str) -> Path | None:
     return None if found in (None, "", ":memory:") else Path(str(found))
 
 
-def respelled(uri: str, generation: int) -> str:
+def uri_alias(uri: str, generation: int) -> str:
     """Return another URI of the same SQLite database: MLflow shares nothing between the two."""
     if generation == 0 or path_of(uri) is None:
         return uri

@@ -23,7 +23,7 @@ from lotto_mlflow import layout as names
 from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, model_folder, registry
-from lotto_mlflow.mirror.connection import Connection, condemning
+from lotto_mlflow.mirror.connection import Connection, permanent_errors
 from lotto_mlflow.records import BACKFILL, Place, SaveRecord
 from lotto_mlflow.threads import started
 
@@ -103,7 +103,7 @@ def _started(connection: Connection, record: SaveRecord) -> Run:
             tags=_run_tags(record),
         )
     except MlflowException:
-        connection.look_again()
+        connection.refresh_experiment()
         raise
 
 
@@ -197,7 +197,7 @@ def _put_model(
     """Write the model folder straight to where it belongs, or upload it."""
     local = local_path(model.artifact_location)
     folder = local if local is not None else work_dir / "model"
-    with condemning(f"building the model folder of {record.name}"):
+    with permanent_errors(f"building the model folder of {record.name}"):
         model_folder.build(record, copied(), folder, model, work_dir)
     if local is None:
         client.log_model_artifacts(model.model_id, str(folder))
