@@ -16,7 +16,7 @@ UI_PORT = 5000
 
 
 def is_server(uri: str | None) -> bool:
-    """Tell whether a tracking URI is a server's, with a UI of its own."""
+    """Return whether a tracking URI is a server's, with a UI of its own."""
     return uri is not None and uri.startswith(("http://", "https://"))
 
 

@@ -33,7 +33,7 @@ class Mirror:
     layout : Layout
         The folder.
     settings : Settings
-        The URIs in force.
+        The current URIs.
     generation : int
         As in `lotto_mlflow.mirror.connection.Connection`.
 
@@ -75,7 +75,7 @@ class Mirror:
         begun: bool,
         work_dir: Path,
     ) -> Place:
-        """Mirror one save; `lotto_mlflow.mirror.push.push` tells how."""
+        """Mirror one save; see `lotto_mlflow.mirror.push.push`."""
         with self._connection.guarded(f"mirroring {record.name}"):
             return pushing.push(
                 self._connection,
@@ -153,7 +153,7 @@ class Mirror:
         return fetch.artifacts_of_run(self._connection, self._layout, run_id, target_dir)
 
     def has_backfills(self) -> bool:
-        """Tell whether the registry has a version of a file that no save knew."""
+        """Return whether the registry has a version of a file that no save knew."""
 
         def ask() -> bool:
             condition = f"tags.{registry.BACKFILLED_TAG} = 'true'"
@@ -176,7 +176,9 @@ class Mirror:
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
 
-    def params_and_metrics_of_run(self, record: ModelRecord) -> tuple[dict[str, str], dict[str, float]]:
+    def params_and_metrics_of_run(
+        self, record: ModelRecord
+    ) -> tuple[dict[str, str], dict[str, float]]:
         """Return the parameters and the last values of metrics of a version's run."""
 
         def ask() -> tuple[dict[str, str], dict[str, float]]:
@@ -201,7 +203,7 @@ class Mirror:
         return self._connection.ask(ask, f"listing the versions of {registered_model}", {})
 
     def has_bytes(self, model_id: str) -> bool:
-        """Tell whether the file of a logged model is there; for other stores, that is not known."""
+        """Return whether the file of a logged model is there; true for stores elsewhere."""
         models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
         path = models_dir / model_id / "artifacts" / model_folder.DATA_FILE
         return path.exists() or not self._connection.is_embedded
@@ -225,7 +227,7 @@ class Mirror:
         return sorted(path for path in found if path.name not in owned)
 
     def top_is_late(self, registered_model: str) -> bool:
-        """Tell whether the highest version is one of an older save."""
+        """Return whether the highest version is one of an older save."""
 
         def ask() -> bool:
             found = registry.versions(self._connection.client, registered_model, first_page=1)

@@ -62,9 +62,10 @@ def translated(doing: str) -> Iterator[None]:
 
 @contextmanager
 def permanent_errors(doing: str) -> Iterator[None]:
-    """Turn whatever work on a record raises into `MirrorError`: it is permanent.
+    """Turn an error of work on a record, in which MLflow was not asked, into `MirrorError`.
 
-    An error of work in which MLflow was not asked will be the same however often it is tried.
+    Such an error is permanent. An error of the disk, which says nothing of the record, is not, and
+    passes unchanged.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def permanent_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (OSError, LottoMlflowError):
-        raise  # the disk, which says nothing of the record
+        raise
     except Exception as cause:
         raise MirrorError(
             f"{doing} failed: {type(cause).__name__}: {cause}", error_code=None
@@ -110,7 +111,7 @@ class Connection:
     layout : Layout
         The folder whose saves are mirrored.
     settings : Settings
-        The URIs in force.
+        The current URIs.
     generation : int
         A number that no other living connection of this process to the same store has, if that
         one's client must not be shared: MLflow keeps one database engine for each spelling of a
@@ -188,7 +189,7 @@ class Connection:
         return lock_at(self._layout.mlflow_dir / "database.lock")
 
     def _probed(self, *, for_writing: bool) -> bool:
-        """Tell whether there is a store; `probing.is_there` says what it refuses."""
+        """Return whether there is a store; `probing.is_there` says what it refuses."""
         doing = f"reaching {self._shown}"
         with translated(doing):
             found = [probing.is_there(uri, for_writing=for_writing) for uri in self._uris]
@@ -282,7 +283,7 @@ class Connection:
         return recorded if recorded.resolve() != here.resolve() else None
 
     def _artifacts_name(self) -> str:
-        """Return the artifact folder of the store in force, which no other store shares."""
+        """Return the artifact folder of the current store, which no other store shares."""
         if self.is_embedded:
             return EXPERIMENT
         digest = hashlib.sha256(self._target.encode("utf-8")).hexdigest()

@@ -185,14 +185,14 @@ def _predicted(model: Any, input_example: Any) -> Any:
 
 
 def _is_unknown(schema: Schema | None) -> bool:
-    """Tell whether MLflow fell back to one column of any type, which would drop all others."""
+    """Return whether MLflow fell back to one column of any type, which would drop all others."""
     if schema is None or schema.is_tensor_spec():
         return schema is None
     return schema.input_names() in ([], [None]) and schema.input_types() == [AnyType()]
 
 
 def _kept_example(example: Any) -> dict[str, Any] | None:
-    """Return the first rows as plain values, ``None`` where JSON cannot hold them."""
+    """Return the first rows as plain values, ``None`` where JSON cannot express them."""
     try:
         kept = _plain_rows(example)
         json.dumps(kept, allow_nan=False)

@@ -95,7 +95,7 @@ def _migrate(path: Path, artifacts_dir: Path) -> None:
 
     Notes
     -----
-    ``MlflowClient`` takes no artifact root, and ``mlflow server`` would have to be started for
+    ``MlflowClient`` accepts no artifact root, and ``mlflow server`` would have to be started for
     it; so this opens MLflow's own store class once, and closes it again.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore

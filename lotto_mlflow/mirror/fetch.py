@@ -77,7 +77,7 @@ def artifacts_of_run(
 
     Notes
     -----
-    Those of the embedded store are taken from where they lie: a database that was lost and made
+    Those of the embedded store are copied from where they lie: a database that was lost and made
     anew does not know the run.
     """
     if connection.is_embedded:

@@ -28,12 +28,12 @@ _WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num"
 
 
 def is_sql(uri: str) -> bool:
-    """Tell whether a URI names a database that MLflow opens itself, without a server of its own."""
+    """Return whether a URI names a database that MLflow opens itself, without its own server."""
     return uri.startswith(("sqlite:", *_SQL_SCHEMES))
 
 
 def is_there(uri: str, *, for_writing: bool) -> bool:
-    """Tell whether there is a store; nothing is created.
+    """Return whether there is a store; nothing is created.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _check_schema(revision: str, uri: str) -> None:
     Raises
     ------
     OtherSchemaError
-        If they are others; ``is_older`` tells which way, and the message has the command.
+        If they are others; ``is_older`` says which way, and the message has the command.
     """
     scripts = _migrations()
     if revision == scripts.get_current_head():
@@ -167,7 +167,7 @@ def _migrations() -> ScriptDirectory:
 
     Notes
     -----
-    MLflow has no public call that tells its schema's revision without opening a database, which
+    MLflow has no public call that returns its schema's revision without opening a database, which
     creates and fills in tables; its migrations are read by alembic, as ``mlflow db`` does.
     """
     config = Config()

@@ -1,4 +1,4 @@
-"""Telling MLflow of one save: a run, a logged model, a version of a registered model."""
+"""Pushing one save to MLflow: a run, a logged model, a version of a registered model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def push(
     Parameters
     ----------
     connection : Connection
-        The store to tell.
+        The store to write to.
     record : SaveRecord
         The save.
     pkl_path : pathlib.Path
@@ -71,14 +71,14 @@ def push(
         if finished is not None:
             return finished
         _delete_begun(connection, record)
-    # the bytes are on their way while MLflow is told the first things
+    # the bytes are copied while the run and the logged model are created
     copied = started(partial(model_folder.copy, pkl_path, work_dir))
     try:
         run = _started(connection, record)
         with _cleaning_up(connection, record):
             return _fill(connection, run, record, copied, artifacts_dir, work_dir)
     finally:
-        with suppress(Exception):  # it was told where the copy was needed
+        with suppress(Exception):  # it was raised where the copy was needed
             copied()
 
 
@@ -88,7 +88,7 @@ def _cleaning_up(connection: Connection, record: SaveRecord) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(Exception):  # the first error is the one to tell; a later push cleans up
+        with suppress(Exception):  # the first error is the one to raise; a later push cleans up
             if _finish(connection, record) is None:
                 _delete_begun(connection, record)
         raise
@@ -183,7 +183,7 @@ def _run_tags(record: SaveRecord) -> dict[str, str]:
 
 
 def _logged_model_name(name: str) -> str:
-    """Return a name that MLflow takes for a logged model, which is not a key to anything."""
+    """Return a name that MLflow accepts for a logged model, which is not a key to anything."""
     return "".join("_" if character in "/:.%\"'" else character for character in name)
 
 
@@ -252,7 +252,7 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
         local = local_path(model.artifact_location)
         if local is not None:
             shutil.rmtree(local, ignore_errors=True)
-            with suppress(OSError):  # the folder of the logged model, which holds nothing else
+            with suppress(OSError):  # the folder of the logged model, with nothing else in it
                 local.parent.rmdir()
         client.delete_logged_model(model.model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ALL):
@@ -268,7 +268,7 @@ def _delete_begun(connection: Connection, record: SaveRecord) -> None:
 
 
 def is_rest_of_failed_push(run: Run) -> bool:
-    """Tell whether a run was deleted here, because its push failed, and not by a person."""
+    """Return whether a run was deleted here, because its push failed, and not by a person."""
     is_deleted = run.info.lifecycle_stage == LifecycleStage.DELETED
     is_ours = registry.SAVE_ID_TAG in run.data.tags
     return bool(is_deleted and run.info.status == "FAILED" and is_ours)

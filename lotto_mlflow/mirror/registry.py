@@ -24,7 +24,7 @@ SHA256_TAG = "sha256"
 SAVED_AT_TAG = "saved_at"
 SAVE_ID_TAG = "save_id"
 MODEL_ID_TAG = "model_id"
-"""The logged model of a version: MLflow's SQL registry takes the id, and does not keep it."""
+"""The logged model of a version: MLflow's SQL registry accepts the id, and does not keep it."""
 BACKFILLED_TAG = "backfilled"
 """On what was found on disk, and not saved by this package."""
 SKLEARN_TAG = "sklearn_version"
@@ -54,7 +54,7 @@ def versions(
 
 
 def is_ours(version: ModelVersion) -> bool:
-    """Tell whether a version was made by this package; its tags may be anybody's."""
+    """Return whether a version was made by this package; its tags may be anybody's."""
     tags = version.tags
     return (
         _SAVE_ID.fullmatch(tags.get(SAVE_ID_TAG, "")) is not None
@@ -166,7 +166,7 @@ def create_version(
 
 
 def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
-    """Tell whether a version after the one of this number is of a newer save."""
+    """Return whether a version after the one of this number is of a newer save."""
     found = versions(client, names.registered_model(record.name))
     later = takewhile(lambda version: int(version.version) > number, found)
     return any(save_id_of(v) > record.id for v in later if LATE_TAG not in v.tags)
