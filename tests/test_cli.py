@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.cli import app
-from lotto_mlflow.cli.keys import KEYS, LISTS, ROW
+from lotto_mlflow.cli.output import KEYS, LISTS, ROW
 from lotto_mlflow.cli.wording import as_commands
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

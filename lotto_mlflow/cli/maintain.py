@@ -9,19 +9,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from lotto_mlflow.cli import printing as out
-from lotto_mlflow.cli.application import app
-from lotto_mlflow.cli.keys import epilog
-from lotto_mlflow.cli.options import (
+from lotto_mlflow.cli import output
+from lotto_mlflow.cli.application import (
     BaseDir,
     Debug,
     Json,
     Reference,
+    app,
     calling,
     existing_manager_of,
     named_base_dir,
 )
-from lotto_mlflow.cli.progress import bar
+from lotto_mlflow.cli.output import bar, epilog
 from lotto_mlflow.cli.wording import as_commands
 from lotto_mlflow.manager.syncing import SyncReport
 
@@ -38,7 +37,7 @@ def verify(
         findings = existing_manager_of(ctx, base_dir).verify(progress=progress)
     words = partial(as_commands, base_dir=named_base_dir(ctx))
     if as_json:
-        out.print_json([vars(one) | {"mend": words(one.repair)} for one in findings])
+        output.print_json([vars(one) | {"mend": words(one.repair)} for one in findings])
     elif not findings:
         typer.echo("both views agree, and every digest holds")
     else:
@@ -81,7 +80,7 @@ def sync(
             progress=progress,
         )
     if as_json:
-        out.print_json(vars(report))
+        output.print_json(vars(report))
     else:
         _print_report(report, partial(as_commands, base_dir=named_base_dir(ctx)))
     if report.failed:
@@ -132,9 +131,10 @@ def restore(
             reference, source=source, backup=backup, progress=progress
         )
     if as_json:
-        out.print_json(out.values_of(record))
+        output.print_json(output.values_of(record))
     else:
-        typer.echo(f"restored {record.path} of {out.time_as_text(record)}, sha256 {record.sha256}")
+        saved_at = output.time_as_text(record)
+        typer.echo(f"restored {record.path} of {saved_at}, sha256 {record.sha256}")
 
 
 @app.command("relocate", epilog=epilog("relocate"))
@@ -158,7 +158,7 @@ def relocate(
     with calling():
         rewritten = existing_manager_of(ctx, base_dir).relocate(relative_to=relative_to)
     if as_json:
-        out.print_json({"rewritten": rewritten})
+        output.print_json({"rewritten": rewritten})
     else:
         paths = "1 path" if rewritten == 1 else f"{rewritten} paths"
         typer.echo(f"{paths} rewritten" if rewritten else "nothing had moved")

@@ -8,22 +8,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lotto_mlflow import text
-from lotto_mlflow.cli import links
-from lotto_mlflow.cli import printing as out
-from lotto_mlflow.cli.application import app
-from lotto_mlflow.cli.keys import epilog
-from lotto_mlflow.cli.options import (
+from lotto_mlflow.cli import links, output
+from lotto_mlflow.cli.application import (
     BaseDir,
     Debug,
     Json,
     Reference,
     References,
+    app,
     base_dir_of,
     calling,
     manager_of,
     usage,
 )
-from lotto_mlflow.cli.progress import bar
+from lotto_mlflow.cli.output import bar, epilog
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.layout import Layout, is_lotto_model
 from lotto_mlflow.records import ModelRecord
@@ -72,9 +70,9 @@ def list_models(
         _check_metric(ctx, records, name)
     chosen = _sorted(ctx, records, sort, reverse=reverse)[:limit]
     if as_json:
-        out.print_json([out.values_of(record, newest=record is newest) for record in chosen])
+        output.print_json([output.values_of(record, newest=record is newest) for record in chosen])
     elif not chosen:
-        out.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
+        output.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
     else:
         _print_list(chosen, newest, metric or [])
 
@@ -106,17 +104,17 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
     rows = [
         [
             record.name,
-            out.time_as_text(record, "%Y-%m-%d %H:%M"),  # so that 80 columns do for the table
-            out.size_of(record),
-            *(out.number_as_text(record.metrics.get(metric)) for metric in metrics),
-            out.NONE if record.version is None else str(record.version),
-            ", ".join(record.aliases) or out.NONE,
+            output.time_as_text(record, "%Y-%m-%d %H:%M"),  # so that 80 columns do for the table
+            output.size_of(record),
+            *(output.number_as_text(record.metrics.get(metric)) for metric in metrics),
+            output.NONE if record.version is None else str(record.version),
+            ", ".join(record.aliases) or output.NONE,
             "no" if record.version is None else "yes",
             "*" if record is newest else "",
         ]
         for record in records
     ]
-    out.print_table(
+    output.print_table(
         ["name", "saved at", "size", *metrics, "version", "aliases", "mirrored", ""],
         rows,
         right=["size", "version", *metrics],
@@ -138,19 +136,19 @@ def show(
     layout = Layout.under(base_dir_of(ctx, base_dir))
     places = links.places_of(record, layout)
     if as_json:
-        out.print_json(out.values_of(record, **places))
+        output.print_json(output.values_of(record, **places))
         return
-    out.print_fields(
+    output.print_fields(
         [*_main_fields(record), *((k.replace("_", " "), v) for k, v in places.items() if v)]
     )
     for title, values in (
-        ("parameters", {name: out.compact(v) for name, v in record.params.items()}),
-        ("metrics", {name: out.number_as_text(v) for name, v in record.metrics.items()}),
-        ("metadata", {k: out.compact(v) for k, v in (record.metadata or {}).items()}),
+        ("parameters", {name: output.compact(v) for name, v in record.params.items()}),
+        ("metrics", {name: output.number_as_text(v) for name, v in record.metrics.items()}),
+        ("metadata", {k: output.compact(v) for k, v in (record.metadata or {}).items()}),
     ):
         if values:
             typer.echo(f"\n{title}")
-            out.print_fields((f"  {name}", value) for name, value in values.items())
+            output.print_fields((f"  {name}", value) for name, value in values.items())
 
 
 def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
@@ -160,14 +158,14 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
     return [
         ("name", record.name),
         ("version", version),
-        ("aliases", ", ".join(record.aliases) or out.NONE),
-        ("saved at", out.time_as_text(record)),
-        ("size", out.size_of(record)),
-        ("sha256", record.sha256 or out.NONE),
-        ("scikit-learn", record.sklearn_version or out.NONE),
-        ("file", str(record.path or out.NONE)),
-        ("run", record.run_id or out.NONE),
-        ("logged model", record.model_id or out.NONE),
+        ("aliases", ", ".join(record.aliases) or output.NONE),
+        ("saved at", output.time_as_text(record)),
+        ("size", output.size_of(record)),
+        ("sha256", record.sha256 or output.NONE),
+        ("scikit-learn", record.sklearn_version or output.NONE),
+        ("file", str(record.path or output.NONE)),
+        ("run", record.run_id or output.NONE),
+        ("logged model", record.model_id or output.NONE),
     ]
 
 
@@ -192,9 +190,9 @@ def latest(
         where = base_dir_of(ctx, base_dir) / "trained" if source == "filesystem" else "the registry"
         raise ModelNotFoundError(f"there is no model in {where} yet; save one", source=source)
     if as_json:
-        out.print_json(out.values_of(record))
+        output.print_json(output.values_of(record))
     else:
-        out.print_fields(_main_fields(record))
+        output.print_fields(_main_fields(record))
 
 
 @app.command("compare", epilog=epilog("compare"))
@@ -214,16 +212,16 @@ def compare(
     params = _compared([record.params for record in records])
     metrics = _compared([record.metrics for record in records])
     if as_json:
-        models = [out.values_of(record) for record in records]
-        out.print_json({"models": models, "params": params, "metrics": metrics})
+        models = [output.values_of(record) for record in records]
+        output.print_json({"models": models, "params": params, "metrics": metrics})
         return
     names = _headings(records)
     for title, rows, shown in (
-        ("parameter", params, lambda value: out.NONE if value is None else out.compact(value)),
-        ("metric", metrics, out.number_as_text),
+        ("parameter", params, lambda v: output.NONE if v is None else output.compact(v)),
+        ("metric", metrics, output.number_as_text),
     ):
         if rows:
-            out.print_table(
+            output.print_table(
                 ["", title, *names],
                 [
                     ["*" if row["differs"] else "", row["name"], *map(shown, row["values"])]

@@ -1,12 +1,15 @@
-"""Facts as JSON for programs, and as tables for people."""
+"""What commands print: JSON for programs, tables for people, progress bars on a terminal."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +17,41 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lotto_mlflow import metadata, settings
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.manager.syncing import SyncReport
+from lotto_mlflow.manager.verifying import Finding
+from lotto_mlflow.records import ModelRecord, Progress
 from lotto_mlflow.text import size_as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 NONE = "-"
+RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
+FINDING = (*(field.name for field in fields(Finding)), "mend")
+KEYS: dict[str, tuple[str, ...]] = {
+    "list": (*RECORD, "newest"),
+    "show": (*RECORD, "metadata_path", "tracking_uri", "model_uri", "link"),
+    "latest": RECORD,
+    "compare": ("models", "params", "metrics"),
+    "verify": FINDING,
+    "sync": tuple(field.name for field in fields(SyncReport)),
+    "restore": RECORD,
+    "relocate": ("rewritten",),
+    "ui": ("link", "tracking_uri"),
+    "env": ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
+    "version": ("lotto-mlflow", "mlflow", "scikit-learn", "joblib", "python"),
+}
+"""What ``--json`` prints, by command: these keys stay, and new ones may come."""
+ROW = ("name", "values", "differs")
+"""Of the parameters and the metrics that ``compare`` prints."""
+LISTS = frozenset({"list", "verify"})
+"""Commands that print a list of objects with these keys, not one object."""
+
+
+def epilog(command: str) -> str:
+    """Return what the help of a command says of its JSON."""
+    kind = "a list of objects" if command in LISTS else "an object"
+    return f"--json prints {kind} with the keys {', '.join(KEYS[command])}."
 
 
 def print_json(value: Any) -> None:
@@ -104,9 +135,9 @@ def _print_plainly(headers: Sequence[str], rows: list[Sequence[str]], right: set
         typer.echo("  ".join(cells).rstrip())
 
 
-def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+def print_fields(named: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one a line, the values below each other."""
-    lines = list(fields)
+    lines = list(named)
     width = max((_cells(name) for name, _ in lines), default=0)
     for name, value in lines:
         typer.echo(f"{name}{' ' * (width - _cells(name))}  {value}")
@@ -144,3 +175,53 @@ def compact(value: Any) -> str:
     """Return a value on one line: a text as it is where a terminal can show it, else as JSON."""
     is_shown = isinstance(value, str) and value.isprintable()
     return str(value) if is_shown else json.dumps(value, ensure_ascii=False)
+
+
+@contextmanager
+def bar(verb: str) -> Iterator[Progress | None]:
+    """Draw a bar until the block ends.
+
+    Parameters
+    ----------
+    verb : str
+        What is done, such as ``sending``.
+
+    Yields
+    ------
+    callable or None
+        What the library's ``progress`` takes; ``None`` where nobody would see a bar.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[size]}  {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[model]}"),
+    ]
+    with Bars(*columns, console=console(stderr=True), redirect_stdout=False) as bars:
+        task = bars.add_task(verb, total=None, size="", rate="", model="")
+        start, moved, moving = 0.0, 0, 0
+
+        def report(done: int, total: int, size_bytes: int, name: str) -> None:
+            nonlocal start, moved, moving
+            start = start or time.monotonic()  # importing MLflow moves nothing
+            moved, moving = moved + moving, size_bytes
+            rate = moved / max(time.monotonic() - start, 1e-6)
+            bars.update(
+                task,
+                completed=done,
+                total=total,
+                size=size_as_text(moved + moving),  # with the model that is on its way
+                rate=f"{size_as_text(int(rate))}/s" if moved else "",
+                model=name,
+                refresh=done == 0,  # the first may take long, or be over before the next drawing
+            )
+
+        yield report

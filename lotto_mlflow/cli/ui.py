@@ -1,0 +1,102 @@
+"""``ui``, ``env``, ``version``: the MLflow UI, and what other programs need to know."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from typing import Annotated
+
+import typer
+
+from lotto_mlflow import settings
+from lotto_mlflow.cli import links, output
+from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, base_dir_of
+from lotto_mlflow.cli.output import epilog
+from lotto_mlflow.errors import StoreError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.text import masked
+
+_DISTRIBUTIONS = ("lotto-mlflow", "mlflow", "scikit-learn", "joblib")
+
+
+@app.command("ui", epilog=epilog("ui"))
+def ui(
+    ctx: typer.Context,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the link in a browser.")
+    ] = True,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Start the MLflow UI at 127.0.0.1, print and open the link to the runs; Ctrl-C ends it.
+
+    The port is 5000 where that is free. Where MLFLOW_TRACKING_URI is a server, its own UI is
+    opened, and nothing is started.
+    """
+    from lotto_mlflow.cli import server  # imported lazily
+
+    layout, in_force = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
+    if links.is_server(in_force.tracking_uri):
+        address = links.ui_address(in_force)
+        _print_link(address, str(in_force.tracking_uri), browser=browser, as_json=as_json)
+        return
+    uri = links.store_uri(in_force, layout)
+    path = links.database_path(in_force, layout)
+    if path is not None and not path.exists():
+        raise StoreError(f"there is no database {path} yet; save a model, or call sync()")
+    with server.ending_on_signals(), server.running(uri, in_force.registry_uri) as running:
+        _print_link(running.address, uri, browser=browser, as_json=as_json)
+        if not as_json:
+            output.note("press Ctrl-C to end it")
+        running.wait()
+
+
+def _print_link(address: str, tracking_uri: str, *, browser: bool, as_json: bool) -> None:
+    """Print the link, and open it where there is a browser to open it in."""
+    from lotto_mlflow.cli import server
+
+    link = links.runs_page(address, server.experiment_id_at(address))
+    if as_json:
+        output.print_json({"link": link, "tracking_uri": masked(tracking_uri)})
+    else:
+        typer.echo(link)
+    if browser:
+        server.open_in_browser(link)
+
+
+@app.command("env", epilog=epilog("env"))
+def env(
+    ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Print the shell commands by which plain mlflow commands find the store in force.
+
+    Use it as: eval "$(lotto-mlflow env)"
+    """
+    layout, in_force = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
+    variables = {
+        "MLFLOW_TRACKING_URI": links.store_uri(in_force, layout),
+        "MLFLOW_REGISTRY_URI": in_force.registry_uri,
+    }
+    path = links.database_path(in_force, layout)
+    if path is not None and not path.exists():
+        output.note(f"there is no database {path} yet; the first save makes it")
+    if as_json:
+        output.print_json(variables)
+        return
+    for name, value in variables.items():
+        if value is not None:
+            typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command("version", epilog=epilog("version"))
+def version(as_json: Json = False, base_dir: BaseDir = None, debug: Debug = False) -> None:
+    """Print the versions of this package and of what it stands on."""
+    from importlib import metadata
+
+    found = {name: metadata.version(name) for name in _DISTRIBUTIONS}
+    found["python"] = platform.python_version()
+    if as_json:
+        output.print_json(found)
+    else:
+        output.print_fields(found.items())
