@@ -51,7 +51,13 @@ def question(names: Iterable[str]) -> str:
 
 
 def size_as_text(size_bytes: int) -> str:
-    """Return a size as people read it, in powers of 1000: ``1.2 MB``."""
+    """Return a size as people read it, in powers of 1000.
+
+    Examples
+    --------
+    >>> size_as_text(104_857_600)
+    '104.9 MB'
+    """
     if size_bytes < 1000:
         return f"{size_bytes} B"
     power = min((len(str(size_bytes)) - 1) // 3, len(_UNITS) - 1)

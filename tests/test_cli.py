@@ -64,7 +64,7 @@ def saved_dir(
 
 @pytest.fixture
 def copied_dir(saved_dir: Path, tmp_path: Path) -> Path:
-    """The same, moved, so that there is something to mend."""
+    """The same, moved, so that there is something to fix."""
     copied = tmp_path / "복사본"
     shutil.copytree(saved_dir, copied)
     return copied

@@ -24,8 +24,8 @@ EPILOG = (
     "MLFLOW_REGISTRY_URI. Exit code: 0 done, 1 a problem found or an error, 2 wrong usage, "
     "130 interrupted."
 )
-_QUIET = {
-    # a run that ends on a server is told on stdout, where --json has nothing but the JSON
+_MLFLOW_DEFAULTS = {
+    # MLflow prints a link to a run on a server on stdout, which under --json is for JSON alone
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # bars of our own are drawn instead, and only on a terminal
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -76,7 +76,7 @@ BaseDir = Annotated[
         exists=True,
         file_okay=False,
         metavar="FOLDER",
-        help="Folder that holds trained/, metadata/ and backups/; models/ml in LOTTO_APP_DIR, "
+        help="Folder of trained/, metadata/ and backups/; models/ml in LOTTO_APP_DIR, "
         "or in backend/app, by default.",
     ),
 ]
@@ -115,17 +115,17 @@ def default_base_dir() -> Path:
 
 
 def base_dir_of(ctx: typer.Context, given: Path | None) -> Path:
-    """Return the folder in force: the command's option, the one before it, the environment's."""
+    """Return the current folder: the command's option, the one before it, the environment's."""
     return (given or named_base_dir(ctx) or default_base_dir()).absolute()
 
 
 def manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:
-    """Return the manager of the folder in force."""
+    """Return the manager of the current folder."""
     return ModelManager(base_dir_of(ctx, given))
 
 
 def existing_manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:
-    """Return the manager of the folder in force, for a command that works on what is there.
+    """Return the manager of the current folder, for a command that works on what is there.
 
     Raises
     ------
@@ -185,13 +185,13 @@ app = typer.Typer(
 
 @app.callback()
 def everything(ctx: typer.Context, base_dir: BaseDir = None, debug: Debug = False) -> None:
-    """Look at, compare, check and mend the models of a lotto backend, on disk and in MLflow."""
+    """Look at, compare, check and fix the models of a lotto backend, on disk and in MLflow."""
     ctx.obj = Common(base_dir=base_dir, debug=debug)
 
 
 def main() -> None:
     """Run the command line; the exit code is the process's."""
-    for name, value in _QUIET.items():
+    for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -238,8 +238,8 @@ def _headings(records: list[ModelRecord]) -> list[str]:
     return [f"{r.name} ({r.version})" if names.count(r.name) > 1 else r.name for r in records]
 
 
-def _compared(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _compared(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each name that any model has, with every model's value, and whether they differ."""
-    names = sorted({name for values in told for name in values})
-    rows = [{"name": name, "values": [values.get(name) for values in told]} for name in names]
+    names = sorted({name for values in models for name in values})
+    rows = [{"name": name, "values": [values.get(name) for values in models]} for name in names]
     return [row | {"differs": any(v != row["values"][0] for v in row["values"])} for row in rows]

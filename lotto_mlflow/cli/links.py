@@ -12,7 +12,7 @@ from lotto_mlflow.settings import Settings, sqlite_path
 from lotto_mlflow.text import masked
 
 UI_PORT = 5000
-"""MLflow's usual port: ``ui`` takes it where it is free, so that links stay true."""
+"""MLflow's usual port: ``ui`` uses it where it is free, so that links stay true."""
 
 
 def is_server(uri: str | None) -> bool:
@@ -20,16 +20,16 @@ def is_server(uri: str | None) -> bool:
     return uri is not None and uri.startswith(("http://", "https://"))
 
 
-def store_uri(in_force: Settings, layout: Layout) -> str:
-    """Return the tracking URI that plain ``mlflow`` commands need for the store in force.
+def store_uri(current: Settings, layout: Layout) -> str:
+    """Return the tracking URI that plain ``mlflow`` commands need for the current store.
 
     Notes
     -----
     A path with ``%`` or ``?`` is spelled as the installed SQLAlchemy reads it, which only the
-    mirror knows; any other is not worth the time that importing it takes.
+    mirror knows; any other is not worth the time of importing it.
     """
-    if in_force.tracking_uri is not None:
-        return in_force.tracking_uri
+    if current.tracking_uri is not None:
+        return current.tracking_uri
     path = layout.database_path.absolute()
     if not {"%", "?"} & set(str(path)):
         return f"sqlite:///{path}"
@@ -38,17 +38,17 @@ def store_uri(in_force: Settings, layout: Layout) -> str:
     return database.uri_of(path)
 
 
-def database_path(in_force: Settings, layout: Layout) -> Path | None:
-    """Return the database file of the store in force, ``None`` where that is on a server."""
-    uri = in_force.tracking_uri
+def database_path(current: Settings, layout: Layout) -> Path | None:
+    """Return the database file of the current store, ``None`` where that is on a server."""
+    uri = current.tracking_uri
     return layout.database_path if uri is None else sqlite_path(uri)
 
 
-def ui_address(in_force: Settings) -> str:
+def ui_address(current: Settings) -> str:
     """Return the address of the UI: the server's, without credentials, or that of ``ui``."""
-    if not is_server(in_force.tracking_uri):
+    if not is_server(current.tracking_uri):
         return f"http://127.0.0.1:{UI_PORT}"
-    parts = urlsplit(str(in_force.tracking_uri))
+    parts = urlsplit(str(current.tracking_uri))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
@@ -60,16 +60,16 @@ def runs_page(address: str, experiment_id: str | None) -> str:
 
 def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
     """Return where a model lies in both views, under the keys of ``show --json``."""
-    in_force = settings.read()
+    current = settings.read()
     metadata_path = layout.metadata_path(record.name)
     is_mirrored = record.version is not None
     model, version = record.registered_model, record.version
-    page = f"{ui_address(in_force)}/#/models/{quote(model)}/versions/{version}"
+    page = f"{ui_address(current)}/#/models/{quote(model)}/versions/{version}"
     return {
         "metadata_path": str(metadata_path)
         if record.path is not None and metadata_path.exists()
         else None,
-        "tracking_uri": masked(store_uri(in_force, layout)),
+        "tracking_uri": masked(store_uri(current, layout)),
         "model_uri": f"models:/{model}/{version}" if is_mirrored else None,
         "link": page if is_mirrored else None,
     }

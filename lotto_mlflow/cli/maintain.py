@@ -1,4 +1,4 @@
-"""``verify``, ``sync``, ``restore``, ``relocate``: find differences, and mend them."""
+"""``verify``, ``sync``, ``restore``, ``relocate``: find differences, and fix them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def verify(
 def sync(
     ctx: typer.Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be sent.")
+        bool, typer.Option("--dry-run", help="Only print what would be sent.")
     ] = False,
     include_backups: Annotated[
         bool, typer.Option("--include-backups", help="Bring in unknown files of backups/, too.")
@@ -70,7 +70,7 @@ def sync(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Send MLflow all that the store in force lacks; exit code 1 where it refused a save."""
+    """Send MLflow all that the current store lacks; exit code 1 where it refused a save."""
     with calling(), bar("sending") as progress:
         report = existing_manager_of(ctx, base_dir).sync(
             dry_run=dry_run,
@@ -112,7 +112,7 @@ def restore(
     ctx: typer.Context,
     reference: Reference,
     source: Annotated[
-        Literal["backups", "registry"], typer.Option("--source", help="Where to take it from.")
+        Literal["backups", "registry"], typer.Option("--source", help="Where to restore it from.")
     ] = "backups",
     backup: Annotated[
         str | None,
@@ -122,7 +122,7 @@ def restore(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Bring a model and its metadata back, verified; what is in the way is backed up first.
+    """Bring a model and its metadata back, verified; the existing file is backed up first.
 
     The file keeps its own time, so an old model does not become the latest.
     """

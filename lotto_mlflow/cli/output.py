@@ -144,7 +144,7 @@ def print_fields(named: Iterable[tuple[str, str]]) -> None:
 
 
 def _cells(text: str) -> int:
-    """Return the columns that a text takes on a terminal; a Korean letter takes two."""
+    """Return the columns that a text needs on a terminal; a Korean letter needs two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
@@ -189,7 +189,7 @@ def bar(verb: str) -> Iterator[Progress | None]:
     Yields
     ------
     callable or None
-        What the library's ``progress`` takes; ``None`` where nobody would see a bar.
+        What the library's ``progress`` accepts; ``None`` where nobody would see a bar.
     """
     if not sys.stderr.isatty():
         yield None

@@ -80,7 +80,7 @@ class Running:
         raise self._gone("the MLflow UI ended by itself")
 
     def _gone(self, what: str) -> MirrorUnavailableError:
-        """Return the error, with the last line of the server's log that tells of one."""
+        """Return the error, with the last line of the server's log that reports one."""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - _TAIL_BYTES))
         lines = self._log.read().decode("utf-8", "replace").splitlines()
@@ -146,8 +146,9 @@ def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
 
     Notes
     -----
-    URIs go there and not among the arguments, which every user of the machine can read and which
-    may hold a password. The server starts ``uvicorn`` by its name, which need not be on the PATH.
+    URIs go there and not among the arguments, which every user of the machine can read:
+    they may contain a password. The server starts ``uvicorn`` by its name, which need not be on
+    the PATH.
 
     References
     ----------
@@ -194,7 +195,7 @@ def ending_on_signals() -> Iterator[None]:
 
 
 def experiment_id_at(address: str) -> str | None:
-    """Return the id of the experiment, ``None`` where the server does not tell.
+    """Return the id of the experiment, ``None`` where the server does not say.
 
     Raises
     ------

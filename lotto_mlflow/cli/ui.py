@@ -36,16 +36,16 @@ def ui(
     """
     from lotto_mlflow.cli import server  # imported lazily
 
-    layout, in_force = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
-    if links.is_server(in_force.tracking_uri):
-        address = links.ui_address(in_force)
-        _print_link(address, str(in_force.tracking_uri), browser=browser, as_json=as_json)
+    layout, current = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
+    if links.is_server(current.tracking_uri):
+        address = links.ui_address(current)
+        _print_link(address, str(current.tracking_uri), browser=browser, as_json=as_json)
         return
-    uri = links.store_uri(in_force, layout)
-    path = links.database_path(in_force, layout)
+    uri = links.store_uri(current, layout)
+    path = links.database_path(current, layout)
     if path is not None and not path.exists():
         raise StoreError(f"there is no database {path} yet; save a model, or call sync()")
-    with server.ending_on_signals(), server.running(uri, in_force.registry_uri) as running:
+    with server.ending_on_signals(), server.running(uri, current.registry_uri) as running:
         _print_link(running.address, uri, browser=browser, as_json=as_json)
         if not as_json:
             output.note("press Ctrl-C to end it")
@@ -69,16 +69,16 @@ def _print_link(address: str, tracking_uri: str, *, browser: bool, as_json: bool
 def env(
     ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
 ) -> None:
-    """Print the shell commands by which plain mlflow commands find the store in force.
+    """Print the shell commands by which plain mlflow commands find the current store.
 
     Use it as: eval "$(lotto-mlflow env)"
     """
-    layout, in_force = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
+    layout, current = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
     variables = {
-        "MLFLOW_TRACKING_URI": links.store_uri(in_force, layout),
-        "MLFLOW_REGISTRY_URI": in_force.registry_uri,
+        "MLFLOW_TRACKING_URI": links.store_uri(current, layout),
+        "MLFLOW_REGISTRY_URI": current.registry_uri,
     }
-    path = links.database_path(in_force, layout)
+    path = links.database_path(current, layout)
     if path is not None and not path.exists():
         output.note(f"there is no database {path} yet; the first save makes it")
     if as_json:
