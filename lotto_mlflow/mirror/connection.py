@@ -83,7 +83,7 @@ def permanent_errors(doing: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Newest:
+class NewestVersion:
     """The newest version of a registered model, as far as is known before another is made.
 
     Attributes
@@ -131,7 +131,7 @@ class Connection:
         self.registry_uri = database.uri_alias(registry_uri, generation)
         self.has_own_registry = registry_uri != tracking_uri
         self._experiment_id: str | None = None
-        self.newest: dict[str, Newest] = {}
+        self.newest_versions: dict[str, NewestVersion] = {}
         """By registered model, the newest version that was made here."""
         self.is_stale = False
 

@@ -118,7 +118,7 @@ def _fill(
     client, run_id = connection.client, run.info.run_id
     description = record.description
     params = entities.params(description.params)
-    identity, before = _identity_tags(record), registry.newest_before(connection, record)
+    identity, before = _identity_tags(record), registry.newest_version_before(connection, record)
     # the version is made last, and its number is the next one, unless another machine is faster
     expected = registry.link_tag(record, before.next)
     model = client.create_logged_model(

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.mirror import entities
-from lotto_mlflow.mirror.connection import Connection, Newest
+from lotto_mlflow.mirror.connection import Connection, NewestVersion
 from lotto_mlflow.records import ModelRecord, SaveRecord
 from lotto_mlflow.requirements import version_in
 
@@ -102,7 +102,7 @@ def as_record(version: ModelVersion) -> ModelRecord:
     )
 
 
-def newest_before(connection: Connection, record: SaveRecord) -> Newest:
+def newest_version_before(connection: Connection, record: SaveRecord) -> NewestVersion:
     """Return the newest version that a save joins; remembered, if it was made by this connection.
 
     Parameters
@@ -113,11 +113,13 @@ def newest_before(connection: Connection, record: SaveRecord) -> Newest:
         The save.
     """
     registered = names.registered_model(record.name)
-    known = connection.newest.get(registered, Newest())
+    known = connection.newest_versions.get(registered, NewestVersion())
     if known.number and known.save_id <= record.id:
         return known
     found = newest_version(connection.client, registered)
-    return Newest() if found is None else Newest(int(found.version), save_id_of(found))
+    if found is None:
+        return NewestVersion()
+    return NewestVersion(int(found.version), save_id_of(found))
 
 
 def create_version(
@@ -125,7 +127,7 @@ def create_version(
     model: LoggedModel,
     record: SaveRecord,
     identity: dict[str, str],
-    before: Newest,
+    before: NewestVersion,
 ) -> int:
     """Create the version of a save, tagged late where its registered model has a newer save.
 
@@ -139,8 +141,8 @@ def create_version(
         The save.
     identity : dict of str to str
         The tags by which the save is known.
-    before : Newest
-        What `newest_before` returned for the registered model.
+    before : NewestVersion
+        What `newest_version_before` returned for the registered model.
 
     Returns
     -------
@@ -159,9 +161,9 @@ def create_version(
         return created
     if created > before.next and _has_newer(connection.client, record, before.number):
         connection.client.set_model_version_tag(registered, str(created), LATE_TAG, "true")
-        connection.newest.pop(registered, None)
+        connection.newest_versions.pop(registered, None)
     else:
-        connection.newest[registered] = Newest(created, record.id)
+        connection.newest_versions[registered] = NewestVersion(created, record.id)
     return created
 
 
