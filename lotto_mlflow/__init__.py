@@ -3,15 +3,16 @@
 @CODE:LOTTO-ML-INFRA-001 | @SPEC:LOTTO-ML-INFRA-001
 """
 
-from lotto_mlflow.errors import LottoMlflowError
+from lotto_mlflow.errors import Fix, LottoMlflowError
+from lotto_mlflow.kinds import Finding
 from lotto_mlflow.manager import ModelManager
-from lotto_mlflow.manager.syncing import SyncReport
-from lotto_mlflow.manager.verifying import Finding
 from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
+from lotto_mlflow.operations.sync import SyncReport
 from lotto_mlflow.records import ModelRecord
 
 __all__ = [
     "Finding",
+    "Fix",
     "LottoMlflowError",
     "ModelManager",
     "ModelRecord",

@@ -1,4 +1,4 @@
-"""What a live model and its metadata tell MLflow: parameters, metrics, tags, requirements."""
+"""What MLflow shows of a live model and its metadata: parameters, metrics, tags, requirements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe(
     input_example: dict[str, Any] | None = None,
     datasets: list[dict[str, Any]] | None = None,
 ) -> Description:
-    """Take down what MLflow is to be told of a model.
+    """Record what MLflow is to show of a model.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def describe(
     Notes
     -----
     A hyperparameter wins over a metadata key of the same name. Nothing here fails a save: what
-    a model will not tell is left out with a warning.
+    a model does not give is left out with a warning.
     """
     modules = requirements.modules_of(model)
     model_type = writable(type(model).__name__)
@@ -70,7 +70,7 @@ def describe(
     )
 
 
-def told_by_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:
+def params_and_metrics(metadata: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:
     """Return the parameters and the last values of metrics in the metadata of an old file."""
     params, metrics, _ = _split(_without_ours(metadata), {})
     return params, {name: points[-1][1] for name, points in metrics.items()}
@@ -80,15 +80,15 @@ def _without_ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
 
 
-def described_by_metadata(metadata: Mapping[str, Any]) -> Description:
-    """Return what the metadata of an old file tells of its model, which is not opened.
+def describe_by_metadata(metadata: Mapping[str, Any]) -> Description:
+    """Return what the metadata of an old file says of its model, which is not opened.
 
     Notes
     -----
-    The distributions that open the file are named in any case, unpinned where no version is told.
+    The distributions that open the file are named in any case, unpinned where no version is known.
     """
     params, metrics, non_finite = _split(_without_ours(metadata), {})
-    known = requirements.told_by(metadata)
+    known = requirements.in_metadata(metadata)
     named = {requirements.name_in(pin) for pin in known}
     opened_by = [name for name in ("joblib", "mlflow", "scikit-learn") if name not in named]
     return Description(
@@ -112,10 +112,10 @@ def _hyperparameters(model: Any) -> dict[str, str]:
     if isinstance(model, type) or not has_method(model, "get_params"):
         return {}
     try:
-        told = model.get_params(deep=True).items()
-        return {writable(str(key)): writable(_shown(value)) for key, value in told}
+        given = model.get_params(deep=True).items()
+        return {writable(str(key)): writable(_shown(value)) for key, value in given}
     except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
-        _logger.warning("%s tells no hyperparameters: %s", type(model).__name__, cause)
+        _logger.warning("%s gives no hyperparameters: %s", type(model).__name__, cause)
         return {}
 
 
@@ -235,7 +235,7 @@ def _context_tags() -> dict[str, str]:
 
 
 def _user() -> str:
-    import getpass  # here, because importing this package is to cost little
+    import getpass  # imported lazily
 
     try:
         return getpass.getuser()
@@ -246,7 +246,7 @@ def _user() -> str:
 @lru_cache(maxsize=8)
 def _git_checkout(directory: Path) -> tuple[Path | None, str | None]:
     """Return the checkout around a program, and its commit; asked once a process."""
-    import subprocess  # here, because importing this package is to cost little
+    import subprocess  # imported lazily
 
     try:
         answer = subprocess.run(

@@ -18,6 +18,8 @@
     │   └── ForeignModelError                      a version that this package did not make
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
     ├── SyncRunningError            (OSError)      another sync of the folder is running
+    ├── LaterReleaseError           (OSError)      the folder is kept by a later release
+    ├── LaterFormatError            (ValueError)   a record that a later release wrote
     ├── RelocationError             (OSError)      a store that cannot be relocated
     └── MirrorError                 (OSError)      MLflow refused what it was asked
         └── MirrorUnavailableError                 MLflow could not be asked
@@ -26,7 +28,49 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+_POSITIONAL = ("name_or_version", "reference")
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What helps against an error or a finding, as data that each surface renders.
+
+    Attributes
+    ----------
+    verb : str
+        Method of `lotto_mlflow.ModelManager`, or ``shell`` for a command of the system.
+    arguments : mapping of str to object
+        The method's arguments by name; of ``shell``, the words of the ``command``.
+    before : str
+        Words before the call, such as what has to be done first, by hand.
+    effect : str
+        Words after it, such as what it does.
+    """
+
+    verb: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    before: str = ""
+    effect: str = ""
+
+    def as_call(self) -> str:
+        """Return the call in Python, or the command of the system."""
+        if self.verb == "shell":
+            return shlex.join(str(word) for word in self.arguments["command"])
+        given = [
+            repr(value) if name in _POSITIONAL else f"{name}={value!r}"
+            for name, value in self.arguments.items()
+        ]
+        return f"ModelManager.{self.verb}({', '.join(given)})"
+
+    def in_words(self, call: str | None = None) -> str:
+        """Return the sentence around the call, which a surface may give in words of its own."""
+        return f"{self.before} {call or self.as_call()} {self.effect}".strip()
 
 
 class LottoMlflowError(Exception):
@@ -34,10 +78,17 @@ class LottoMlflowError(Exception):
 
     Parameters
     ----------
-    message : str
-        What happened, to which file, and what to do next.
+    summary : str
+        What happened, and to which file.
+    fix : Fix, optional
+        What to do next; without it the summary says so, where there is something to do.
     **data : object
         Facts about the failure; each becomes an attribute of the error.
+
+    Attributes
+    ----------
+    message : str
+        The summary and the fix.
 
     Notes
     -----
@@ -45,8 +96,12 @@ class LottoMlflowError(Exception):
     arguments as an error number and its text.
     """
 
-    def __init__(self, message: str, **data: Any) -> None:
+    def __init__(self, summary: str, *, fix: Fix | None = None, **data: Any) -> None:
+        joint = "" if summary.endswith("?") else ";"
+        message = summary if fix is None else f"{summary}{joint} {fix.in_words()}"
         super().__init__(message)
+        self.summary = summary
+        self.fix = fix
         self.message = message
         self.data = data
         for name, value in data.items():
@@ -56,15 +111,17 @@ class LottoMlflowError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.data)
+        return _rebuild, (type(self), self.summary, self.fix, self.data)
 
 
-def _rebuild(kind: type[LottoMlflowError], message: str, data: dict[str, Any]) -> LottoMlflowError:
-    return kind(message, **data)
+def _rebuild(
+    kind: type[LottoMlflowError], summary: str, fix: Fix | None, data: dict[str, Any]
+) -> LottoMlflowError:
+    return kind(summary, fix=fix, **data)
 
 
 class SettingsError(LottoMlflowError, ValueError):
-    """A setting has a value that it does not take."""
+    """A setting has a value that is not allowed."""
 
 
 class InvalidModelError(LottoMlflowError, ValueError):
@@ -96,7 +153,7 @@ class DumpError(LottoMlflowError, OSError):
 
 
 class StoreError(LottoMlflowError, OSError):
-    """The file system refused a step of the work; the folder is as it was."""
+    """The file system refused a step of the work; the message says what is in place."""
 
 
 class LoadError(LottoMlflowError, OSError):
@@ -105,6 +162,40 @@ class LoadError(LottoMlflowError, OSError):
 
 class DigestMismatchError(LoadError):
     """A file's bytes differ from the ones that were saved; nothing was unpickled."""
+
+    @classmethod
+    def of_file(
+        cls,
+        path: Path,
+        expected: Iterable[str],
+        found: str,
+        outcome: str,
+        fix: Fix | None,
+    ) -> DigestMismatchError:
+        """Return the error for a file.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+        expected : iterable of str
+            The digests that it may have.
+        found : str
+            The digest that it has.
+        outcome : str
+            What was not done because of it.
+        fix : Fix or None
+            What helps.
+        """
+        digests = " or ".join(sorted(expected))
+        return cls(
+            f"{path} is damaged, it was changed after it was saved: expected SHA-256 {digests}, "
+            f"found {found}; {outcome}",
+            fix=fix,
+            path=path,
+            expected=digests,
+            found=found,
+        )
 
 
 class PickleNotAllowedError(LoadError):
@@ -121,6 +212,14 @@ class ModelNotFoundError(LottoMlflowError, FileNotFoundError):
 
 class SyncRunningError(LottoMlflowError, OSError):
     """Another process is bringing the same folder into MLflow."""
+
+
+class LaterReleaseError(LottoMlflowError, OSError):
+    """The folder's records are of a format that only a later release may change."""
+
+
+class LaterFormatError(LottoMlflowError, ValueError):
+    """A record is of a format or a kind that only a later release reads; it is left alone."""
 
 
 class RelocationError(LottoMlflowError, OSError):

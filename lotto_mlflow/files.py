@@ -32,7 +32,7 @@ def lock_at(path: Path) -> FileLock:
 
 
 @contextmanager
-def held(lock: FileLock, timeout_seconds: float = -1) -> Iterator[None]:
+def locked(lock: FileLock, timeout_seconds: float = -1) -> Iterator[None]:
     """Hold a lock; negative seconds wait for ever.
 
     Raises
@@ -195,7 +195,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     name = _random_name()[:12]
     folder, in_use = tmp_dir / name, lock_at(tmp_dir / f"{name}.lock")
     try:
-        with held(guard):
+        with locked(guard):
             in_use.acquire()
             folder.mkdir()
         yield folder

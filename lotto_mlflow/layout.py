@@ -123,6 +123,11 @@ class Layout:
         return self.trained_dir.parent / "mlflow"
 
     @property
+    def format_path(self) -> Path:
+        """File that says in which format the folder's records are."""
+        return self.mlflow_dir / "format.json"
+
+    @property
     def database_path(self) -> Path:
         """Database of the embedded tracking store."""
         return self.mlflow_dir / "mlflow.db"

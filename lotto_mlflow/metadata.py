@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from lotto_mlflow.errors import InvalidMetadataError
@@ -161,3 +161,11 @@ def completed(
     given = {key: value for key, value in metadata.items() if key not in ("sha256", "size_bytes")}
     ours = {"sha256": sha256, "size_bytes": size}
     return defaults | given | {k: v for k, v in last.items() if k not in given} | ours
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return the metadata in a file, ``None`` where it is missing or damaged."""
+    try:
+        return from_json(path.read_bytes())
+    except OSError:
+        return None

@@ -1,26 +1,36 @@
-"""The frozen dataclasses that cross borders between the modules, and their JSON form."""
+"""The frozen dataclasses that cross borders between the modules, and the JSON of the journal.
+
+A record of the journal is an envelope, `Record`, around a payload; the envelope's ``kind`` says
+which. A new kind adds a payload here, and its functions to `lotto_mlflow.kinds`.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-FORMAT = 1
-"""Format of the save records on disk.
+from lotto_mlflow.errors import LaterFormatError
 
-A field may be added without a new number: readers keep fields that they do not know. A field that
-changes its meaning takes the next number, and `parse` then reads both.
+FORMAT = 2
+"""Format of the records on disk.
+
+A field may be added without a new number: readers keep fields that they do not know. A kind that
+is added, or a field that changes its meaning, takes the next number; `parse` then reads both, and
+a file of the earlier format is kept among the tests.
 """
+FORMAT_RELEASE = "0.2.0"
+"""First release of this package that reads and writes that format."""
 
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
 (0 where it is not known) and its name; and once at the end, with 0 and no name."""
 
 
-def quiet(done: int, total: int, size_bytes: int, name: str) -> None:
+def no_progress(done: int, total: int, size_bytes: int, name: str) -> None:
     """Do as a `Progress` that nobody watches."""
 
 
@@ -36,13 +46,9 @@ def aliases_by_version(versions: Iterable[tuple[str, int | str]]) -> Aliases:
     return found
 
 
-SAVE, BACKFILL = "save", "backfill"
-"""Kinds of save records: made by a save, or made later for a file that no save knows."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """What a lookup tells of one saved model, as far as it is known.
+    """What is known of one saved model.
 
     Attributes
     ----------
@@ -96,8 +102,25 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MlflowIds:
+    """What a save is called in one tracking store.
+
+    Attributes
+    ----------
+    version : int
+        Version of the registered model.
+    run_id, model_id : str
+        The run and the logged model.
+    """
+
+    version: int
+    run_id: str
+    model_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a live model tells MLflow of itself, taken down while the object is at hand.
+    """What MLflow shows of a model, recorded at the save, while the object is at hand.
 
     Attributes
     ----------
@@ -144,62 +167,39 @@ class Description:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaveRecord:
-    """One save: all that MLflow has to be told of it, apart from the bytes.
+class SavePayload:
+    """A save, or a file from before this package: all of it apart from the bytes.
 
     Attributes
     ----------
-    id : str
-        Identity of the save; its first part is `saved_at_ns`, so that ids sort in save order.
     name, sha256, size, saved_at
         As in `ModelRecord`.
     saved_at_ns : int
         Time of the save in nanoseconds since 1970, the mtime of the file.
-    kind : str
-        `SAVE` or `BACKFILL`.
-    host : str
-        Machine that saved.
-    target : str
-        Tracking store that the save is meant for, credentials masked; ``embedded`` for the
-        store inside the folder.
     description : Description
-        What the model told of itself.
+        What MLflow shows of the model.
     metadata : dict or None
         The metadata JSON, as written to disk.
     backup : str or None
         Name, in ``backups/``, given to what this save replaced.
     replaced_sha256 : str or None
-        Digest of the file that this save replaced, where no record tells it.
+        Digest of the file that this save replaced, where no record has it.
     mtime_ns : int or None
         Modification time of the file, where it is not `saved_at_ns`.
-    mirrored : dict of str to dict
-        For each target that has been told: ``version``, ``run_id`` and ``model_id``.
-    tries : int
-        How often MLflow answered that it will not have this record.
-    reason : str or None
-        What it answered last.
     extra : dict
         Fields of a later release, kept as they are.
     """
 
-    id: str
     name: str
     sha256: str
     size: int
     saved_at: str
     saved_at_ns: int
-    host: str
-    target: str
     description: Description
     metadata: dict[str, Any] | None = None
     backup: str | None = None
     replaced_sha256: str | None = None
     mtime_ns: int | None = None
-    mirrored: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tries: int = 0
-    reason: str | None = None
-    kind: str = SAVE
-    format: int = FORMAT
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -209,53 +209,165 @@ class SaveRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a save lies in one tracking store.
+class RestorePayload:
+    """A restore: which bytes and metadata were brought back, and what they replaced.
 
     Attributes
     ----------
-    version : int
-        Version of the registered model.
-    run_id, model_id : str
-        The run and the logged model.
+    name, sha256, size
+        As in `ModelRecord`.
+    file_time_ns : int
+        Modification time of the file, that of the save that is restored.
+    source : str
+        ``backups`` or ``registry``.
+    save_id : str or None
+        Record of the save that is restored, where there is one.
+    metadata : bytes or None
+        Content of the metadata JSON; base64 in the record's JSON.
+    backup : str or None
+        Name, in ``backups/``, given to what this restore replaced.
+    extra : dict
+        Fields of a later release, kept as they are.
     """
 
-    version: int
-    run_id: str
-    model_id: str
+    name: str
+    sha256: str
+    size: int
+    file_time_ns: int
+    source: str
+    save_id: str | None = None
+    metadata: bytes | None = None
+    backup: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
-def render(record: SaveRecord) -> bytes:
+SAVE, BACKFILL, RESTORE = "save", "backfill", "restore"
+"""Kinds of records: made by a save, made later for a file that no save knows, made by a restore."""
+_PAYLOADS: dict[str, type[SavePayload] | type[RestorePayload]] = {
+    SAVE: SavePayload,
+    BACKFILL: SavePayload,
+    RESTORE: RestorePayload,
+}
+Payload = TypeVar("Payload", SavePayload, RestorePayload)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Generic[Payload]):
+    """One entry of the journal: the envelope.
+
+    Attributes
+    ----------
+    id : str
+        Identity; its first part is a time in nanoseconds, for a save `SavePayload.saved_at_ns`,
+        so that ids sort in the order of what they record.
+    kind : str
+        `SAVE`, `BACKFILL` or `RESTORE`.
+    target : str
+        Name of the tracking store that it is meant for, as in `lotto_mlflow.settings.Target`.
+    host : str
+        Machine that made it.
+    payload : SavePayload or RestorePayload
+        What is recorded.
+    mirrored : dict of str to MlflowIds
+        What it is called in each tracking store that has it, by the name of the target.
+    tries : int
+        How often MLflow answered that it refuses this record.
+    reason : str or None
+        What it answered last.
+    extra : dict
+        Fields of a later release, kept as they are.
+    """
+
+    id: str
+    kind: str
+    target: str
+    host: str
+    payload: Payload
+    mirrored: dict[str, MlflowIds] = field(default_factory=dict)
+    tries: int = 0
+    reason: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the model that it is about."""
+        return self.payload.name
+
+    @property
+    def is_save(self) -> bool:
+        """Whether it is of bytes that MLflow is to have."""
+        return self.kind in (SAVE, BACKFILL)
+
+
+SaveRecord = Record[SavePayload]
+RestoreRecord = Record[RestorePayload]
+
+
+def render(record: Record[Any]) -> bytes:
     """Return the JSON of a record, with a digest over itself; `parse` is its inverse."""
-    values = _values(record) | {"description": _values(record.description)}
+    payload = _values(record.payload)
+    if isinstance(record.payload, SavePayload):
+        payload["description"] = _values(record.payload.description)
+    elif record.payload.metadata is not None:
+        payload["metadata"] = base64.b64encode(record.payload.metadata).decode("ascii")
+    mirrored = {target: vars(ids) for target, ids in record.mirrored.items()}
+    values = {"format": FORMAT} | _values(record) | {"payload": payload, "mirrored": mirrored}
     text = json.dumps(values | {"checksum": _checksum(values)}, ensure_ascii=False, indent=2)
     return text.encode("utf-8")
 
 
-def _values(record: SaveRecord | Description) -> dict[str, Any]:
-    values = dict(vars(record))
+def _values(part: Any) -> dict[str, Any]:
+    values = dict(vars(part))
     extra: dict[str, Any] = values.pop("extra")
     return values | extra
 
 
-def parse(content: bytes) -> SaveRecord:
-    """Return the record that `render` wrote.
+def parse(content: bytes) -> Record[Any]:
+    """Return the record that `render` wrote, in this release or an earlier one.
 
     Raises
     ------
-    ValueError
+    LaterFormatError
+        If a later release wrote it.
+    ValueError, TypeError, KeyError
         If the content is not the one that was written.
     """
     values = json.loads(content.decode("utf-8"))
     if not isinstance(values, dict) or values.pop("checksum", None) != _checksum(values):
         raise ValueError("the record's checksum does not match its content")
-    if values.get("format") != FORMAT:
-        raise ValueError(f"unknown record format {values.get('format')!r}")
-    description = Description(**_known(Description, values.pop("description")))
-    return SaveRecord(description=description, **_known(SaveRecord, values))
+    number = values.pop("format", None)
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"unknown record format {number!r}")
+    if number > FORMAT:
+        raise LaterFormatError(f"record format {number} is of a later release")
+    if number == 1:
+        values = _from_format_1(values)
+    return _record(values)
 
 
-def _known(kind: type[SaveRecord] | type[Description], values: dict[str, Any]) -> dict[str, Any]:
+def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a record of the first format, which had no payload of its own."""
+    envelope = {f.name for f in fields(Record)} - {"payload", "extra"}
+    payload = {key: value for key, value in values.items() if key not in envelope}
+    return {key: values[key] for key in envelope & values.keys()} | {"payload": payload}
+
+
+def _record(values: dict[str, Any]) -> Record[Any]:
+    kind = values["kind"]
+    if kind not in _PAYLOADS:
+        raise LaterFormatError(f"record kind {kind!r} is of a later release")
+    payload = dict(values.pop("payload"))
+    if kind == RESTORE:
+        encoded = payload.get("metadata")
+        payload["metadata"] = None if encoded is None else base64.b64decode(encoded, validate=True)
+    else:
+        payload["description"] = Description(**_known(Description, payload["description"]))
+    made: Any = _PAYLOADS[kind](**_known(_PAYLOADS[kind], payload))
+    mirrored = {target: MlflowIds(**ids) for target, ids in values.pop("mirrored", {}).items()}
+    return Record(payload=made, mirrored=mirrored, **_known(Record, values))
+
+
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a class, and under ``extra`` those that it does not know."""
     known = {f.name for f in fields(kind)} - {"extra"}
     extra = {key: value for key, value in values.items() if key not in known}
@@ -263,7 +375,7 @@ def _known(kind: type[SaveRecord] | type[Description], values: dict[str, Any]) -
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    import hashlib  # here, because importing this package is to cost little
+    import hashlib  # imported lazily
 
     text = json.dumps(values, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -60,13 +60,13 @@ def _inside(thing: Any, *, is_definition: bool) -> list[Any]:
         return [*thing.keys(), *thing.values()]
     if isinstance(thing, (list, tuple, set, frozenset)):
         return list(thing)
-    held = [getattr(thing, "__dict__", None)]
+    found = [getattr(thing, "__dict__", None)]
     for kind in type(thing).__mro__:
         names = getattr(kind, "__slots__", ())
-        held += [getattr(thing, n, None) for n in ((names,) if isinstance(names, str) else names)]
+        found += [getattr(thing, n, None) for n in ((names,) if isinstance(names, str) else names)]
     if isinstance(thing, partial):
-        held += [thing.func, thing.args, thing.keywords]
-    return held
+        found += [thing.func, thing.args, thing.keywords]
+    return found
 
 
 def pinned(modules: set[str]) -> list[str]:
@@ -91,7 +91,7 @@ def pinned(modules: set[str]) -> list[str]:
 
 @cache
 def _version(distribution: str) -> str | None:
-    from importlib import metadata  # here, because importing this package is to cost little
+    from importlib import metadata  # imported lazily
 
     try:
         return metadata.version(distribution)
@@ -122,8 +122,8 @@ def _standard_library() -> frozenset[str]:
     return frozenset(sys.stdlib_module_names) | {"__main__", "builtins"}
 
 
-def told_by(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the requirements that the metadata of an old file tells.
+def in_metadata(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the requirements in the metadata of an old file.
 
     Parameters
     ----------
@@ -137,12 +137,12 @@ def told_by(metadata: Mapping[str, Any]) -> list[str]:
         Those that name a distribution. References to files and addresses are left out: they would
         have another meaning where the model is opened.
     """
-    told = metadata.get("requirements") or metadata.get("pip_requirements") or []
-    if isinstance(told, str):
-        told = told.splitlines()
-    elif isinstance(told, Mapping):
-        told = [f"{name}=={version}" for name, version in told.items()]
-    found = [line for line in told if _is_requirement(line)] if isinstance(told, list) else []
+    listed = metadata.get("requirements") or metadata.get("pip_requirements") or []
+    if isinstance(listed, str):
+        listed = listed.splitlines()
+    elif isinstance(listed, Mapping):
+        listed = [f"{name}=={version}" for name, version in listed.items()]
+    found = [line for line in listed if _is_requirement(line)] if isinstance(listed, list) else []
     named = {name_in(line) for line in found}
     for key, distribution in _VERSION_KEYS.items():
         line = f"{distribution}=={metadata.get(key)}"

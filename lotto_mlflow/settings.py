@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,9 +20,10 @@ MirrorMode = Literal["sync", "background", "off"]
 MIRROR_MODES = ("sync", "background", "off")
 DEFAULT_TIMEZONE = "Asia/Seoul"
 EMBEDDED = "embedded"
-"""Target of the store inside the folder, wherever the folder lies."""
+"""Name of the target inside the folder, wherever the folder lies."""
 
 _SQLITE = "sqlite:///"
+_DECODING_SQLALCHEMY = (2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Settings:
     Attributes
     ----------
     mirror : {"sync", "background", "off"}
-        Whether a save waits for MLflow, does not wait, or only takes down what to tell it.
+        Whether a save waits for MLflow, does not wait, or only writes its record.
     timezone : zoneinfo.ZoneInfo
         Zone of dates in generated names and of ``saved_at``.
     tracking_uri : str or None
@@ -54,7 +56,7 @@ def read(
     registry_uri: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Return the settings in force now: an argument, else the environment, else the default.
+    """Return the current settings: an argument, else the environment, else the default.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ def _mirror_mode(value: str) -> MirrorMode:
 
 
 def _zone(value: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # here, because few imports need it
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # imported lazily
 
     try:
         return ZoneInfo(value)
@@ -132,44 +134,100 @@ def _normal(uri: str | None) -> str | None:
     """Make relative paths absolute, so that one store has one URI from every folder."""
     if not uri:
         return None
-    if uri.startswith(_SQLITE) and not _is_in_memory(uri):
-        path, question, query = uri[len(_SQLITE) :].partition("?")
-        return f"{_SQLITE}{Path(path).absolute()}{question}{query}"
+    path = sqlite_path(uri)
+    if path is not None:
+        query = uri.partition("?")[1:]
+        return sqlite_uri(path.absolute()) + "".join(query)
+    if uri.startswith("sqlite:"):
+        return uri  # in memory
     if "://" not in uri and not uri.startswith(("databricks", "uc", "file:")):
         return str(Path(uri).absolute())
     return uri.rstrip("/")
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """Return the database file of an SQLite URI, ``None`` for any other URI."""
-    if not uri.startswith(_SQLITE) or _is_in_memory(uri):
-        return None
-    return Path(uri[len(_SQLITE) :].partition("?")[0])
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A tracking store and its registry, resolved once per call.
 
-
-def _is_in_memory(uri: str) -> bool:
-    return uri in (_SQLITE, f"{_SQLITE}:memory:")
-
-
-def target_of(settings: Settings, database_path: Path) -> str:
-    """Return the name of the tracking store in force, as save records hold it.
-
-    Parameters
+    Attributes
     ----------
-    settings : Settings
-        The settings in force.
-    database_path : pathlib.Path
-        Database of the embedded store.
-
-    Returns
-    -------
-    str
-        ``embedded``, or the tracking URI with its credentials masked.
+    name : str
+        Identity, as records hold it: ``embedded``, or the tracking URI with its secrets masked.
+        It is never opened.
+    tracking_uri, registry_uri : str
+        Addresses; they may hold secrets, and are never shown or recorded.
+    database_path : pathlib.Path or None
+        The tracking store's SQLite file, ``None`` for a store of another kind.
     """
-    uri = settings.tracking_uri
-    if uri is None or sqlite_path(uri) == database_path.absolute():
-        return EMBEDDED
-    return masked(uri)
+
+    name: str
+    tracking_uri: str
+    registry_uri: str
+    database_path: Path | None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, embedded_path: Path) -> Target:
+        """Return the target that settings select, in a folder with this embedded database."""
+        own_path = embedded_path.absolute()
+        uri = settings.tracking_uri
+        path = own_path if uri is None else sqlite_path(uri)
+        is_embedded = path == own_path
+        tracking_uri = sqlite_uri(own_path) if is_embedded or uri is None else uri
+        return cls(
+            name=EMBEDDED if is_embedded else masked(tracking_uri),
+            tracking_uri=tracking_uri,
+            registry_uri=settings.registry_uri or tracking_uri,
+            database_path=path,
+        )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the store inside the folder."""
+        return self.name == EMBEDDED
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the database file of an SQLite URI, ``None`` for any other URI.
+
+    Notes
+    -----
+    SQLAlchemy 2.1 reads ``%20`` in the path as a space, 2.0 does not; here it is read as the
+    installed release does, which is not imported for it.
+    """
+    scheme, separator, rest = uri.partition(":///")
+    if not separator or scheme not in ("sqlite", "sqlite+pysqlite"):
+        return None
+    text = rest.partition("?")[0]
+    if text in ("", ":memory:"):
+        return None
+    return Path(_unquoted(text))
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI by which SQLAlchemy opens a database file; `sqlite_path` is its inverse."""
+    text = str(path)
+    if not _decodes_paths() or not {"%", "?"} & set(text):
+        return f"{_SQLITE}{text}"
+    from urllib.parse import quote  # imported lazily
+
+    return f"{_SQLITE}{quote(text)}"
+
+
+def _unquoted(text: str) -> str:
+    if "%" not in text or not _decodes_paths():
+        return text
+    from urllib.parse import unquote  # imported lazily
+
+    return unquote(text)
+
+
+@cache
+def _decodes_paths() -> bool:
+    """Tell whether the installed SQLAlchemy decodes paths."""
+    from importlib import metadata  # imported lazily
+
+    numbers = metadata.version("SQLAlchemy").split(".")[:2]
+    return tuple(int(number) for number in numbers) >= _DECODING_SQLALCHEMY
 
 
 def active_run_id(settings: Settings) -> str | None:

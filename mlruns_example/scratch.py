@@ -55,7 +55,7 @@ def give_times(base_dir: Path) -> int:
     saves = [
         records.parse(path.read_bytes()) for path in (base_dir / "mlflow" / "sent").glob("*.json")
     ]
-    times = {save.sha256: save.file_time_ns for save in saves}
+    times = {save.payload.sha256: save.payload.file_time_ns for save in saves}
     paths = [*(base_dir / "trained").glob("*.pkl"), *(base_dir / "backups").glob("*.pkl")]
     for path in paths:
         time_ns = times[hashlib.sha256(path.read_bytes()).hexdigest()]

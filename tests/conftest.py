@@ -6,6 +6,7 @@ import importlib
 import os
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, settings
+from lotto_mlflow import push as pushing
+from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.manager import pushing
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a server would start eight more
@@ -43,12 +45,11 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded database, made once: each test copies it instead of migrating its own."""
-    from lotto_mlflow import settings
-    from lotto_mlflow.mirror import Mirror
-
-    layout = Layout.under(tmp_path_factory.mktemp("template"))
-    Mirror(layout, settings.read(environment={})).create()
-    return layout.database_path
+    folder = ModelFolder(
+        Layout.under(tmp_path_factory.mktemp("template")), partial(settings.read, environment={})
+    )
+    folder.mirror(folder.target()).create()
+    return folder.layout.database_path
 
 
 @pytest.fixture

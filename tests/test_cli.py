@@ -18,9 +18,9 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.cli import app
+from lotto_mlflow.cli import app, output
 from lotto_mlflow.cli.output import KEYS, LISTS, ROW
-from lotto_mlflow.cli.wording import as_commands
+from lotto_mlflow.errors import Fix
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -222,8 +222,7 @@ def test_what_verify_finds_is_mended_by_the_commands_that_it_names(copied_dir: P
     found = call("verify", *at)
     assert found.exit_code == 1
     assert "mend: lotto-mlflow relocate" in found.stdout
-    assert "mend: lotto-mlflow restore lotto_model_b --base-dir " in found.stdout
-    assert ", or with --source registry" in found.stdout
+    assert "mend: lotto-mlflow restore lotto_model_b --source registry --base-dir " in found.stdout
     assert "damaged: lotto_model_b" in found.stdout
     assert call("relocate", *at).stdout.endswith("paths rewritten\n")
     assert answer("relocate", *at) == {"rewritten": 0}
@@ -441,18 +440,34 @@ def test_a_shell_completes_commands_and_names(saved_dir: Path) -> None:
     assert sorted(commands.stdout.split()) == COMMANDS
 
 
+RESTORE = {"name_or_version": "내 모델", "source": "registry"}
+
+
 @pytest.mark.parametrize(
-    ("advice", "command"),
+    ("fix", "call", "command"),
     [
-        ("ModelManager.restore('내 모델', source='registry')",
+        (Fix("restore", RESTORE), "ModelManager.restore('내 모델', source='registry')",
          "lotto-mlflow restore '내 모델' --source registry"),
-        ("sync(), or sync(resend=True)", "lotto-mlflow sync, or lotto-mlflow sync --resend"),
-        ("ModelManager.sync(retry_aside=True)", "lotto-mlflow sync --retry-aside"),
-        ("ModelManager.records() lists", "lotto-mlflow list lists"),
-        ("ModelManager.restore(name)", "lotto-mlflow restore NAME"),
-        ("mlflow.pyfunc.load_model('models:/a/1')", "mlflow.pyfunc.load_model('models:/a/1')"),
-        ("open('x')", "open('x')"),
+        (Fix("sync"), "ModelManager.sync()", "lotto-mlflow sync"),
+        (Fix("sync", {"retry_aside": True}), "ModelManager.sync(retry_aside=True)",
+         "lotto-mlflow sync --retry-aside"),
+        (Fix("records"), "ModelManager.records()", "lotto-mlflow list"),
+        (Fix("latest", {"source": "registry", "download": True}),
+         "ModelManager.latest(source='registry', download=True)",
+         "lotto-mlflow latest --source registry"),
+        (Fix("shell", {"command": ("rm", "-r", Path("a 'b"))}), "rm -r 'a '\"'\"'b'",
+         "rm -r 'a '\"'\"'b'"),
     ],
 )  # fmt: skip
-def test_calls_that_the_library_advises_become_commands(advice: str, command: str) -> None:
-    assert as_commands(advice) == command
+def test_a_fix_is_rendered_as_a_call_and_as_a_command(fix: Fix, call: str, command: str) -> None:
+    assert fix.as_call() == call
+    assert output.command_of(fix, None) == command
+
+
+def test_a_fix_keeps_the_words_around_it_in_both_forms() -> None:
+    fix = Fix("sync", {"resend": True}, before="delete it, then", effect="sends it")
+    assert fix.in_words() == "delete it, then ModelManager.sync(resend=True) sends it"
+    text = f"it is damaged; {fix.in_words()}"
+    expected = "it is damaged; delete it, then `lotto-mlflow sync --resend` sends it"
+    assert output.in_commands(text, fix, None, "`") == expected
+    assert output.in_commands("nothing to do", None, None) == "nothing to do"

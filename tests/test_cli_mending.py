@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.cli import app
-from lotto_mlflow.cli.wording import as_commands
+from lotto_mlflow.cli import app, output
+from lotto_mlflow.errors import Fix
 
 
 def call(*arguments: str | Path) -> Result:
@@ -50,8 +50,8 @@ def test_a_mending_command_names_the_folder_that_was_named(
 
 
 def test_advice_names_a_folder_only_where_one_was_named() -> None:
-    assert as_commands("sync()") == "lotto-mlflow sync"
-    assert as_commands("sync()", "`", Path("a b")) == "`lotto-mlflow sync --base-dir 'a b'`"
+    assert output.command_of(Fix("sync"), None) == "lotto-mlflow sync"
+    assert output.command_of(Fix("sync"), Path("a b")) == "lotto-mlflow sync --base-dir 'a b'"
 
 
 def test_a_copy_with_other_times_is_known_to_be_mirrored(copied_dir: Path) -> None:

@@ -166,9 +166,8 @@ def test_colours_are_for_terminals_and_not_where_no_color_is_set(saved_dir: Path
 
 def test_ctrl_c_is_exit_code_130_without_a_traceback(base_dir: Path) -> None:
     lock_holder = "from lotto_mlflow.files import *; import pathlib, sys, time\n"
-    lock_holder += (
-        "with held(lock_at(pathlib.Path(sys.argv[1]))): print('held', flush=True); time.sleep(600)"
-    )
+    lock_holder += "with locked(lock_at(pathlib.Path(sys.argv[1]))):\n"
+    lock_holder += "    print('held', flush=True); time.sleep(600)"
     (base_dir / "trained").mkdir()
     push_lock = base_dir / "mlflow" / "push.lock"
     holder = subprocess.Popen(

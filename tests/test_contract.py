@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lotto_mlflow import ModelManager, ModelRecord, settings
 from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
 
 
@@ -23,9 +25,8 @@ class _DiskView:
 
 class _MirrorView:
     def __init__(self, manager: ModelManager, base_dir: Path) -> None:
-        from lotto_mlflow.mirror import Mirror
-
-        mirror = Mirror(Layout.under(base_dir), settings.read(environment={}))
+        folder = ModelFolder(Layout.under(base_dir), partial(settings.read, environment={}))
+        mirror = folder.mirror(folder.target())
         self.latest = mirror.latest
         self.records = mirror.records
         self._mirror = mirror

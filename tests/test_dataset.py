@@ -283,5 +283,5 @@ def test_the_specifications_function_takes_one_too(
     monkeypatch.setenv("LOTTO_MIRROR", "off")
     model_utils.save_model(forest, "m", {}, dataset=FRAME)
     (waiting,) = (tmp_path / "ml" / "mlflow" / "outbox").glob("*.json")
-    (kept,) = json.loads(waiting.read_text(encoding="utf-8"))["description"]["datasets"]
+    (kept,) = json.loads(waiting.read_text(encoding="utf-8"))["payload"]["description"]["datasets"]
     assert (kept["context"], kept["shape"]) == ("train", [3, 3])

@@ -89,8 +89,8 @@ def test_nothing_in_it_names_a_machine_a_user_or_a_folder_of_theirs() -> None:
         assert len(host) < 4 or host.encode() not in content, path
     for path in (EXAMPLE_DIR / "mlflow" / "sent").glob("*.json"):
         record = parse(path.read_bytes())
-        assert record.host == record.description.tags["mlflow.user"] == "example"
-        assert record.description.tags["mlflow.source.name"] == "mlruns_example/build.py"
+        assert record.host == record.payload.description.tags["mlflow.user"] == "example"
+        assert record.payload.description.tags["mlflow.source.name"] == "mlruns_example/build.py"
 
 
 def test_its_paths_are_relative_to_the_root_of_the_repository() -> None:

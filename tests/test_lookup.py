@@ -13,11 +13,11 @@ import joblib
 import pytest
 from mlflow import MlflowClient
 
-from lotto_mlflow import ModelManager, settings
+from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.manager import aliases
-from lotto_mlflow.mirror import Mirror
+from lotto_mlflow.operations import find
 from lotto_mlflow.text import nearest
 
 METADATA = {"accuracy": 0.5, "loss": [0.9, 0.4], "note": "a", "nested": {"depth": 3}}
@@ -81,10 +81,10 @@ def test_aliases_read_from_the_file_are_those_that_mlflow_tells(
     client = _client(base_dir)
     for alias, version in (("champion", "2"), ("best", "2"), ("old", "1")):
         client.set_registered_model_alias("lotto_model", alias, version)
-    layout, known = Layout.under(base_dir), ["lotto_model", "other"]
-    mirror = Mirror(layout, settings.read())
+    folder, known = ModelFolder(Layout.under(base_dir)), ["lotto_model", "other"]
+    mirror = folder.mirror(folder.target())
     expected = {1: ("old",), 2: ("best", "champion")}
-    read = aliases.read(layout.database_path, known)
+    read = find.aliases_in_file(folder.layout.database_path, known)
     assert read == {name: mirror.aliases(name) for name in known}
     assert read == {"lotto_model": expected, "other": {}}
     assert {r.version: r.aliases for r in manager.records() if r.name != "other"} == expected
@@ -101,9 +101,9 @@ def test_aliases_that_the_file_does_not_tell_are_asked_of_mlflow(
     with closing(sqlite3.connect(copy)) as opened:
         opened.execute("ALTER TABLE registered_model_aliases RENAME TO elsewhere")
     for missing in (copy, tmp_path / "none.db"):
-        assert aliases.read(missing, ["lotto_model"]) is None
+        assert find.aliases_in_file(missing, ["lotto_model"]) is None
     assert not (tmp_path / "none.db").exists()
-    monkeypatch.setattr(aliases, "_QUERY", "SELECT nothing FROM nowhere WHERE name = ?")
+    monkeypatch.setattr(find, "_ALIASES", "SELECT nothing FROM nowhere WHERE name = ?")
     assert manager.get("lotto_model_a").aliases == ("champion",)
 
 

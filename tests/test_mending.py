@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow import push as pushing
 from lotto_mlflow.errors import (
     DigestMismatchError,
     ModelNotFoundError,
@@ -26,8 +27,7 @@ from lotto_mlflow.errors import (
     SettingsError,
     SyncRunningError,
 )
-from lotto_mlflow.files import held, lock_at
-from lotto_mlflow.manager import pushing
+from lotto_mlflow.files import lock_at, locked
 
 
 def _client(base_dir: Path) -> MlflowClient:
@@ -409,7 +409,7 @@ def test_relocate_without_a_store_is_refused(tmp_path: Path) -> None:
 
 
 def _hold_sync(base_dir: str, is_held: Any, done: Any) -> None:
-    with held(lock_at(Path(base_dir) / "mlflow" / "sync.lock")):
+    with locked(lock_at(Path(base_dir) / "mlflow" / "sync.lock")):
         is_held.set()
         done.wait(30)
 

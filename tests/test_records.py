@@ -1,70 +1,159 @@
-"""The JSON form of a save record."""
+"""The JSON form of the journal's records, of this format and of the one before it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lotto_mlflow import records
-from lotto_mlflow.records import BACKFILL, Description, SaveRecord, parse, render
+from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import LaterFormatError
+from lotto_mlflow.journal import Journal
+from lotto_mlflow.records import (
+    BACKFILL,
+    RESTORE,
+    SAVE,
+    Description,
+    MlflowIds,
+    Record,
+    RestorePayload,
+    SavePayload,
+    parse,
+    render,
+)
 
-PLAIN = SaveRecord(
+OLD_DIR = Path(__file__).with_name("records") / "format_1"
+"""Written by release 0.1.0: two saves, a file that was brought in, and a save that waits."""
+PLAIN = Record(
     id="1762100000000000000-00000000",
-    name="모델",
-    sha256="ab" * 32,
-    size=1,
-    saved_at="2025-11-03T01:13:20+09:00",
-    saved_at_ns=1762100000000000000,
+    kind=SAVE,
     host="host",
     target="embedded",
-    description=Description(model_type="Forest"),
+    payload=SavePayload(
+        name="모델",
+        sha256="ab" * 32,
+        size=1,
+        saved_at="2025-11-03T01:13:20+09:00",
+        saved_at_ns=1762100000000000000,
+        description=Description(model_type="Forest"),
+    ),
 )
 FULL = replace(
     PLAIN,
-    metadata={"정확도": 0.75, "nested": {"list": [1, None, "a\u2028b"]}},
-    backup="모델.2",
-    replaced_sha256="cd" * 32,
-    mtime_ns=5,
-    mirrored={"embedded": {"version": 1, "run_id": "r", "model_id": "m-1"}},
+    mirrored={"embedded": MlflowIds(version=1, run_id="r", model_id="m-1")},
     tries=2,
     reason="no",
     kind=BACKFILL,
     extra={"of_a_later_release": [1]},
-    description=Description(
-        model_type="Forest",
-        params={"depth": "3"},
-        metrics={"loss": [[0, 0.1], [1, 1e-300]]},
-        tags={"a": "b"},
-        requirements=["joblib==1.5"],
-        predicts=False,
-        signature={"inputs": "[]"},
-        input_example={"kind": "array", "value": [[1]], "dtype": "int64"},
-        datasets=[{"context": "훈련", "digest": "0123", "shape": [2, 3], "schema": None}],
-        parent_run_id="p",
-        extra={"more": {"x": 1}},
+    payload=replace(
+        PLAIN.payload,
+        metadata={"정확도": 0.75, "nested": {"list": [1, None, "a\u2028b"]}},
+        backup="모델.2",
+        replaced_sha256="cd" * 32,
+        mtime_ns=5,
+        extra={"of_a_later_release": {"x": 1}},
+        description=Description(
+            model_type="Forest",
+            params={"depth": "3"},
+            metrics={"loss": [[0, 0.1], [1, 1e-300]]},
+            tags={"a": "b"},
+            requirements=["joblib==1.5"],
+            predicts=False,
+            signature={"inputs": "[]"},
+            input_example={"kind": "array", "value": [[1]], "dtype": "int64"},
+            datasets=[{"context": "훈련", "digest": "0123", "shape": [2, 3], "schema": None}],
+            parent_run_id="p",
+            extra={"more": {"x": 1}},
+        ),
+    ),
+)
+RESTORED = Record(
+    id="1762100000000000001-00000000",
+    kind=RESTORE,
+    host="host",
+    target="embedded",
+    payload=RestorePayload(
+        name="모델",
+        sha256="ab" * 32,
+        size=1,
+        file_time_ns=5,
+        source="backups",
+        save_id=PLAIN.id,
+        metadata=b"\xff not UTF-8, as it was found",
+        backup="모델.3",
     ),
 )
 
 
-@pytest.mark.parametrize("record", [PLAIN, FULL], ids=["plain", "full"])
-def test_what_is_rendered_is_parsed_again(record: SaveRecord) -> None:
+def changed(record: Record[Any], **changes: Any) -> bytes:
+    """Return a record's JSON with other values, and a checksum that holds."""
+    values = json.loads(render(record)) | changes
+    values.pop("checksum")
+    text = json.dumps(values, ensure_ascii=False, sort_keys=True)
+    values["checksum"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return json.dumps(values).encode()
+
+
+@pytest.mark.parametrize("record", [PLAIN, FULL, RESTORED], ids=["plain", "full", "restore"])
+def test_what_is_rendered_is_parsed_again(record: Record[Any]) -> None:
     assert parse(render(record)) == record
 
 
-def test_a_record_from_before_data_sets_were_kept_is_read() -> None:
-    values: dict[str, Any] = json.loads(render(PLAIN))
-    assert values["description"].pop("datasets") == []
-    values.pop("checksum")
-    old = replace(PLAIN, description=Description(model_type="Forest"))
-    values["checksum"] = records._checksum(values)
-    assert parse(json.dumps(values).encode()) == old
+def test_a_record_without_a_field_that_came_later_is_read() -> None:
+    payload = json.loads(render(PLAIN))["payload"]
+    assert payload["description"].pop("datasets") == []
+    assert parse(changed(PLAIN, payload=payload)) == PLAIN
 
 
-@pytest.mark.parametrize("change", [{"size": 2}, {"format": 99}, {"checksum": None}])
+@pytest.mark.parametrize("change", [{"tries": 9}, {"format": 99}, {"checksum": None}])
 def test_a_record_that_was_changed_is_refused(change: dict[str, Any]) -> None:
     values = json.loads(render(FULL)) | change
     with pytest.raises(ValueError, match=r"checksum|format"):
         parse(json.dumps(values).encode())
+
+
+@pytest.mark.parametrize("change", [{"format": 3}, {"kind": "prediction"}])
+def test_a_record_of_a_later_release_is_told_from_a_damaged_one(change: dict[str, Any]) -> None:
+    with pytest.raises(LaterFormatError, match="later release"):
+        parse(changed(PLAIN, **change))
+
+
+def test_every_record_of_the_first_format_is_read_and_written_in_the_present_one() -> None:
+    old = {path.name: parse(path.read_bytes()) for path in OLD_DIR.glob("*.json")}
+    assert sorted((r.name, r.kind, r.target) for r in old.values()) == [
+        ("old", "backfill", "embedded"),
+        ("waiting", "save", "http://***@127.0.0.1:9"),
+        ("회귀", "save", "embedded"),
+        ("회귀", "save", "embedded"),
+    ]
+    for name, record in old.items():
+        assert name.startswith(f"{record.id}~")
+        assert parse(render(record)) == record
+        values = json.loads((OLD_DIR / name).read_bytes())
+        assert (record.payload.sha256, record.payload.size) == (values["sha256"], values["size"])
+        assert {t: vars(ids) for t, ids in record.mirrored.items()} == values["mirrored"]
+    second = next(r for r in old.values() if r.payload.backup)
+    assert (second.payload.backup, second.payload.metadata) == ("회귀", None)
+    first = next(r for r in old.values() if r.name == "회귀" and not r.payload.backup)
+    assert first.payload.metadata["정확도"] == 0.75
+    assert first.payload.description.datasets[0]["context"] == "train"
+    assert first.payload.description.signature is not None
+
+
+def test_a_folder_with_records_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    mlflow_dir = tmp_path / "ml" / "mlflow"
+    Journal(mlflow_dir).make_dirs()
+    for path in OLD_DIR.glob("*.json"):
+        folder = "sent" if "~sent~" in path.name else "outbox"
+        shutil.copyfile(path, mlflow_dir / folder / path.name)
+    manager = ModelManager(tmp_path / "ml", mirror="off")
+    manager.save_model({"new": 1}, "회귀", {"n": 1})
+    missing = [finding for finding in manager.verify() if finding.kind == "missing on disk"]
+    assert sorted(finding.name for finding in missing) == ["old", "waiting", "회귀", "회귀"]
+    noted = json.loads((mlflow_dir / "format.json").read_text(encoding="utf-8"))
+    assert noted == {"format": 2, "release": "0.2.0"}

@@ -15,9 +15,10 @@ import pytest
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import DigestMismatchError, StoreError
-from lotto_mlflow.files import sweep, workspace
+from lotto_mlflow.files import lock_at, sweep, workspace
+from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.store import Store
+from lotto_mlflow.store import commit
 
 SAVED_AT = {"saved_at": "2025-11-03T00:00:00+09:00", "accuracy": 0.5}
 
@@ -45,13 +46,31 @@ def other_file_system() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("step", ["back_up", "put", "put_metadata", "sync"])
+STEPS = ("link_or_copy", "put", "replace_content", "sync_dir", "mark")
+
+
+def _fail_once_after(monkeypatch: pytest.MonkeyPatch, step: str) -> list[str]:
+    """Have the disk refuse to go on, once, after a step of the commit protocol was done."""
+    owner = Journal if step == "mark" else commit
+    really, failed = getattr(owner, step), []
+
+    def fail(*arguments: Any) -> Any:
+        done = really(*arguments)
+        if not failed:
+            failed.append(step)
+            raise OSError(28, "No space left on device")
+        return done
+
+    monkeypatch.setattr(owner, step, fail)
+    return failed
+
+
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("metadata", [SAVED_AT, None, {"other": 1}], ids=["same", "none", "other"])
 @pytest.mark.parametrize("trained", ["here", "elsewhere"])
 def test_a_save_that_fails_at_any_step_leaves_the_folder_as_it_was(
     base_dir: Path,
     other_file_system: Path,
-    monkeypatch: pytest.MonkeyPatch,
     step: str,
     metadata: dict[str, Any] | None,
     trained: str,
@@ -62,18 +81,14 @@ def test_a_save_that_fails_at_any_step_leaves_the_folder_as_it_was(
     manager = ModelManager(base_dir, mirror="off")
     path = Path(manager.save_model({"old": 1}, "x", SAVED_AT))
     before, mtime = _tree(base_dir), path.stat().st_mtime_ns
-    really = getattr(Store, step)
-
-    def fail(store: Store, *arguments: Any) -> None:
-        really(store, *arguments)
-        raise OSError(28, "No space left on device")
-
-    for name in ("x", "new"):
-        monkeypatch.setattr(Store, step, fail)
-        with pytest.raises(StoreError) as caught:
-            manager.save_model({"old": 1}, name, metadata)
+    is_made = {"link_or_copy": ("x",), "replace_content": () if metadata is None else ("x", "new")}
+    for name in is_made.get(step, ("x", "new")):
+        with pytest.MonkeyPatch.context() as patched:
+            failed = _fail_once_after(patched, step)
+            with pytest.raises(StoreError, match="The folder is as it was") as caught:
+                manager.save_model({"old": 1}, name, metadata)
         assert isinstance(caught.value.__cause__, OSError)
-        monkeypatch.setattr(Store, step, really)
+        assert failed == [step]
         assert _tree(base_dir) == before
     assert path.stat().st_mtime_ns == mtime
     assert not list((base_dir / "mlflow" / "tmp").iterdir())
@@ -81,6 +96,62 @@ def test_a_save_that_fails_at_any_step_leaves_the_folder_as_it_was(
     manager.save_model({"new": 2}, "x", metadata)
     assert manager.load_model(path) == {"new": 2}
     assert manager.load_model(base_dir / "backups" / "x.pkl") == {"old": 1}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("place", ["another model", "another time", "other metadata", "nothing"])
+def test_a_restore_that_fails_at_any_step_leaves_the_folder_as_it_was(
+    base_dir: Path, step: str, place: str
+) -> None:
+    """What is in place is another model, or the very bytes that are restored."""
+    manager = ModelManager(base_dir, mirror="off")
+    path = Path(manager.save_model({"old": 1}, "x", SAVED_AT))
+    manager.save_model({"new": 2}, "x", {"n": 2})
+    metadata_path = base_dir / "metadata" / "x_metadata.json"
+    if place != "another model":
+        manager.restore("x")
+    if place == "another time":
+        os.utime(path, (2_000_000_000, 2_000_000_000))
+    elif place == "other metadata":
+        metadata_path.write_text("{}")
+    elif place == "nothing":
+        path.unlink()
+        metadata_path.unlink()
+    backs_up = place in ("another model", "other metadata")
+    before = {**_tree(base_dir), "times": [p.stat().st_mtime_ns for p in base_dir.glob("*/x.pkl")]}
+    if step != "link_or_copy" or backs_up:
+        with pytest.MonkeyPatch.context() as patched:
+            failed = _fail_once_after(patched, step)
+            with pytest.raises(StoreError, match="The folder is as it was"):
+                manager.restore("x", backup="x")
+        assert failed == [step]
+    times = [p.stat().st_mtime_ns for p in base_dir.glob("*/x.pkl")]
+    assert {**_tree(base_dir), "times": times} == before
+    assert manager.restore("x", backup="x").metadata["saved_at"]  # type: ignore[index]
+    assert manager.load_model(path) == {"old": 1}
+    found = {finding.kind for finding in manager.verify()}
+    assert found == {"missing in MLflow"} | ({"changed"} if place == "other metadata" else set())
+
+
+def test_a_disk_that_refuses_to_have_a_step_undone_is_not_said_to_be_as_it_was(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ModelManager(base_dir, mirror="off")
+    path = Path(manager.save_model({"old": 1}, "x", {"n": 1}))
+
+    def refuse(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with pytest.MonkeyPatch.context() as patched:
+        _fail_once_after(patched, "put")
+        patched.setattr(commit, "temporary_for", refuse)
+        with pytest.raises(StoreError, match="refused to have that undone") as caught:
+            manager.save_model({"new": 2}, "x", {"n": 2})
+    assert "as it was" not in str(caught.value)
+    manager.save_model({"next": 3}, "y", {"n": 3})  # finishes the work
+    assert (manager.load_model(path), manager.get("x").metadata["n"]) == ({"new": 2}, 2)  # type: ignore[index]
+    assert manager.load_model(base_dir / "backups" / "x.pkl") == {"old": 1}
+    assert [finding.kind for finding in manager.verify()] == ["missing in MLflow"] * 3
 
 
 def test_trained_on_another_file_system_never_holds_a_file_that_matches_too_early(
@@ -173,7 +244,7 @@ def test_left_over_files_of_the_dead_are_swept_and_those_of_the_living_are_not(
     (tmp_dir / "dead" / "file").write_text("left over")
     (tmp_dir / "dead.lock").touch()
     (base_dir / "trained" / ".dead.1.tmp").touch()
-    lock = manager._parts.lock()
+    lock = lock_at(base_dir / "mlflow" / "store.lock")
     with workspace(tmp_dir, lock) as living:
         (living / "file").write_text("at work")
         manager.save_model({"a": 2}, "x")

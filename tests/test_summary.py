@@ -13,23 +13,26 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.mirror import entities
-from lotto_mlflow.records import Description, SaveRecord
+from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
 from lotto_mlflow.text import size_as_text
 
-RECORD = SaveRecord(
+RECORD = Record(
     id="1762100000000000000-00000000",
-    name="lotto_model_20251103",
-    sha256="ab" * 32,
-    size=614_200,
-    saved_at="2025-11-03T01:13:20.123456+09:00",
-    saved_at_ns=1762100000000000000,
+    kind=SAVE,
     host="host",
     target="embedded",
-    description=Description(
-        model_type="RandomForestClassifier",
-        metrics={"log_loss": [[0, 0.39271234567]], "hits": [[0, 1.0], [1, 0.5]]},
-        requirements=["scikit-learn==1.7.1"],
-        datasets=[{"context": "train", "digest": "0123", "shape": [24750, 4]}],
+    payload=SavePayload(
+        name="lotto_model_20251103",
+        sha256="ab" * 32,
+        size=614_200,
+        saved_at="2025-11-03T01:13:20.123456+09:00",
+        saved_at_ns=1762100000000000000,
+        description=Description(
+            model_type="RandomForestClassifier",
+            metrics={"log_loss": [[0, 0.39271234567]], "hits": [[0, 1.0], [1, 0.5]]},
+            requirements=["scikit-learn==1.7.1"],
+            datasets=[{"context": "train", "digest": "0123", "shape": [24750, 4]}],
+        ),
     ),
 )
 NOTE = "mlflow.note.content"
@@ -41,7 +44,8 @@ def client(base_dir: Path) -> MlflowClient:
 
 
 def described(**changes: Any) -> SaveRecord:
-    return replace(RECORD, description=replace(RECORD.description, **changes))
+    description = replace(RECORD.payload.description, **changes)
+    return replace(RECORD, payload=replace(RECORD.payload, description=description))
 
 
 def test_it_tells_what_people_look_for_first() -> None:
@@ -75,7 +79,8 @@ def test_no_character_of_the_caller_has_a_meaning(odd: str) -> None:
         metrics={odd: [[0, 1.0]]},
         datasets=[{"context": odd, "digest": odd, "shape": None}],
     )
-    text = entities.summary(replace(record, name=odd or "m"), "m-1", "1")
+    record = replace(record, payload=replace(record.payload, name=odd or "m"))
+    text = entities.summary(record, "m-1", "1")
     outside = re.sub(r"`[^`\n]+`", "", text)
     assert "`" not in outside
     assert not {"script", "bold", "# b", "글"} & set(re.findall(r"script|bold|# b|글", outside))
@@ -88,7 +93,8 @@ def test_it_stays_short_whatever_there_is_to_tell() -> None:
         metrics={f"{'긴' * 200}{i}": [[s, 1 / 3] for s in range(2_500)] for i in range(300)},
         datasets=[{"context": "d" * 250, "digest": "0" * 36, "shape": [1] * 9} for _ in range(99)],
     )
-    text = entities.summary(replace(record, name=f"lotto_model_{'n' * 200}"), "m-1", "1")
+    record = replace(record, payload=replace(record.payload, name=f"lotto_model_{'n' * 200}"))
+    text = entities.summary(record, "m-1", "1")
     assert len(text) < entities.MAX_SUMMARY
     assert "and 288 more metrics" in text
     assert "and 93 more data sets" in text

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from lotto_mlflow import settings
-from lotto_mlflow.cli.wording import as_commands
+from lotto_mlflow.cli.output import in_commands
 from lotto_mlflow.errors import LottoMlflowError, StoreError
 from lotto_mlflow.manager import ModelManager
 
@@ -167,8 +167,9 @@ class _Commands(TyperGroup):
                 raise  # who reads the output has seen enough
             if isinstance(ctx.obj, Common) and ctx.obj.debug:
                 raise
-            line = " ".join(as_commands(str(error), "`", named_base_dir(ctx)).split())
-            typer.echo(f"error: {line}", err=True)
+            fix = getattr(error, "fix", None)
+            line = in_commands(str(error), fix, named_base_dir(ctx), "`")
+            typer.echo(f"error: {' '.join(line.split())}", err=True)
             raise typer.Exit(1) from None
 
 

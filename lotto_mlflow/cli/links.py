@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from lotto_mlflow import settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import ModelRecord
-from lotto_mlflow.settings import Settings, sqlite_path
+from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import masked
 
 UI_PORT = 5000
@@ -21,27 +21,13 @@ def is_server(uri: str | None) -> bool:
 
 
 def store_uri(current: Settings, layout: Layout) -> str:
-    """Return the tracking URI that plain ``mlflow`` commands need for the current store.
-
-    Notes
-    -----
-    A path with ``%`` or ``?`` is spelled as the installed SQLAlchemy reads it, which only the
-    mirror knows; any other is not worth the time of importing it.
-    """
-    if current.tracking_uri is not None:
-        return current.tracking_uri
-    path = layout.database_path.absolute()
-    if not {"%", "?"} & set(str(path)):
-        return f"sqlite:///{path}"
-    from lotto_mlflow.mirror import database
-
-    return database.uri_of(path)
+    """Return the tracking URI that plain ``mlflow`` commands need for the current store."""
+    return Target.from_settings(current, layout.database_path).tracking_uri
 
 
 def database_path(current: Settings, layout: Layout) -> Path | None:
     """Return the database file of the current store, ``None`` where that is on a server."""
-    uri = current.tracking_uri
-    return layout.database_path if uri is None else sqlite_path(uri)
+    return Target.from_settings(current, layout.database_path).database_path
 
 
 def ui_address(current: Settings) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,9 +18,8 @@ from lotto_mlflow.cli.application import (
     existing_manager_of,
     named_base_dir,
 )
-from lotto_mlflow.cli.output import bar, epilog
-from lotto_mlflow.cli.wording import as_commands
-from lotto_mlflow.manager.syncing import SyncReport
+from lotto_mlflow.cli.output import bar, epilog, in_commands
+from lotto_mlflow.operations.sync import SyncReport
 
 
 @app.command("verify", epilog=epilog("verify"))
@@ -35,9 +32,9 @@ def verify(
     """
     with calling(), bar("verifying") as progress:
         findings = existing_manager_of(ctx, base_dir).verify(progress=progress)
-    words = partial(as_commands, base_dir=named_base_dir(ctx))
+    base = named_base_dir(ctx)
     if as_json:
-        output.print_json([vars(one) | {"mend": words(one.repair)} for one in findings])
+        output.print_json([output.values_of_finding(one, base) for one in findings])
     elif not findings:
         typer.echo("both views agree, and every digest holds")
     else:
@@ -46,7 +43,8 @@ def verify(
             typer.echo(f"{finding.kind}: {subject}".rstrip(": "))
             if finding.path is not None and finding.name:
                 typer.echo(f"    {finding.path}")
-            typer.echo(f"    {words(finding.detail)}\n    mend: {words(finding.repair)}")
+            repair = in_commands(finding.repair, finding.fix, base)
+            typer.echo(f"    {finding.detail}\n    mend: {repair}")
     if findings:
         raise typer.Exit(1)
 
@@ -80,14 +78,14 @@ def sync(
             progress=progress,
         )
     if as_json:
-        output.print_json(vars(report))
+        output.print_json(vars(report) | {"fixes": {n: vars(f) for n, f in report.fixes.items()}})
     else:
-        _print_report(report, partial(as_commands, base_dir=named_base_dir(ctx)))
+        _print_report(report, named_base_dir(ctx))
     if report.failed:
         raise typer.Exit(1)
 
 
-def _print_report(report: SyncReport, words: Callable[[str], str]) -> None:
+def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     verb = "would send" if report.dry_run else "sent"
     if report.dry_run:
         for name in report.sent:
@@ -104,7 +102,7 @@ def _print_report(report: SyncReport, words: Callable[[str], str]) -> None:
     saves = "1 save" if count == 1 else f"{count} saves"
     typer.echo(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
     for name, reason in report.failed.items():
-        typer.echo(f"refused: {name}\n    {words(reason)}")
+        typer.echo(f"refused: {name}\n    {in_commands(reason, report.fixes.get(name), base_dir)}")
 
 
 @app.command("restore", epilog=epilog("restore"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 import unicodedata
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lotto_mlflow import metadata, settings
-from lotto_mlflow.manager.syncing import SyncReport
-from lotto_mlflow.manager.verifying import Finding
+from lotto_mlflow.errors import Fix
+from lotto_mlflow.kinds import Finding
+from lotto_mlflow.operations.sync import SyncReport
 from lotto_mlflow.records import ModelRecord, Progress
 from lotto_mlflow.text import size_as_text
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NONE = "-"
+PROGRAM = "lotto-mlflow"
+_COMMANDS = {"records": "list", "get": "show"}
+"""Commands that do not have the name of their method."""
+_POSITIONAL = ("name_or_version", "reference")
+_ALWAYS = ("download",)
+"""Arguments of methods that commands always give."""
 RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
 FINDING = (*(field.name for field in fields(Finding)), "mend")
 KEYS: dict[str, tuple[str, ...]] = {
@@ -73,6 +81,44 @@ def _plain(value: Any) -> Any:
 def values_of(record: ModelRecord, **more: Any) -> dict[str, Any]:
     """Return a record as JSON has it: its attributes, and whether MLflow has it."""
     return vars(record) | {"mirrored": record.version is not None} | more
+
+
+def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]:
+    """Return a finding as JSON has it: its attributes, and the repair as a command."""
+    fix = None if finding.fix is None else vars(finding.fix)
+    mend = in_commands(finding.repair, finding.fix, base_dir)
+    return vars(finding) | {"fix": fix, "mend": mend}
+
+
+def command_of(fix: Fix, base_dir: Path | None) -> str:
+    """Return the command that does what a fix calls for, quoted for a shell.
+
+    Parameters
+    ----------
+    fix : Fix
+        A method and its arguments, or a command of the system.
+    base_dir : pathlib.Path or None
+        The folder that was named, which the command must name again.
+    """
+    if fix.verb == "shell":
+        return fix.as_call()
+    words = [PROGRAM, _COMMANDS.get(fix.verb, fix.verb)]
+    for name, value in fix.arguments.items():
+        if name in _POSITIONAL:
+            words.append(str(value))
+        elif name not in _ALWAYS:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    words += [] if base_dir is None else ["--base-dir", str(base_dir)]
+    return shlex.join(words)
+
+
+def in_commands(text: str, fix: Fix | None, base_dir: Path | None, quote: str = "") -> str:
+    """Return a text that ends with a fix, with the fix as a command in the place of the call."""
+    if fix is None:
+        return text
+    command = f"{quote}{command_of(fix, base_dir)}{quote}"
+    return text.removesuffix(fix.in_words()) + fix.in_words(command)
 
 
 def console(*, stderr: bool = False) -> Console:

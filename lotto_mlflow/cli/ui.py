@@ -12,7 +12,7 @@ from lotto_mlflow import settings
 from lotto_mlflow.cli import links, output
 from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, base_dir_of
 from lotto_mlflow.cli.output import epilog
-from lotto_mlflow.errors import StoreError
+from lotto_mlflow.errors import Fix, StoreError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.text import masked
 
@@ -44,7 +44,9 @@ def ui(
     uri = links.store_uri(current, layout)
     path = links.database_path(current, layout)
     if path is not None and not path.exists():
-        raise StoreError(f"there is no database {path} yet; save a model, or call sync()")
+        raise StoreError(
+            f"there is no database {path} yet", fix=Fix("sync", before="save a model, or call")
+        )
     with server.ending_on_signals(), server.running(uri, current.registry_uri) as running:
         _print_link(running.address, uri, browser=browser, as_json=as_json)
         if not as_json:

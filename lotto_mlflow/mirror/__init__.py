@@ -11,14 +11,14 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import ForeignModelError, ModelNotFoundError
+from lotto_mlflow.errors import Fix, ForeignModelError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, model_folder, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import Aliases, ModelRecord, Place, SaveRecord, aliases_by_version
+from lotto_mlflow.records import Aliases, MlflowIds, ModelRecord, SaveRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.settings import Settings
+from lotto_mlflow.settings import Target
 
 __all__ = ["Mirror"]
 
@@ -32,8 +32,8 @@ class Mirror:
     ----------
     layout : Layout
         The folder.
-    settings : Settings
-        The current URIs.
+    target : Target
+        The tracking store and registry.
     generation : int
         As in `lotto_mlflow.mirror.connection.Connection`.
 
@@ -43,9 +43,9 @@ class Mirror:
     asked; none creates anything.
     """
 
-    def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
+    def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
-        self._connection = Connection(layout, settings, generation)
+        self._connection = Connection(layout, target, generation)
 
     @property
     def is_stale(self) -> bool:
@@ -74,7 +74,7 @@ class Mirror:
         artifacts_dir: Path | None,
         begun: bool,
         work_dir: Path,
-    ) -> Place:
+    ) -> MlflowIds:
         """Mirror one save; see `lotto_mlflow.mirror.push.push`."""
         with self._connection.guarded(f"mirroring {record.name}"):
             return pushing.push(
@@ -112,8 +112,8 @@ class Mirror:
             record = self._connection.ask(lambda: self._get(reference), doing, None)
         if record is None:
             raise ModelNotFoundError(
-                f"{reference} is not in the registry; look at what is there with "
-                "ModelManager.records() or in the MLflow UI",
+                f"{reference} is not in the registry",
+                fix=Fix("records", before="see", effect="or the MLflow UI for those there are"),
                 reference=str(reference),
             )
         return record

@@ -16,15 +16,16 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow.errors import (
+    Fix,
     LottoMlflowError,
     MirrorError,
     MirrorUnavailableError,
     OtherSchemaError,
 )
-from lotto_mlflow.files import held, local_path, lock_at
+from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
-from lotto_mlflow.settings import EMBEDDED, Settings, target_of
+from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import bounded
 
@@ -110,26 +111,23 @@ class Connection:
     ----------
     layout : Layout
         The folder whose saves are mirrored.
-    settings : Settings
-        The current URIs.
+    target : Target
+        The tracking store and registry.
     generation : int
         A number that no other living connection of this process to the same store has, if that
         one's client must not be shared: MLflow keeps one database engine for each spelling of a
         URI, with connections that neither a fork nor a replaced file leaves usable.
     """
 
-    def __init__(self, layout: Layout, settings: Settings, generation: int = 0) -> None:
+    def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
-        self._target = target_of(settings, layout.database_path)
-        self.is_embedded = self._target == EMBEDDED
-        own = database.uri_of(layout.database_path.absolute())
-        tracking_uri = own if self.is_embedded else str(settings.tracking_uri)
-        registry_uri = settings.registry_uri or tracking_uri
-        self._uris = list(dict.fromkeys((tracking_uri, registry_uri)))
-        self._shown = masked(tracking_uri)
-        self.tracking_uri = database.uri_alias(tracking_uri, generation)
-        self.registry_uri = database.uri_alias(registry_uri, generation)
-        self.has_own_registry = registry_uri != tracking_uri
+        self._target = target
+        self.is_embedded = target.is_embedded
+        self._uris = list(dict.fromkeys((target.tracking_uri, target.registry_uri)))
+        self._shown = masked(target.tracking_uri)
+        self.tracking_uri = database.uri_alias(target.tracking_uri, generation)
+        self.registry_uri = database.uri_alias(target.registry_uri, generation)
+        self.has_own_registry = target.registry_uri != target.tracking_uri
         self._experiment_id: str | None = None
         self.newest_versions: dict[str, NewestVersion] = {}
         """By registered model, the newest version that was made here."""
@@ -144,9 +142,9 @@ class Connection:
     def create(self) -> None:
         """Create the databases that do not exist yet; any number of processes may."""
         for uri in self._uris:
-            path = database.path_of(uri)
+            path = sqlite_path(uri)
             if path is not None and not path.exists():
-                with translated(f"creating {path}"), held(self._database_lock()):
+                with translated(f"creating {path}"), locked(self._database_lock()):
                     database.create(path, self._layout.artifacts_dir, self._layout.mlflow_dir)
 
     def prepare(self) -> None:
@@ -168,11 +166,11 @@ class Connection:
         except OtherSchemaError as cause:
             if not self._is_ours_to_upgrade(cause):
                 raise
-            with translated(f"upgrading {self._shown}"), held(self._database_lock()):
+            with translated(f"upgrading {self._shown}"), locked(self._database_lock()):
                 self._upgrade()
             return
         if not is_there:
-            with held(self._database_lock()):
+            with locked(self._database_lock()):
                 _ = self.client  # which fills it
 
     def _is_ours_to_upgrade(self, found: OtherSchemaError) -> bool:
@@ -219,8 +217,9 @@ class Connection:
             except OtherSchemaError as cause:
                 if not self._is_ours_to_upgrade(cause):
                     raise
-                advice = "or save, or call sync(), which keep a copy and do the same"
-                raise OtherSchemaError(f"{cause}, {advice}", **cause.data) from cause
+                effect = "or save: both keep a copy and do the same"
+                fix = Fix("sync", before="or call", effect=effect)
+                raise OtherSchemaError(cause.summary, fix=fix, **cause.data) from cause
             with self.guarded(doing):
                 return call() if is_there else missing
 
@@ -247,12 +246,13 @@ class Connection:
         if self._experiment_id is None:
             moved_from = self.moved_from()
             if moved_from is not None:
-                where = "not beside itself: the folder was moved or copied;"
+                where, before = "not beside itself: the folder was moved or copied", "call"
                 if not moved_from.is_absolute():
-                    where = "relative to another folder than this one: work from there, or"
+                    where = "relative to another folder than this one"
+                    before = "work from there, or call"
                 raise MirrorUnavailableError(
-                    f"{self._shown} keeps artifacts in {moved_from}, {where} call "
-                    "ModelManager.relocate()",
+                    f"{self._shown} keeps artifacts in {moved_from}, {where}",
+                    fix=Fix("relocate", before=before),
                     error_code=None,
                 )
             self._experiment_id = self._find_experiment() or self._create_experiment()
@@ -286,7 +286,7 @@ class Connection:
         """Return the artifact folder of the current store, which no other store shares."""
         if self.is_embedded:
             return EXPERIMENT
-        digest = hashlib.sha256(self._target.encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(self._target.name.encode("utf-8")).hexdigest()
         return f"{EXPERIMENT}-{digest[:8]}"
 
     def _find_experiment(self) -> str | None:

@@ -7,13 +7,12 @@ import sqlite3
 import uuid
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 import mlflow
-from sqlalchemy.engine import make_url
 
-from lotto_mlflow.errors import MirrorUnavailableError, RelocationError
+from lotto_mlflow.errors import Fix, MirrorUnavailableError, RelocationError
 from lotto_mlflow.layout import REGISTERED_MODEL
+from lotto_mlflow.settings import sqlite_path, sqlite_uri
 
 _SCHEME = "sqlite:///"
 PATH_COLUMNS = (
@@ -27,30 +26,11 @@ PATH_COLUMNS = (
 no call that changes them."""
 
 
-def uri_of(path: Path) -> str:
-    """Return the URI by which SQLAlchemy opens a database file.
-
-    Notes
-    -----
-    SQLAlchemy 2.1 reads ``%20`` in the path as a space, 2.0 does not.
-    """
-    plain = f"{_SCHEME}{path}"
-    return plain if make_url(plain).database == str(path) else f"{_SCHEME}{quote(str(path))}"
-
-
-def path_of(uri: str) -> Path | None:
-    """Return the database file of an SQLite URI, ``None`` for a store of another kind."""
-    if not uri.startswith("sqlite:"):
-        return None
-    found = make_url(uri).database
-    return None if found in (None, "", ":memory:") else Path(str(found))
-
-
 def uri_alias(uri: str, generation: int) -> str:
     """Return another URI of the same SQLite database: MLflow shares nothing between the two."""
-    if generation == 0 or path_of(uri) is None:
+    if generation == 0 or sqlite_path(uri) is None:
         return uri
-    return f"{_SCHEME}{'/.' * generation}{uri.removeprefix(_SCHEME)}"
+    return f"{_SCHEME}{'/.' * generation}{uri.partition(':///')[2]}"
 
 
 def create(path: Path, artifacts_dir: Path, own_dir: Path) -> None:
@@ -100,7 +80,7 @@ def _migrate(path: Path, artifacts_dir: Path) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(uri_of(path), artifacts_dir.absolute().as_uri())
+    store = SqlAlchemyStore(sqlite_uri(path), artifacts_dir.absolute().as_uri())
     store.engine.dispose()
 
 
@@ -143,13 +123,14 @@ def upgrade(path: Path) -> None:
         with closing(sqlite3.connect(path)) as opened:
             version = opened.execute("PRAGMA data_version").fetchone()
             _copy_content(opened, migrated)
-            commands.main(["upgrade", uri_of(migrated)], standalone_mode=False)
+            commands.main(["upgrade", sqlite_uri(migrated)], standalone_mode=False)
             kept = copy(path, "before-upgrade")
             if opened.execute("PRAGMA data_version").fetchone() != version:
                 kept.unlink()
                 raise MirrorUnavailableError(
                     f"{path} was written to while it was brought to the schema of MLflow "
-                    f"{mlflow.__version__}; the next save, or sync(), tries again",
+                    f"{mlflow.__version__}",
+                    fix=Fix("sync", before="the next save tries again, or", effect="does"),
                     error_code=None,
                 )
             with closing(sqlite3.connect(migrated)) as source:

@@ -140,8 +140,8 @@ def summary(
         `MAX_SUMMARY` characters of Markdown at most. Whatever comes from the caller stands in code
         spans, where no character has a meaning.
     """
-    description = record.description
-    saved_at = _time_as_text(record.saved_at)
+    description = record.payload.description
+    saved_at = _time_as_text(record.payload.saved_at)
     head = f"{_code(description.model_type)} saved as {_code(record.name)} on {saved_at}"
     facts = [*_facts(record), *_link(model_id, experiment_id)]
     parts = [head, *_metric_table(description.metrics), "\n".join(facts)]
@@ -166,13 +166,13 @@ def _points_as_text(points: list[list[float]]) -> str:
 
 
 def _facts(record: SaveRecord) -> Iterator[str]:
-    kept = record.description.datasets
+    kept = record.payload.description.datasets
     for one in kept[:_MAX_DATASETS]:
         yield f"- data {_code(one['context'])}: {_shape(one)}digest {_code(one['digest'])}"
     if len(kept) > _MAX_DATASETS:
         yield f"- and {len(kept) - _MAX_DATASETS} more data sets"
-    yield f"- {size_as_text(record.size)}, SHA-256 {_code(record.sha256)}"
-    version = version_in(record.description.requirements, "scikit-learn")
+    yield f"- {size_as_text(record.payload.size)}, SHA-256 {_code(record.payload.sha256)}"
+    version = version_in(record.payload.description.requirements, "scikit-learn")
     if version is not None:
         yield f"- scikit-learn {_code(version)}"
 
@@ -194,7 +194,7 @@ def _loading_calls(record: SaveRecord, model_id: str | None) -> str:
     registered = registered_model(record.name)
     own = f"lotto_mlflow.load_model({f'models:/{registered}/N'!r})"
     text = f"{_code(own, None)} opens version N of the registered model."
-    if model_id is None or not record.description.predicts:
+    if model_id is None or not record.payload.description.predicts:
         return text
     call = f"mlflow.pyfunc.load_model('models:/{model_id}')"
     return f"{_code(call, None)} predicts with this one; {text}"

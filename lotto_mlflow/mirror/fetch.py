@@ -10,7 +10,7 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
+from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError
 from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import model_folder
@@ -107,17 +107,23 @@ def _verified(path: Path, record: ModelRecord) -> Path:
     except FileNotFoundError as cause:
         raise ModelNotFoundError(
             f"{path} is missing, though version {record.version} of {record.registered_model} "
-            "says that it lies there; if the folder was moved, call ModelManager.relocate()",
+            "says that it lies there",
+            fix=Fix("relocate", before="if the folder was moved, call"),
             path=path,
         ) from cause
     if found != record.sha256:
-        raise DigestMismatchError(
-            f"{path} was changed after it was saved: expected SHA-256 {record.sha256}, found "
-            f"{found}; nothing was unpickled. Delete a download, and it is made again; for an "
-            f"artifact delete version {record.version} of {record.registered_model} in MLflow, "
-            "and ModelManager.sync(resend=True) sends the intact file on disk",
-            path=path,
-            expected=record.sha256,
-            found=found,
+        version = f"version {record.version} of {record.registered_model}"
+        raise DigestMismatchError.of_file(
+            path,
+            {str(record.sha256)},
+            found,
+            "nothing was unpickled",
+            Fix(
+                "sync",
+                {"resend": True},
+                before="delete a download, and it is made again; for an artifact delete "
+                f"{version} in MLflow, and",
+                effect="sends the intact file on disk",
+            ),
         )
     return path

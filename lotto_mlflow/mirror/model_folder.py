@@ -55,12 +55,12 @@ def build(
     work_dir : pathlib.Path
         The workspace for temporary files.
     """
-    description = record.description
+    description = record.payload.description
     model = Model(model_id=logged.model_id, run_id=logged.source_run_id)
     model.add_flavor(
         FLAVOUR,
         data=DATA_FILE,
-        sha256=record.sha256,
+        sha256=record.payload.sha256,
         save_id=record.id,
         model_type=description.model_type,
         sklearn_version=version_in(description.requirements, "scikit-learn"),
@@ -162,5 +162,5 @@ def _build_in(
 
 
 def _signature(record: SaveRecord) -> ModelSignature:
-    inferred = record.description.signature
+    inferred = record.payload.description.signature
     return ModelSignature.from_dict(inferred) if inferred else data.parameter_only()

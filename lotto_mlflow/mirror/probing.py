@@ -15,8 +15,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from mlflow.store import db_migrations
 
-from lotto_mlflow.errors import MirrorUnavailableError, OtherSchemaError
-from lotto_mlflow.mirror import database
+from lotto_mlflow.errors import Fix, MirrorUnavailableError, OtherSchemaError
+from lotto_mlflow.settings import sqlite_path
 from lotto_mlflow.text import masked
 
 _SECONDS = 2.0
@@ -56,7 +56,7 @@ def is_there(uri: str, *, for_writing: bool) -> bool:
         If the database was made by another release of MLflow, which would fill in missing tables
         as soon as it opens it.
     """
-    path = database.path_of(uri)
+    path = sqlite_path(uri)
     if uri.startswith(_HTTP_SCHEMES):
         _ask_http_server(uri)
     elif path is not None:
@@ -103,8 +103,14 @@ def _revision_of_file(path: Path, *, for_writing: bool) -> str:
             opened.execute("ROLLBACK")
     except sqlite3.Error as cause:
         raise MirrorUnavailableError(
-            f"the database {path} cannot be used: {cause}. If it is damaged, bring it back from a "
-            "copy, or move it away: a new one is made, and sync(resend=True) fills it",
+            f"the database {path} cannot be used: {cause}",
+            fix=Fix(
+                "sync",
+                {"resend": True},
+                before="if it is damaged, bring it back from a copy, or move it away: a new one "
+                "is made, and",
+                effect="fills it",
+            ),
             error_code=None,
         ) from cause
     return "" if found is None else str(found[0])
@@ -156,7 +162,7 @@ def _check_schema(revision: str, uri: str) -> None:
         f"the database {masked(uri)} has the schema of {maker} the installed "
         f"{mlflow.__version__}: run {advice}",
         is_older=is_older,
-        path=database.path_of(uri),
+        path=sqlite_path(uri),
         error_code=None,
     )
 

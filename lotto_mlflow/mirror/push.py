@@ -24,7 +24,7 @@ from lotto_mlflow.files import local_path
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, permanent_errors
-from lotto_mlflow.records import BACKFILL, Place, SaveRecord
+from lotto_mlflow.records import BACKFILL, MlflowIds, SaveRecord
 from lotto_mlflow.threads import started
 
 _MODEL_TYPE_TAG = "model_type"
@@ -38,7 +38,7 @@ def push(
     artifacts_dir: Path | None,
     begun: bool,
     work_dir: Path,
-) -> Place:
+) -> MlflowIds:
     """Mirror one save.
 
     Parameters
@@ -58,7 +58,7 @@ def push(
 
     Returns
     -------
-    Place
+    MlflowIds
         Where the save lies now.
 
     Notes
@@ -98,7 +98,7 @@ def _started(connection: Connection, record: SaveRecord) -> Run:
     try:
         return connection.client.create_run(
             connection.experiment_id(),
-            start_time=record.saved_at_ns // 10**6,
+            start_time=record.payload.saved_at_ns // 10**6,
             run_name=record.name,
             tags=_run_tags(record),
         )
@@ -114,9 +114,9 @@ def _fill(
     copied: Callable[[], Path],
     artifacts_dir: Path | None,
     work_dir: Path,
-) -> Place:
+) -> MlflowIds:
     client, run_id = connection.client, run.info.run_id
-    description = record.description
+    description = record.payload.description
     params = entities.params(description.params)
     identity, before = _identity_tags(record), registry.newest_version_before(connection, record)
     # the version is made last, and its number is the next one, unless another machine is faster
@@ -141,16 +141,16 @@ def _fill(
     if version != before.next:
         client.set_logged_model_tags(model.model_id, registry.link_tag(record, version))
     _set_finished(client, run_id, record)
-    return Place(version=version, run_id=run_id, model_id=model.model_id)
+    return MlflowIds(version=version, run_id=run_id, model_id=model.model_id)
 
 
 def _log(
     client: MlflowClient, run_id: str, record: SaveRecord, model_id: str, params: list[Param]
 ) -> None:
-    description = record.description
+    description = record.payload.description
     if description.datasets:
         client.log_inputs(run_id, data.dataset_inputs(description.datasets))
-    time_ms = record.saved_at_ns // 10**6
+    time_ms = record.payload.saved_at_ns // 10**6
     measured_on = partial(data.measured_on, kept=description.datasets)
     metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)
     client.log_batch(run_id, metrics=metrics, params=params)
@@ -158,14 +158,14 @@ def _log(
 
 def _set_finished(client: MlflowClient, run_id: str, record: SaveRecord) -> None:
     """End a run at the time of its save: sent weeks later, it would seem to have lasted weeks."""
-    client.set_terminated(run_id, "FINISHED", end_time=record.saved_at_ns // 10**6)
+    client.set_terminated(run_id, "FINISHED", end_time=record.payload.saved_at_ns // 10**6)
 
 
 def _identity_tags(record: SaveRecord) -> dict[str, str]:
     return {
         registry.MODEL_NAME_TAG: record.name,
-        registry.SHA256_TAG: record.sha256,
-        registry.SAVED_AT_TAG: record.saved_at,
+        registry.SHA256_TAG: record.payload.sha256,
+        registry.SAVED_AT_TAG: record.payload.saved_at,
         registry.SAVE_ID_TAG: record.id,
     } | ({registry.BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
 
@@ -175,10 +175,10 @@ def _note(record: SaveRecord) -> dict[str, str]:
 
 
 def _run_tags(record: SaveRecord) -> dict[str, str]:
-    own = record.description.tags | _identity_tags(record) | _note(record)
-    own[_MODEL_TYPE_TAG] = record.description.model_type
-    if record.description.parent_run_id:
-        own["mlflow.parentRunId"] = record.description.parent_run_id
+    own = record.payload.description.tags | _identity_tags(record) | _note(record)
+    own[_MODEL_TYPE_TAG] = record.payload.description.model_type
+    if record.payload.description.parent_run_id:
+        own["mlflow.parentRunId"] = record.payload.description.parent_run_id
     return entities.tags(own)
 
 
@@ -216,14 +216,14 @@ def _put_artifacts(
     folder.mkdir(parents=True, exist_ok=True)
     if artifacts_dir is not None and artifacts_dir.is_dir():
         shutil.copytree(artifacts_dir, folder, dirs_exist_ok=True)
-    if record.metadata is not None:
+    if record.payload.metadata is not None:
         path = folder / f"{record.name}{names.METADATA_SUFFIX}"
-        path.write_bytes(to_json(record.metadata))
+        path.write_bytes(to_json(record.payload.metadata))
     if local is None:
         client.log_artifacts(run.info.run_id, str(folder))
 
 
-def _finish(connection: Connection, record: SaveRecord) -> Place | None:
+def _finish(connection: Connection, record: SaveRecord) -> MlflowIds | None:
     """Finish the push of a save that has its version already."""
     client = connection.client
     version = registry.version_of_save(client, record)
@@ -237,7 +237,7 @@ def _finish(connection: Connection, record: SaveRecord) -> Place | None:
             model_id = version.tags[registry.MODEL_ID_TAG]
             client.set_logged_model_tags(model_id, registry.link_tag(record, version.version))
         _set_finished(client, version.run_id, record)
-    return Place(
+    return MlflowIds(
         version=int(version.version),
         run_id=version.run_id,
         model_id=version.tags.get(registry.MODEL_ID_TAG, ""),

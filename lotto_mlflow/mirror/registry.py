@@ -179,7 +179,7 @@ def _create(
 ) -> int:
     client, registered = connection.client, names.registered_model(record.name)
     tags = tags | {MODEL_ID_TAG: model.model_id}
-    sklearn_version = version_in(record.description.requirements, "scikit-learn")
+    sklearn_version = version_in(record.payload.description.requirements, "scikit-learn")
     if sklearn_version is not None:
         tags[SKLEARN_TAG] = sklearn_version
     arguments = {

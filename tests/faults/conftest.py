@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lotto_mlflow.manager import pushing
+from lotto_mlflow import push as pushing
 
 FIGURES_DIR = os.environ.get("LOTTO_FAULT_FIGURES")
 

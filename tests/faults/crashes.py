@@ -28,7 +28,8 @@ import joblib
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.mirror import database, probing
+from lotto_mlflow.mirror import probing
+from lotto_mlflow.settings import sqlite_uri
 
 CHILD_SECONDS = 60
 PUSH_THREAD = "lotto_mlflow-push"
@@ -186,7 +187,7 @@ def warm_up() -> None:
                 except ImportError:
                     continue
         database_path = Path(folder) / "ml" / "mlflow" / "mlflow.db"
-        probing.is_there(database.uri_of(database_path), for_writing=False)  # reads migrations
+        probing.is_there(sqlite_uri(database_path), for_writing=False)  # reads migrations
         data_path = Path(folder) / "data"
         data_path.touch()
         sys.modules["mlflow.pyfunc"].save_model(

@@ -23,10 +23,11 @@ from mlflow import MlflowClient
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import DigestMismatchError, LoadError, LottoMlflowError
 from lotto_mlflow.files import local_path
+from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout, name_of_backup
 from lotto_mlflow.metadata import from_json
-from lotto_mlflow.mirror.database import uri_of
-from lotto_mlflow.outbox import Outbox
+from lotto_mlflow.settings import sqlite_uri
+from lotto_mlflow.store import Store
 
 TITLE = "Bits flipped and files cut"
 CHANGES = 250
@@ -59,7 +60,7 @@ class Folder:
         self.layout, self.marker = Layout.under(base_dir), base_dir / "unpickled"
         self.manager = ModelManager(base_dir)
         self.quiet = ModelManager(base_dir, mirror="off")
-        self.records = Outbox(self.layout.mlflow_dir).entries
+        self.records = Journal(self.layout.mlflow_dir).entries
         for number, name in enumerate((MANY, MANY, MANY, TOLD, TOLD, OTHER)):
             metadata = None if name == MANY else {"number": number, "메모": "당첨", "score": 0.25}
             self.save(self.manager, number, name, metadata)
@@ -69,7 +70,7 @@ class Folder:
         return Path(manager.save_model(Trap(str(self.marker), number), name, metadata))
 
     def files(self, suffix: str) -> list[Path]:
-        folders = self.quiet._parts.store.folders
+        folders = Store(self.layout).folders
         return sorted(path for each in folders for path in each.glob(f"*{suffix}"))
 
     def found(self, kind: str) -> set[Path]:
@@ -82,7 +83,7 @@ class Folder:
             yield "verify does not tell of it, or tells of others"
 
     def artifacts(self) -> dict[Path, Any]:
-        client = MlflowClient(tracking_uri=uri_of(self.layout.database_path))
+        client = MlflowClient(tracking_uri=sqlite_uri(self.layout.database_path))
         found = client.search_model_versions(max_results=1000)
         return {Path(str(local_path(v.source)), "data", "model.pkl"): v for v in found}
 
@@ -124,7 +125,7 @@ class Folder:
                     yield f"{name} has another answer"
             except Exception as error:  # noqa: BLE001 - any error is a finding
                 yield f"{name}: {type(error).__name__}: {error}"
-        for folder in (self.layout.mlflow_dir / "outbox", *self.quiet._parts.store.folders):
+        for folder in (self.layout.mlflow_dir / "outbox", *Store(self.layout).folders):
             for path in folder.glob(f"*{NEXT}*"):
                 path.unlink()
 

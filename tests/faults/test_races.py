@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror.database import uri_of
+from lotto_mlflow.settings import sqlite_uri
 
 PROCESSES, SAVES = 8, 25
 THREADS, SAVES_OF_THREAD = 8, 10
@@ -159,7 +159,7 @@ def _lost(base_dir: Path, saved: Iterable[Saved]) -> int:
 
 def _check_mlflow(base_dir: Path, saved: list[Saved]) -> None:
     """Check that versions, finished runs and saves are one to one, in save order."""
-    client = MlflowClient(tracking_uri=uri_of(base_dir / "mlflow" / "mlflow.db"))
+    client = MlflowClient(tracking_uri=sqlite_uri(base_dir / "mlflow" / "mlflow.db"))
     experiment = client.get_experiment_by_name("lotto_model")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)

@@ -200,7 +200,7 @@ def test_a_record_that_mlflow_condemns_is_set_aside_and_does_not_block_those_beh
     assert [r.tries for r in records_in(base_dir, "outbox")] == [1]
     (file,) = (base_dir / "mlflow" / "outbox").iterdir()
     file.unlink()
-    good = replace(aside, name="good")
+    good = replace(aside, payload=replace(aside.payload, name="good"))
     file = base_dir / "mlflow" / "aside" / f"{record.id}~aside~good.json"
     file.write_bytes(render(good))
     path.with_name(f"{bad}.pkl").rename(path)

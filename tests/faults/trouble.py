@@ -19,7 +19,7 @@ from serving import free_port
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import MirrorUnavailableError
-from lotto_mlflow.records import SaveRecord, parse
+from lotto_mlflow.records import Record, parse
 
 TITLE = "Outages of MLflow"
 SLACK_SECONDS = 1.0
@@ -185,7 +185,7 @@ def saved_in_trouble(
     return warning.getMessage()
 
 
-def records_in(base_dir: Path, folder: str) -> list[SaveRecord]:
+def records_in(base_dir: Path, folder: str) -> list[Record[Any]]:
     """Return the records in a folder of the outbox, in save order."""
     found = sorted((base_dir / "mlflow" / folder).glob("*.json"))
     return [parse(path.read_bytes()) for path in found]

@@ -1,0 +1,210 @@
+"""`ModelFolder`: what every operation works with."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotto_mlflow import files, settings
+from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
+from lotto_mlflow.history import History
+from lotto_mlflow.journal import Journal
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.records import FORMAT, FORMAT_RELEASE
+from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.store import Store, make_dir
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from lotto_mlflow.mirror import Mirror
+
+
+class ModelFolder:
+    """One folder of models, on disk and in MLflow.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where everything lies.
+    read_settings : callable, optional
+        Returns the current settings, each time it is called.
+
+    Attributes
+    ----------
+    layout : Layout
+        Where everything lies.
+    store : Store
+        The disk view.
+    journal : Journal
+        The records.
+    """
+
+    def __init__(
+        self, layout: Layout, read_settings: Callable[[], Settings] = settings.read
+    ) -> None:
+        self.layout = layout
+        self.store = Store(layout)
+        self.journal = Journal(layout.mlflow_dir)
+        self.settings = read_settings
+        self._mirrors = _MIRRORS.setdefault(layout, _Mirrors(layout))
+
+    def target(self, current: Settings | None = None) -> Target:
+        """Return the tracking store that settings, by default the current ones, select."""
+        return Target.from_settings(current or self.settings(), self.layout.database_path)
+
+    def embedded_target(self) -> Target:
+        """Return the tracking store inside the folder."""
+        return self.target(replace(self.settings(), tracking_uri=None, registry_uri=None))
+
+    def mirror(self, target: Target) -> Mirror:
+        """Return the MLflow view in a tracking store; opening it imports MLflow."""
+        return self._mirrors.of_target(target)
+
+    def history(self) -> History:
+        """Return the records as they are now."""
+        return History(self.store, self.journal)
+
+    def make_dirs(self) -> None:
+        """Make every folder where it is missing, and note the format of the records.
+
+        Raises
+        ------
+        StoreError
+            If one cannot be made.
+        """
+        self.store.make_dirs()
+        make_dir(self.layout.tmp_dir)
+        try:
+            self.journal.make_dirs()
+        except OSError as cause:
+            raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
+
+    def note_format(self, work_dir: Path) -> None:
+        """Write ``format.json``, where it is missing or of an earlier release."""
+        number, _ = self._format()
+        if number < FORMAT:
+            content = json.dumps({"format": FORMAT, "release": FORMAT_RELEASE}, indent=2)
+            files.replace_content(self.layout.format_path, content.encode("utf-8"), work_dir)
+
+    def _format(self) -> tuple[int, str]:
+        """Return the format of the records, 0 where none is noted, and the release it needs."""
+        try:
+            noted = json.loads(self.layout.format_path.read_bytes())
+            return int(noted["format"]), str(noted["release"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return 0, ""
+
+    @property
+    def later_release(self) -> str | None:
+        """The release that the folder's records need, where this one may not change them."""
+        number, release = self._format()
+        return release if number > FORMAT else None
+
+    def check_format(self) -> None:
+        """See that this release may change the records.
+
+        Raises
+        ------
+        LaterReleaseError
+            If only a later one may. Nothing was changed.
+        """
+        release = self.later_release
+        if release is not None:
+            raise LaterReleaseError(
+                f"the records in {self.layout.mlflow_dir} are of lotto-mlflow {release} or later, "
+                "and this release must not change them",
+                fix=Fix("shell", {"command": ("pip", "install", f"lotto-mlflow>={release}")}),
+                release=release,
+            )
+
+    def lock(self) -> FileLock:
+        """Return the lock under which the folder changes, in moments."""
+        return files.lock_at(self.layout.mlflow_dir / "store.lock")
+
+    def push_lock(self) -> FileLock:
+        """Return the lock that whoever pushes to MLflow holds until it has really ended."""
+        return files.lock_at(self.layout.mlflow_dir / "push.lock")
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Make a folder for temporary files that is swept even if this process is killed."""
+        with files.workspace(self.layout.tmp_dir, self.lock()) as work_dir:
+            yield work_dir
+
+    @contextmanager
+    def disk_errors(self, what: str, outcome: str) -> Iterator[None]:
+        """Turn what the disk refuses into `StoreError`.
+
+        Parameters
+        ----------
+        what : str
+            What could not be done, for the beginning of the message.
+        outcome : str
+            What is true of the folder then, for its end.
+        """
+        try:
+            yield
+        except LottoMlflowError:
+            raise
+        except OSError as cause:
+            raise StoreError(
+                f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; free some room or "
+                "grant the rights, and try again"
+            ) from cause
+
+
+class _Mirrors:
+    """The mirrors of a folder, which all managers of the folder in this process share."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._opened: dict[object, Mirror] = {}
+
+    def of_target(self, target: Target) -> Mirror:
+        """Return the mirror in a tracking store.
+
+        Notes
+        -----
+        A client does not survive a fork, nor the replacement of the database's file, and one
+        that was opened while the file was read-only never writes. One in which a database failed
+        may hold on to what was damaged. After any of these, a mirror is opened that shares nothing
+        with the one before.
+        """
+        from lotto_mlflow.mirror import Mirror
+
+        store = (self._layout, target)
+        use = (os.getpid(), _file_of(target))
+        uses = _USES.setdefault(store, [])
+        opened = self._opened.get((target, use))
+        if opened is None or opened.is_stale:
+            if opened is not None and uses[-1:] == [use]:
+                uses[-1] = None  # nobody is given this number again
+            if use not in uses:
+                uses.append(use)
+            opened = Mirror(self._layout, target, uses.index(use))
+            self._opened[target, use] = opened
+        return opened
+
+
+_MIRRORS: weakref.WeakValueDictionary[Layout, _Mirrors] = weakref.WeakValueDictionary()
+_USES: dict[object, list[object]] = {}
+"""For each store, the processes and database files it was used by and with; the place is the number
+of the generation."""
+
+
+def _file_of(target: Target) -> tuple[int, int, bool] | None:
+    """Return a target's SQLite file and whether it can be written, ``None`` without one."""
+    if target.database_path is None:
+        return None
+    try:
+        status = target.database_path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, os.access(target.database_path, os.W_OK)

@@ -1,0 +1,339 @@
+"""The journal as the saves of each model: the one answer to which save a file is of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata
+from lotto_mlflow.journal import Entry, Journal
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.pyfunc_loader import recorded_sha256
+from lotto_mlflow.records import ModelRecord, Record, SaveRecord
+from lotto_mlflow.store import Store, sha256_of_file
+
+
+class ModelFile:
+    """A model file in one of the folders; its digest is computed once.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    folder : pathlib.Path or None
+        The layout's ``trained_dir``, ``backup_dir`` or ``downloads_dir`` that it lies in.
+    layout : Layout
+        The folders.
+    status : os.stat_result, optional
+        Its status, where that was asked already.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path | None,
+        layout: Layout,
+        status: os.stat_result | None = None,
+    ) -> None:
+        self.path = path
+        self.status = path.stat() if status is None else status
+        self.is_trained = folder == layout.trained_dir
+        self.is_backup = folder == layout.backup_dir
+        self.is_download = folder == layout.downloads_dir
+        self._layout = layout
+
+    @property
+    def time_ns(self) -> int:
+        """Its modification time in nanoseconds since 1970."""
+        return self.status.st_mtime_ns
+
+    @property
+    def stem(self) -> str:
+        """Its file name without ``.pkl``, which in ``backups/`` may end with a number."""
+        return names.name_of(self.path)
+
+    @property
+    def possible_names(self) -> set[str]:
+        """The names of the models that it may be of."""
+        return {self.stem, names.name_of_backup(self.path)} if self.is_backup else {self.stem}
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of its bytes."""
+        return sha256_of_file(self.path)
+
+    @property
+    def metadata_path(self) -> Path:
+        """Where its metadata lies, if it has any."""
+        if self.is_backup:
+            return self._layout.backup_metadata_path(self.stem)
+        return self._layout.metadata_path(self.stem)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any] | None:
+        """Its metadata, ``None`` where that is missing or damaged."""
+        return metadata.read(self.metadata_path)
+
+    @property
+    def declared_sha256(self) -> str | None:
+        """The digest that its own metadata declares."""
+        declared = (self.metadata or {}).get("sha256")
+        return declared if isinstance(declared, str) else None
+
+    @property
+    def model_dir(self) -> Path | None:
+        """The MLflow model folder that it is the data of, if it is one."""
+        folder = self.path.resolve().parent.parent
+        return folder if (folder / "MLmodel").is_file() else None
+
+
+class History:
+    """The records of a folder, read once each, and what they say of its files.
+
+    Parameters
+    ----------
+    store : Store
+        The files.
+    journal : Journal
+        The records.
+
+    Notes
+    -----
+    It serves one operation: what is written after a record or a folder was read is not seen.
+    """
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
+        self._layout = store.layout
+        self._journal = journal
+        self._records: dict[Entry, Record[Any] | None] = {}
+        self._entries: dict[str, list[Entry]] = {}
+        self._is_complete = False
+
+    def entries(self) -> list[Entry]:
+        """Return every record's entry, newest first; later questions list nothing again."""
+        if not self._is_complete:
+            self._entries = {}
+            for entry in self._journal.entries():
+                self._entries.setdefault(entry.name, []).append(entry)
+            self._is_complete = True
+        return sorted(chain.from_iterable(self._entries.values()), reverse=True)
+
+    def entries_of(self, name: str) -> list[Entry]:
+        """Return the entries of one model name, newest first."""
+        if name not in self._entries and not self._is_complete:
+            self._entries[name] = self._journal.entries(name)
+        return self._entries.get(name, [])
+
+    def read(self, entry: Entry) -> Record[Any] | None:
+        """Return the record of an entry, ``None`` where it cannot be read."""
+        if entry not in self._records:
+            self._records[entry] = self._journal.read(entry)
+        return self._records[entry]
+
+    def records_of(self, *model_names: str) -> Iterator[Record[Any]]:
+        """Yield the readable records of model names, newest first for each."""
+        for name in model_names:
+            for entry in self.entries_of(name):
+                record = self.read(entry)
+                if record is not None:
+                    yield record
+
+    def saves_of(self, *model_names: str) -> Iterator[SaveRecord]:
+        """Yield the saves among the readable records of model names, newest first for each."""
+        return (record for record in self.records_of(*model_names) if record.is_save)
+
+    def file(self, path: Path, status: os.stat_result | None = None) -> ModelFile:
+        """Return a model file, however its path is spelled."""
+        return ModelFile(path, self.folder_of(path), self._layout, status)
+
+    def folder_of(self, path: Path) -> Path | None:
+        """Return which folder of models a file lies in, ``None`` for any other."""
+        layout, parents = self._layout, path.resolve().parents
+        for folder in (layout.trained_dir, layout.backup_dir):
+            if parents and folder.resolve() == parents[0]:
+                return folder
+        return layout.downloads_dir if layout.downloads_dir.resolve() in parents else None
+
+    @cached_property
+    def trained_files(self) -> list[ModelFile]:
+        """The model files in ``trained/``, by name."""
+        return self._files_in(self._layout.trained_dir)
+
+    @cached_property
+    def backup_files(self) -> list[ModelFile]:
+        """The model files in ``backups/``, by name."""
+        return self._files_in(self._layout.backup_dir)
+
+    def backups_of(self, name: str) -> list[ModelFile]:
+        """Return the model files in ``backups/`` that may be of a name, by name."""
+        return [self.file(path) for path in sorted(self._store.backups_of(name))]
+
+    def _files_in(self, folder: Path) -> list[ModelFile]:
+        found = sorted(self._store.files_in(folder), key=lambda item: item[0])
+        return [ModelFile(path, folder, self._layout, status) for path, status in found]
+
+    @cached_property
+    def _files_by_name(self) -> dict[str, list[ModelFile]]:
+        found: dict[str, list[ModelFile]] = {}
+        for file in (*self.trained_files, *self.backup_files):
+            for name in file.possible_names:
+                found.setdefault(name, []).append(file)
+        return found
+
+    def has_bytes_of(self, save: SaveRecord) -> bool:
+        """Tell whether the bytes of a save are in ``trained/`` or ``backups/`` under its name.
+
+        Notes
+        -----
+        A file with the time and the size of the save is its own; any other is hashed.
+        """
+        payload = save.payload
+        alike = [
+            file
+            for file in self._files_by_name.get(payload.name, [])
+            if file.status.st_size == payload.size
+        ]
+        is_own = any(file.time_ns == payload.file_time_ns for file in alike)
+        return is_own or any(file.sha256 == payload.sha256 for file in alike)
+
+    def save_of(self, file: ModelFile) -> SaveRecord | None:
+        """Return the save that left a file in ``trained/`` or ``backups/``.
+
+        Notes
+        -----
+        That is the save of its name with its time. A copy of the folder has other times: there
+        the digest that its metadata declares decides, or else the newest save with its size is
+        taken. Nothing is hashed.
+        """
+        records = list(self.records_of(*sorted(file.possible_names)))
+        saves = [record for record in records if record.is_save]
+        of_time = [r for r in records if r.payload.file_time_ns == file.time_ns]
+        if of_time or file.is_backup:
+            return next((record for record in of_time if record.is_save), None)
+        declared = file.declared_sha256
+        if declared is not None:
+            return next((save for save in saves if save.payload.sha256 == declared), None)
+        return next((save for save in saves if save.payload.size == file.status.st_size), None)
+
+    def save_with(self, name: str, sha256: str) -> SaveRecord | None:
+        """Return the newest save of a name with these bytes."""
+        return next((s for s in self.saves_of(name) if s.payload.sha256 == sha256), None)
+
+    def save_of_version(self, version: ModelRecord) -> SaveRecord | None:
+        """Return a version's own save, or else the newest of its name with its bytes."""
+        saves = list(self.saves_of(version.name))
+        own = (save for save in saves if save.payload.saved_at_ns == version.saved_at_ns)
+        same = (save for save in saves if save.payload.sha256 == version.sha256)
+        return next(chain(own, same), None)
+
+    def expected(self, file: ModelFile) -> frozenset[str]:
+        """Return the digests that a file may have; none where nothing is known of it."""
+        if file.is_download:
+            return frozenset({file.path.resolve().parent.name})
+        if file.is_trained or file.is_backup:
+            return self._expected_by_records(file)
+        recorded = recorded_sha256(file.model_dir) if file.model_dir is not None else None
+        return frozenset({recorded} if recorded else ())
+
+    def _expected_by_records(self, file: ModelFile) -> frozenset[str]:
+        """Return the digests in the records of its name, and in its metadata.
+
+        Notes
+        -----
+        Where the record of the very file is damaged, those of other saves say nothing of it.
+        """
+        declared = set() if file.declared_sha256 is None else {file.declared_sha256}
+        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        is_lost = any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries)
+        if is_lost or (file.is_backup and self._is_older_than_its_records(file)):
+            return frozenset(declared)
+        known = {record.payload.sha256 for record in self.records_of(*file.possible_names)}
+        return frozenset(declared | known | self._replaced_digests(file))
+
+    def _replaced_digests(self, file: ModelFile) -> set[str]:
+        """Return the digests of files without a record that saves of the name replaced."""
+        saves = self.saves_of(*file.possible_names)
+        found = {save.payload.replaced_sha256 for save in saves}
+        return {digest for digest in found if digest is not None}
+
+    def _is_older_than_its_records(self, file: ModelFile) -> bool:
+        """Tell whether a backup is from before the first save that is known of its name."""
+        if self._replaced_digests(file):
+            return False
+        saves = self.saves_of(*file.possible_names)
+        first = min((save.payload.file_time_ns for save in saves), default=None)
+        return first is not None and file.time_ns < first
+
+    def is_changed(self, file: ModelFile) -> bool:
+        """Tell whether digests are known that a file may have, and it has none of them."""
+        known = self.expected(file)
+        return bool(known) and file.sha256 not in known
+
+    def is_in_journal(self, file: ModelFile) -> bool:
+        """Tell whether a file is of a save that MLflow has or will get: by its time or its bytes.
+
+        Notes
+        -----
+        A file with the time of a record of its name is that record's; only others are hashed. One
+        that was pushed stays known by the name of its record, even where the record is damaged.
+        A restore from ``backups/`` may be of a file that no save knows.
+        """
+        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
+            return True
+        payloads = [
+            record.payload
+            for record in self.records_of(*file.possible_names)
+            if record.is_save or record.payload.source == "registry"
+        ]
+        if any(payload.file_time_ns == file.time_ns for payload in payloads):
+            return True
+        return bool(payloads) and file.sha256 in {payload.sha256 for payload in payloads}
+
+    def unknown_files(self, *, include_backups: bool) -> Iterator[ModelFile]:
+        """Yield the model files that no save knows, those of ``trained/`` first.
+
+        Parameters
+        ----------
+        include_backups : bool
+            Whether those of ``backups/`` are looked at, too.
+        """
+        files = [*self.trained_files, *(self.backup_files if include_backups else [])]
+        for file in files:
+            if names.is_name(self.name_of(file)) and not self.is_in_journal(file):
+                yield file
+
+    def is_of_record(self, file: ModelFile) -> bool:
+        """Tell whether a record has the time of a file; nothing is hashed, and little is read."""
+        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        if any(entry.is_of_time(file.time_ns) for entry in entries):
+            return True
+        records = self.records_of(*file.possible_names)
+        return any(record.payload.file_time_ns == file.time_ns for record in records)
+
+    def name_of(self, file: ModelFile) -> str:
+        """Return the name of the model that a file is of.
+
+        Notes
+        -----
+        ``x.2.pkl`` in ``backups/`` may be the second backup of ``x``, or the first of a model
+        named ``x.2``. The records know: that of the save with the file's time, or that of the
+        save or restore which put it there. Without them it is a model's own name if there is
+        such a model.
+        """
+        own, numbered = file.stem, names.name_of_backup(file.path)
+        if not file.is_backup or own == numbered:
+            return own
+        save = self.save_of(file)
+        if save is not None:
+            return save.name
+        if any(record.payload.backup == own for record in self.records_of(numbered)):
+            return numbered
+        is_own = self._layout.model_path(own).exists() or any(self.records_of(own))
+        return own if is_own else numbered

@@ -1,0 +1,300 @@
+"""The durable queue of what MLflow has still to get, and has got: records on disk, in order.
+
+A record is one JSON file whose name is ``<id>~<state>~<name>.json``, so that order, state and name
+are known from a listing, and a change of state is one rename:
+
+``outbox/`` pending → committed → begun → ``sent/``
+
+*pending* is written before the model is put in place, *committed* after; *begun* says that
+something of it may already be in MLflow. ``aside/`` holds records that can never be pushed. The
+caller's extra artifacts lie in a folder ``<id>`` beside the record until it is pushed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lotto_mlflow import records
+from lotto_mlflow.errors import LaterFormatError
+from lotto_mlflow.files import remove_tree, replace_content, sync_dir
+from lotto_mlflow.records import Record
+
+State = Literal["pending", "committed", "begun", "sent", "aside"]
+_LATER: tuple[State, ...] = ("committed", "begun", "sent", "aside")
+_COARSEST_NS = 2 * 10**9
+"""No file system in use keeps the times of a folder more coarsely than to two seconds."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """A record's file, as a listing shows it.
+
+    Attributes
+    ----------
+    id, state, name : str
+        The parts of the file's name.
+    path : pathlib.Path
+        The file.
+    """
+
+    id: str
+    state: str
+    name: str
+    path: Path
+
+    def is_of_time(self, time_ns: int) -> bool:
+        """Tell whether the record is of this time, in nanoseconds since 1970; its id begins so."""
+        return self.id.startswith(f"{time_ns:019d}-")
+
+    def read(self) -> Record[Any]:
+        """Return the record in the file.
+
+        Raises
+        ------
+        LaterFormatError
+            If a later release wrote it.
+        ValueError, TypeError, KeyError
+            If the file is damaged.
+        OSError
+            If it cannot be read; FileNotFoundError where another process has moved it on.
+        """
+        return records.parse(self.path.read_bytes())
+
+
+class _Listing:
+    """The records in one folder at one moment.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+    changed_ns : int
+        Its modification time, asked before it was listed.
+    """
+
+    def __init__(self, folder: Path, changed_ns: int) -> None:
+        self.changed_ns = changed_ns
+        self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
+        self._folder = folder
+        try:
+            self._file_names = [n for n in os.listdir(folder) if n.endswith(".json")]
+        except (FileNotFoundError, NotADirectoryError):
+            self._file_names = []
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """Return the records, or those of one model name, in no order."""
+        if name is None:
+            found = self._file_names
+        elif self.is_final:  # this listing serves later calls, too
+            found = self._by_name.get(name, [])
+        else:
+            found = [file_name for file_name in self._file_names if f"~{name}.json" in file_name]
+        entries = (_entry_of_file(self._folder / file_name) for file_name in found)
+        return [entry for entry in entries if entry is not None and name in (None, entry.name)]
+
+    def names(self, beginning: str) -> set[str]:
+        """Return the model names with this beginning."""
+        found = (n for n in self._file_names if f"~{beginning}" in n)
+        names = {file_name.removesuffix(".json").split("~", 2)[-1] for file_name in found}
+        return {name for name in names if name.startswith(beginning)}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file_name in self._file_names:
+            found.setdefault(file_name.removesuffix(".json").split("~", 2)[-1], []).append(
+                file_name
+            )
+        return found
+
+
+_LISTINGS: dict[Path, _Listing] = {}
+"""The last listing of each folder in this process."""
+
+
+def _listing_of(folder: Path) -> _Listing:
+    """Return a listing of a folder, the last one where the folder has not changed since.
+
+    Notes
+    -----
+    A folder that changed less than two seconds before it was listed may change again within one
+    tick of its file system's clock, and is listed again.
+    """
+    try:
+        changed_ns = folder.stat().st_mtime_ns
+    except OSError:
+        changed_ns = 0
+    last = _LISTINGS.get(folder)
+    if last is not None and last.is_final and last.changed_ns == changed_ns:
+        return last
+    found = _LISTINGS[folder] = _Listing(folder, changed_ns)
+    return found
+
+
+def _entry_of_file(path: Path) -> Entry | None:
+    parts = path.name.removesuffix(".json").split("~", 2)
+    return Entry(parts[0], parts[1], parts[2], path) if len(parts) == 3 else None
+
+
+class Journal:
+    """The folders ``outbox/``, ``sent/`` and ``aside/``.
+
+    Parameters
+    ----------
+    mlflow_dir : pathlib.Path
+        The adapter's own folder.
+    """
+
+    def __init__(self, mlflow_dir: Path) -> None:
+        self._outbox_dir = mlflow_dir / "outbox"
+        self._sent_dir = mlflow_dir / "sent"
+        self._aside_dir = mlflow_dir / "aside"
+        self._dirs = (self._outbox_dir, self._sent_dir, self._aside_dir)
+
+    def make_dirs(self) -> None:
+        """Make the folders where they are missing."""
+        for folder in self._dirs:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def entry_of(self, record: Record[Any], state: State) -> Entry:
+        """Return the entry that a record has, or would have, in a state."""
+        return self._entry(record.id, state, record.name)
+
+    def add(self, record: Record[Any], state: State, work_dir: Path) -> Entry:
+        """Write a record durably, new or in place of what its file holds.
+
+        Parameters
+        ----------
+        record : Record
+            The record.
+        state : {"pending", "committed", "begun", "sent", "aside"}
+            Its state.
+        work_dir : pathlib.Path
+            The workspace for temporary files.
+        """
+        entry = self.entry_of(record, state)
+        self.rewrite(entry, record, work_dir)
+        return entry
+
+    def rewrite(self, entry: Entry, record: Record[Any], work_dir: Path) -> None:
+        """Give a record's file new content, durably."""
+        replace_content(entry.path, records.render(record), work_dir)
+        sync_dir(entry.path.parent)
+
+    def mark(self, entry: Entry, state: State) -> Entry:
+        """Change the state of a record, and nothing else of it.
+
+        Notes
+        -----
+        *Begun* is durable before MLflow is asked anything. *Committed* and *sent* need not be: a
+        record that a loss of power leaves pending is marked again by the recovery.
+        """
+        marked = self._entry(entry.id, state, entry.name)
+        os.replace(entry.path, marked.path)
+        if state == "begun":
+            sync_dir(self._outbox_dir)
+        return marked
+
+    def move(
+        self, entry: Entry, record: Record[Any], state: Literal["sent", "aside"], work_dir: Path
+    ) -> None:
+        """Move a record on to ``sent/`` or ``aside/`` with what is now known of it.
+
+        Notes
+        -----
+        The caller's extra artifacts stay where they are until the record is sent.
+        """
+        moved = self.add(record, state, work_dir)
+        if state == "sent":
+            remove_tree(self.artifacts_dir(entry.id))
+        if moved.path != entry.path:
+            entry.path.unlink(missing_ok=True)
+
+    def drop(self, entry: Entry) -> None:
+        """Remove a record, and the artifacts beside it."""
+        remove_tree(self.artifacts_dir(entry.id))
+        entry.path.unlink(missing_ok=True)
+
+    def requeue(self, entry: Entry) -> None:
+        """Move a record from ``aside/`` back to the outbox, as one that may have been begun."""
+        os.replace(entry.path, self._entry(entry.id, "begun", entry.name).path)
+        sync_dir(self._outbox_dir)
+
+    def quarantine(self, entry: Entry) -> None:
+        """Move a record's file to ``aside/`` as it is, because it cannot be read."""
+        os.replace(entry.path, self._entry(entry.id, "aside", entry.name).path)
+
+    def artifacts_dir(self, id: str) -> Path:  # noqa: A002 - the field's name
+        """Folder of the caller's extra artifacts of a save that is not yet pushed."""
+        return self._outbox_dir / id
+
+    def put_artifacts(self, record: Record[Any], folder: Path) -> None:
+        """Put a folder of extra artifacts beside a record, to be pushed with it."""
+        target = self.artifacts_dir(record.id)
+        remove_tree(target)
+        os.replace(folder, target)
+        sync_dir(self._outbox_dir)
+
+    def pending(self) -> list[Entry]:
+        """Return the records of work that was not seen to end, oldest first."""
+        return self._in_outbox("pending")
+
+    def waiting(self) -> list[Entry]:
+        """Return the committed records that have still to be pushed, oldest first."""
+        return self._in_outbox("committed", "begun")
+
+    def is_waiting(self, id: str) -> bool:  # noqa: A002 - the field's name
+        """Tell whether a record is still to be pushed."""
+        return any(entry.id == id for entry in _listing_of(self._outbox_dir).entries())
+
+    def _in_outbox(self, *states: State) -> list[Entry]:
+        return sorted(e for e in _listing_of(self._outbox_dir).entries() if e.state in states)
+
+    def names(self, beginning: str = "") -> set[str]:
+        """Return every model name with this beginning that any record has."""
+        return set().union(*(_listing_of(folder).names(beginning) for folder in self._dirs))
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """Return every record, or those of one model name, newest first."""
+        found = {e.id: e for folder in self._dirs for e in _listing_of(folder).entries(name)}
+        return sorted(found.values(), reverse=True)
+
+    def current(self, entry: Entry) -> Entry | None:
+        """Return where a record lies now, ``None`` where it is gone."""
+        return next((found for found in self.entries(entry.name) if found.id == entry.id), None)
+
+    def read(self, entry: Entry) -> Record[Any] | None:
+        """Return the record of an entry, ``None`` where it cannot be read or is gone for good."""
+        for candidate in self._where_it_may_be(entry):
+            try:
+                return candidate.read()
+            except FileNotFoundError:
+                continue
+            except (ValueError, TypeError, KeyError, OSError):
+                return None
+        return None
+
+    def is_of_later_release(self, entry: Entry) -> bool:
+        """Tell whether a record that cannot be read is not damaged, but of a later release."""
+        try:
+            entry.read()
+        except LaterFormatError:
+            return True
+        except (ValueError, TypeError, KeyError, OSError):
+            return False
+        return False
+
+    def _where_it_may_be(self, entry: Entry) -> Iterator[Entry]:
+        yield entry
+        for state in _LATER:  # another process may just have moved it on
+            yield self._entry(entry.id, state, entry.name)
+
+    def _entry(self, id: str, state: State, name: str) -> Entry:  # noqa: A002
+        folder = {"sent": self._sent_dir, "aside": self._aside_dir}.get(state, self._outbox_dir)
+        return Entry(id, state, name, folder / f"{id}~{state}~{name}.json")

@@ -1,0 +1,341 @@
+"""Find: what is known of models, of files by the journal and of versions by the registry."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata, references
+from lotto_mlflow.description import params_and_metrics
+from lotto_mlflow.errors import Fix, MirrorError, ModelNotFoundError, SettingsError
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.push import PushWorker
+from lotto_mlflow.records import (
+    Aliases,
+    ModelRecord,
+    Progress,
+    aliases_by_version,
+    no_progress,
+)
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.requirements import version_in
+from lotto_mlflow.settings import Target, sqlite_path
+from lotto_mlflow.store import make_dir
+from lotto_mlflow.text import nearest, question
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
+Source = Literal["filesystem", "registry"]
+_ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
+_ALIASES_SECONDS = 2.0
+
+
+def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[ModelRecord]:
+    """Return what is known of the models in ``trained/``, newest first."""
+    target, history = folder.target(), folder.history()
+    if name is None:
+        files = history.trained_files
+        history.entries()  # one listing for all
+    else:
+        files = _files_named(folder, history, name)
+    newest_first = sorted(files, key=lambda file: (file.time_ns, file.path.name), reverse=True)
+    found = [_record_of(history, target, file) for file in newest_first[:limit]]
+    return _with_aliases(folder, target, found)
+
+
+def get(folder: ModelFolder, reference: str | int | os.PathLike[str]) -> ModelRecord:
+    """Return what is known of one model, by its name, its path, or one of its versions."""
+    target = folder.target()
+    version = version_reference(folder, reference)
+    if version is not None:
+        found = of_version(folder, target, version, str(reference))
+        return _joined(folder, target, found)
+    record = _of_file(folder, target, str(reference))
+    return _with_aliases(folder, target, [record])[0]
+
+
+def latest(
+    folder: ModelFolder,
+    source: str,
+    *,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> ModelRecord | None:
+    """Return what is known of the newest model, ``None`` where there is none."""
+    if checked(source) == "filesystem":
+        path = folder.store.latest()
+        return None if path is None else get(folder, path)
+    target = folder.target()
+    found = latest_version(folder, target)
+    if found is None:
+        return None
+    record = _joined(folder, target, found)
+    if not download or record.path is not None:
+        return record
+    report = progress or no_progress
+    report(0, 1, record.size or 0, record.name)
+    fetched = file_of_version(folder, target, record)
+    report(1, 1, 0, "")
+    return replace(record, path=fetched, size=fetched.stat().st_size)
+
+
+def latest_path(folder: ModelFolder, source: str) -> Path | None:
+    """Return a file that holds the newest model, ``None`` where there is none."""
+    if checked(source) == "filesystem":
+        path = folder.store.latest()
+        if path is None:
+            make_dir(folder.layout.trained_dir)
+        return path
+    target = folder.target()
+    record = latest_version(folder, target)
+    return None if record is None else file_of_version(folder, target, record)
+
+
+def checked(source: str) -> str:
+    """Return a source, if it is one.
+
+    Raises
+    ------
+    SettingsError
+        If it is none; the message lists those there are.
+    """
+    if source not in get_args(Source):
+        allowed = ", ".join(get_args(Source))
+        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+    return source
+
+
+def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
+    """Return the newest save that the registry has, ``None`` where it has none."""
+    PushWorker.of(folder, target).wait_for_queued()
+    return folder.mirror(target).latest()
+
+
+def of_version(
+    folder: ModelFolder, target: Target, reference: VersionReference, given: str | None = None
+) -> ModelRecord:
+    """Return what the registry knows of a version.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is none; the message suggests what may have been meant.
+    """
+    PushWorker.of(folder, target).wait_for_queued()
+    mirror = folder.mirror(target)
+    try:
+        return mirror.get(reference)
+    except ModelNotFoundError as cause:
+        near = _near_versions(folder, mirror, given or str(reference), reference)
+        summary = f"{cause.summary}{question(near)}"
+        data = cause.data | {"suggestions": near}
+        raise ModelNotFoundError(summary, fix=cause.fix, **data) from cause
+
+
+def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
+    """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
+    path = folder.layout.model_path(record.name)
+    if _has_bytes_of(folder.history(), path, record):
+        return path
+    make_dir(folder.layout.tmp_dir)
+    with folder.workspace() as work_dir:
+        return folder.mirror(target).file_of(record, work_dir)
+
+
+def version_reference(
+    folder: ModelFolder, reference: str | int | os.PathLike[str]
+) -> VersionReference | None:
+    """Return the version that a reference names, ``None`` where it names a file."""
+    if isinstance(reference, int):
+        return VersionReference(names.REGISTERED_MODEL, version=reference)
+    text = os.fspath(reference)
+    if text.startswith(references.SCHEME):
+        return references.parse(text)
+    if references.is_version(text) and not folder.layout.model_path(text).exists():
+        return VersionReference(names.REGISTERED_MODEL, version=int(text))
+    return None
+
+
+def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
+    """Return the file of one name in ``trained/``, without a listing."""
+    path = folder.layout.model_path(name)
+    if not names.is_name(name) or not path.is_file():
+        return []
+    return [history.file(path)]
+
+
+def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord:
+    """Return the record of a model in ``trained/``, by its name or its path.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such file.
+    """
+    path, history = Path(reference), folder.history()
+    is_file = path.suffix == names.SUFFIX and history.folder_of(path) == folder.layout.trained_dir
+    name = names.name_of(path) if is_file else reference
+    found = _files_named(folder, history, name)
+    if not found:
+        near = nearest(name, names_on_disk(folder))
+        raise ModelNotFoundError(
+            f"there is no model {name!r} in {folder.layout.trained_dir}{question(near)}",
+            fix=Fix("records", effect="lists those there are"),
+            name=name,
+            suggestions=near,
+        )
+    return _record_of(history, target, found[0])
+
+
+def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
+    """Describe a file by the save that put it there."""
+    declared = file.metadata or {}
+    save = history.save_of(file)
+    payload = None if save is None else save.payload
+    ids = None if save is None else save.mirrored.get(target.name)
+    if payload is None:
+        params, metrics = params_and_metrics(declared)
+    else:
+        params, metrics = payload.description.params, payload.description.last_metrics
+    modified = datetime.fromtimestamp(file.status.st_mtime, timezone.utc).isoformat()
+    return ModelRecord(
+        name=file.stem,
+        path=file.path,
+        sha256=payload.sha256 if payload else file.declared_sha256,
+        size=file.status.st_size,
+        saved_at=payload.saved_at if payload else str(declared.get("saved_at") or modified),
+        saved_at_ns=payload.saved_at_ns if payload else file.time_ns,
+        metadata=file.metadata,
+        registered_model=names.registered_model(file.stem),
+        version=ids.version if ids else None,
+        run_id=ids.run_id if ids else None,
+        model_id=ids.model_id if ids else None,
+        sklearn_version=version_in(payload.description.requirements, "scikit-learn")
+        if payload
+        else None,
+        params=params,
+        metrics=metrics,
+    )
+
+
+def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
+    """Return a version's record with what the disk has of the same save, or else its run."""
+    history = folder.history()
+    save = history.save_of_version(record)
+    if save is None:  # another machine's
+        params, metrics = folder.mirror(target).params_and_metrics_of_run(record)
+    else:
+        description = save.payload.description
+        params, metrics = description.params, description.last_metrics
+    path = folder.layout.model_path(record.name)
+    is_same = _has_bytes_of(history, path, record)
+    is_in_place = is_same and (save is None or path.stat().st_mtime_ns == save.payload.file_time_ns)
+    recorded = save.payload.metadata if save else None
+    return replace(
+        record,
+        path=path if is_same else None,
+        size=path.stat().st_size if is_same else (save.payload.size if save else None),
+        metadata=metadata.read(folder.layout.metadata_path(record.name))
+        if is_in_place
+        else recorded,
+        params=params,
+        metrics=metrics,
+    )
+
+
+def _has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:
+    return path.is_file() and history.file(path).sha256 == record.sha256
+
+
+def names_on_disk(folder: ModelFolder) -> list[str]:
+    """Return the names in ``trained/``, newest first."""
+    found = folder.store.files_in(folder.layout.trained_dir)
+    newest_first = sorted(found, key=lambda item: item[1].st_mtime_ns, reverse=True)
+    return [names.name_of(path) for path, _ in newest_first]
+
+
+def other_names(folder: ModelFolder, name: str) -> list[str]:
+    """Return the names of all models but one that are, or have been, in the folders."""
+    found = {*names_on_disk(folder), *folder.store.names_in_backups(), *folder.journal.names()}
+    return sorted(found - {name})
+
+
+def _near_versions(
+    folder: ModelFolder, mirror: Mirror, given: str, version: VersionReference
+) -> tuple[str, ...]:
+    """Return what may have been meant by a version that is not there."""
+    on_disk = names_on_disk(folder)
+    models = sorted({names.registered_model(name) for name in on_disk})
+    if references.is_version(given):
+        return nearest(given, on_disk)
+    if version.registered_model not in models:
+        found = nearest(version.registered_model, models)
+        return tuple(str(replace(version, registered_model=name)) for name in found)
+    if version.alias is not None:
+        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
+        found = nearest(version.alias, aliases)
+        return tuple(str(replace(version, alias=alias)) for alias in found)
+    return ()
+
+
+def _with_aliases(
+    folder: ModelFolder, target: Target, found: list[ModelRecord]
+) -> list[ModelRecord]:
+    """Return records with their aliases, or without where MLflow cannot be asked."""
+    mirrored = {record.registered_model for record in found if record.version is not None}
+    if folder.settings().mirror == "off" or not mirrored:
+        return found
+    try:
+        aliases = _aliases(folder, target, mirrored)
+    except MirrorError as cause:
+        _logger.info("aliases are left out: %s", cause)
+        return found
+    return [
+        replace(r, aliases=aliases.get(r.registered_model, {}).get(r.version or 0, ()))
+        for r in found
+    ]
+
+
+def _aliases(
+    folder: ModelFolder, target: Target, registered_models: set[str]
+) -> dict[str, Aliases]:
+    """Return the aliases of registered models; MLflow is asked where no file has them."""
+    path = sqlite_path(target.registry_uri)
+    found = None if path is None else aliases_in_file(path, registered_models)
+    if found is not None:
+        return found
+    mirror = folder.mirror(target)
+    return {name: mirror.aliases(name) for name in registered_models}
+
+
+def aliases_in_file(path: Path, registered_models: Iterable[str]) -> dict[str, Aliases] | None:
+    """Return the aliases in an SQLite registry, ``None`` where MLflow has to be asked for them.
+
+    Notes
+    -----
+    Importing MLflow takes seconds. The file is opened for reading only. The table is as MLflow
+    2.3 brought it in, and 3.17 has it; one that does not answer, in another release perhaps, is
+    no error here.
+    """
+    import sqlite3  # imported lazily
+
+    found: dict[str, Aliases] = {}
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_ALIASES_SECONDS)) as opened:
+            for name in registered_models:
+                found[name] = aliases_by_version(opened.execute(_ALIASES, (name,)))
+    except (sqlite3.Error, TypeError, ValueError):
+        return None
+    return found

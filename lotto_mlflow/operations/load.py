@@ -1,0 +1,170 @@
+"""Load: find what the bytes should be, verify them, unpickle them, log what was loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import references, store
+from lotto_mlflow.errors import (
+    DigestMismatchError,
+    Fix,
+    LoadError,
+    ModelNotFoundError,
+    PickleNotAllowedError,
+)
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.operations import find
+from lotto_mlflow.pyfunc_loader import pickle_is_allowed, sha256_of
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.requirements import version_in
+from lotto_mlflow.settings import Target
+
+_logger = logging.getLogger("lotto_mlflow")
+
+
+def load(folder: ModelFolder, model_path: str | os.PathLike[str]) -> Any:
+    """Load a model from a file, or from the registry."""
+    given, target = os.fspath(model_path), folder.target()
+    if not given.startswith(references.SCHEME):
+        return _load_file(folder, target, given)
+    record = find.of_version(folder, target, references.parse(given))
+    path = find.file_of_version(folder, target, record)
+    return _load_file(folder, target, path, record)
+
+
+def _load_file(
+    folder: ModelFolder,
+    target: Target,
+    given: str | os.PathLike[str],
+    version: ModelRecord | None = None,
+) -> Any:
+    """Load a model file, verified where its digest is known.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    target : Target
+        Tracking store whose version is logged.
+    given : str or path-like
+        The file.
+    version : ModelRecord, optional
+        The version whose bytes the file must have.
+
+    Notes
+    -----
+    The bytes that are hashed are the ones that are unpickled: the file is opened once, and a save
+    that replaces it meanwhile does not change what is open here. Where the digest does not fit
+    because a save is under way, file and records are read again.
+    """
+    if not os.path.exists(given):  # noqa: PTH110 - of any text, as the specification has it
+        raise ModelNotFoundError(f"Model file not found: {given}", path=given)
+    path = Path(given)
+    for is_last in (False, False, True):
+        with _opened(path) as opened:
+            history = folder.history()
+            file = history.file(path, os.fstat(opened.fileno()))
+            _check_pickles_are_allowed(file, version)
+            found = sha256_of(opened)
+            expected = {str(version.sha256)} if version else history.expected(file)
+            if not expected and file.status.st_size == 0:
+                raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
+            if not expected or found in expected:
+                model = store.load(opened, path)
+                _log(history, target, file, found, version, is_verified=bool(expected))
+                return model
+            if is_last:
+                raise DigestMismatchError.of_file(
+                    path, expected, found, "nothing was unpickled", _fix(history, file)
+                )
+    raise AssertionError("unreachable")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        if path.is_dir():
+            raise LoadError(f"{path} is a folder, not a model file; give the .pkl in it", path=path)
+        return path.open("rb")
+    except LoadError:
+        raise
+    except FileNotFoundError as cause:
+        raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
+    except OSError as cause:
+        raise LoadError(f"{path} could not be opened: {cause}", path=path) from cause
+
+
+def _check_pickles_are_allowed(file: ModelFile, version: ModelRecord | None) -> None:
+    is_mirrored = version is not None or file.is_download or file.model_dir is not None
+    if is_mirrored and not pickle_is_allowed():
+        raise PickleNotAllowedError(
+            f"{file.path} is a mirrored pickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false "
+            "forbids opening one; set it to true if you trust where the model comes from",
+            path=file.path,
+        )
+
+
+def _fix(history: History, file: ModelFile) -> Fix | None:
+    """Return the call that brings an intact file in the place of a damaged one, if one does."""
+    if file.model_dir is not None:
+        return Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
+    if file.is_download:
+        arguments = {"source": "registry", "download": True}
+        return Fix("latest", arguments, before="delete the file, then")
+    return fix_of_file(history, file) if file.is_trained or file.is_backup else None
+
+
+def fix_of_file(history: History, file: ModelFile) -> Fix:
+    """Return the restore that brings a model back: from MLflow where that has it."""
+    name = history.name_of(file)
+    arguments = {"name_or_version": name}
+    if file.is_backup or any(save.mirrored for save in history.saves_of(name)):
+        arguments["source"] = "registry"
+    return Fix("restore", arguments, effect="brings the model back")
+
+
+def _log(
+    history: History,
+    target: Target,
+    file: ModelFile,
+    sha256: str,
+    version: ModelRecord | None,
+    *,
+    is_verified: bool,
+) -> None:
+    """Log what was loaded, and one warning where it was saved with another scikit-learn."""
+    name = names.name_of(file.path) if version is None else version.name
+    knows_all = version is not None and version.sklearn_version is not None
+    save = None if knows_all else history.save_with(name, sha256)
+    ids = save.mirrored.get(target.name) if save else None
+    _logger.info(
+        "loaded name=%s version=%s run_id=%s path=%s sha256=%s%s",
+        name,
+        version.version if version else ids and ids.version,
+        version.run_id if version else ids and ids.run_id,
+        file.path,
+        sha256,
+        "" if is_verified else " (unverified: no digest is known for this file)",
+    )
+    recorded = version.sklearn_version if version else None
+    if recorded is None and save is not None:
+        recorded = version_in(save.payload.description.requirements, "scikit-learn")
+    if recorded is not None:
+        _warn_of_other_sklearn(file.path, recorded)
+
+
+def _warn_of_other_sklearn(path: Path, recorded: str) -> None:
+    from importlib import metadata as distributions  # imported lazily
+
+    installed = distributions.version("scikit-learn")
+    if recorded.split(".")[:2] != installed.split(".")[:2]:
+        _logger.warning(
+            "%s was saved with scikit-learn %s, and %s is installed; its predictions may differ",
+            path,
+            recorded,
+            installed,
+        )

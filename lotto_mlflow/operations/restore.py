@@ -1,0 +1,280 @@
+"""Restore: bring a model and its metadata back, verified, by the protocol of a save."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata
+from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError, SettingsError
+from lotto_mlflow.files import copy_content, locked, temporary_for
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.kinds import KINDS, recover
+from lotto_mlflow.operations import find
+from lotto_mlflow.push import PushWorker
+from lotto_mlflow.records import (
+    RESTORE,
+    ModelRecord,
+    Progress,
+    Record,
+    RestorePayload,
+    RestoreRecord,
+    no_progress,
+)
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.settings import Target
+from lotto_mlflow.store import sha256_of_file
+from lotto_mlflow.store.commit import Protocol
+from lotto_mlflow.text import nearest, question
+
+RestoreSource = Literal["backups", "registry"]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Bytes and metadata that are to be put in place.
+
+    Attributes
+    ----------
+    name : str
+        The model.
+    path : pathlib.Path
+        A file with the bytes.
+    expected : frozenset of str
+        The digests that they may have; empty where none is known.
+    time_ns : int
+        Modification time that the file is to have.
+    metadata : bytes or None
+        Content of the metadata file.
+    save_id : str or None
+        Record of the save, where there is one.
+    """
+
+    name: str
+    path: Path
+    expected: frozenset[str]
+    time_ns: int
+    metadata: bytes | None
+    save_id: str | None
+
+
+def restore(
+    folder: ModelFolder,
+    name_or_version: str | int,
+    source: str,
+    backup: str | None,
+    progress: Progress | None,
+) -> ModelRecord:
+    """Bring a model and its metadata back into ``trained/`` and ``metadata/``."""
+    if source not in get_args(RestoreSource):
+        allowed = ", ".join(get_args(RestoreSource))
+        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+    report, target = progress or no_progress, folder.target()
+    folder.check_format()
+    with folder.disk_errors("the model could not be restored", "The folder is as it was"):
+        if source == "registry":
+            version = _version(folder, target, name_or_version)
+            folder.make_dirs()
+            with folder.workspace() as work_dir:
+                found = _from_registry(folder, target, version, work_dir, report)
+                _restore(folder, target, found, source, work_dir)
+        else:
+            history = folder.history()
+            file = _backup(folder, history, target, name_or_version, backup)
+            folder.make_dirs()
+            with folder.workspace() as work_dir:
+                found = _from_backups(history, file, report)
+                _restore(folder, target, found, source, work_dir)
+    report(1, 1, 0, "")
+    return find.get(folder, folder.layout.model_path(found.name))
+
+
+def _restore(
+    folder: ModelFolder, target: Target, found: _Source, source: str, work_dir: Path
+) -> None:
+    """Copy the bytes beside their place, verify the copy, and put it there under the lock."""
+    staged = temporary_for(folder.layout.model_path(found.name), work_dir)
+    try:
+        copy_content(found.path, staged)
+        sha256 = sha256_of_file(staged)
+        if found.expected and sha256 not in found.expected:
+            raise DigestMismatchError.of_file(
+                found.path,
+                found.expected,
+                sha256,
+                "nothing was changed",
+                Fix(
+                    "restore",
+                    {"name_or_version": found.name, "source": "registry"},
+                    effect="may have it intact",
+                )
+                if source == "backups"
+                else None,
+            )
+        with staged.open("rb+") as file:
+            os.fsync(file.fileno())
+        with locked(folder.lock()):
+            folder.note_format(work_dir)
+            recover(folder, work_dir)
+            id_time_ns = folder.store.stamp(staged)
+            os.utime(staged, ns=(found.time_ns, found.time_ns))
+            record = _record(folder, target, found, staged, sha256, source, id_time_ns)
+            Protocol(folder.store, folder.journal, work_dir).commit(
+                record, staged, KINDS[RESTORE].end
+            )
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _record(
+    folder: ModelFolder,
+    target: Target,
+    found: _Source,
+    staged: Path,
+    sha256: str,
+    source: str,
+    id_time_ns: int,
+) -> RestoreRecord:
+    import socket  # imported lazily
+
+    status = staged.stat()
+    payload = RestorePayload(
+        name=found.name,
+        sha256=sha256,
+        size=status.st_size,
+        file_time_ns=status.st_mtime_ns,
+        source=source,
+        save_id=found.save_id,
+        metadata=found.metadata,
+        backup=None
+        if _loses_nothing(folder, found, sha256, status.st_size)
+        else folder.store.free_backup_stem(found.name),
+    )
+    return Record(
+        id=f"{id_time_ns:019d}-{os.urandom(4).hex()}",
+        kind=RESTORE,
+        host=socket.gethostname(),
+        target=target.name,
+        payload=payload,
+    )
+
+
+def _loses_nothing(folder: ModelFolder, found: _Source, sha256: str, size: int) -> bool:
+    """Tell whether what is in place is what will be, so that no backup is needed."""
+    layout, name = folder.layout, found.name
+    if not folder.store.has_model_or_metadata(name):
+        return True
+    path, metadata_path = layout.model_path(name), layout.metadata_path(name)
+    content = metadata_path.read_bytes() if metadata_path.exists() else None
+    if content not in (None, found.metadata) or not path.exists():
+        return False
+    return path.stat().st_size == size and sha256_of_file(path) == sha256
+
+
+def _from_backups(history: History, file: ModelFile, report: Progress) -> _Source:
+    name = history.name_of(file)
+    report(0, 1, file.status.st_size, name)
+    save = history.save_of(file)
+    recorded = None if save is None else save.payload.metadata
+    content = file.metadata_path.read_bytes() if file.metadata_path.exists() else None
+    if recorded is not None and metadata.strict(file.metadata) != recorded:  # damaged, or gone
+        content = metadata.to_json(recorded)
+    expected = history.expected(file)
+    save_id = None if save is None else save.id
+    return _Source(name, file.path, expected, file.time_ns, content, save_id)
+
+
+def _from_registry(
+    folder: ModelFolder, target: Target, version: ModelRecord, work_dir: Path, report: Progress
+) -> _Source:
+    save, mirror = folder.history().save_of_version(version), folder.mirror(target)
+    report(0, 1, 0 if save is None else save.payload.size, version.name)
+    path = mirror.file_of(version, work_dir)
+    return _Source(
+        version.name,
+        path,
+        frozenset({str(version.sha256)}),
+        (version.saved_at_ns or 0) if save is None else save.payload.file_time_ns,
+        mirror.metadata_of(version, work_dir),
+        None if save is None else save.id,
+    )
+
+
+def _backup(
+    folder: ModelFolder,
+    history: History,
+    target: Target,
+    name_or_version: str | int,
+    backup: str | None,
+) -> ModelFile:
+    """Return the file in ``backups/`` that is meant."""
+    reference = find.version_reference(folder, name_or_version)
+    name = str(name_or_version)
+    if reference is not None and not folder.store.backups_of(name):
+        return _backup_of_version(folder, history, target, reference)
+    of_name = [file for file in history.backups_of(name) if history.name_of(file) == name]
+    stem = None if backup is None else Path(backup).name.removesuffix(names.SUFFIX)
+    found = [file for file in of_name if stem in (None, file.stem)]
+    if not found:
+        wanted = "backup" if backup is None else f"backup {backup!r}"
+        if of_name:
+            near = nearest(str(backup), (file.stem for file in of_name))
+        else:
+            near = nearest(name, find.other_names(folder, name))
+        raise ModelNotFoundError(
+            f"there is no {wanted} of {name!r} in {folder.layout.backup_dir}{question(near)}",
+            fix=Fix(
+                "restore",
+                {"name_or_version": name, "source": "registry"},
+                effect="may find it in MLflow",
+            ),
+            name=name,
+            suggestions=near,
+        )
+    newest_ns = max(file.time_ns for file in found)
+    newest = [file for file in found if file.time_ns == newest_ns]
+    # an earlier restore may have put a damaged file of the same time there
+    intact = (file for file in reversed(newest) if not history.is_changed(file))
+    return newest[0] if len(newest) == 1 else next(intact, newest[-1])
+
+
+def _backup_of_version(
+    folder: ModelFolder, history: History, target: Target, reference: VersionReference
+) -> ModelFile:
+    """Return the backup that holds the bytes of a version."""
+    record = find.of_version(folder, target, reference)
+    for file in history.backups_of(record.name):
+        if file.sha256 == record.sha256:
+            return file
+    raise ModelNotFoundError(
+        f"no file in {folder.layout.backup_dir} has the bytes of {reference}",
+        fix=Fix(
+            "restore",
+            {"name_or_version": str(reference), "source": "registry"},
+            effect="brings them back",
+        ),
+        name=record.name,
+        reference=str(reference),
+    )
+
+
+def _version(folder: ModelFolder, target: Target, name_or_version: str | int) -> ModelRecord:
+    """Return the version that is meant, of a name the newest."""
+    reference = find.version_reference(folder, name_or_version)
+    if reference is not None:
+        return find.of_version(folder, target, reference)
+    name = str(name_or_version)
+    PushWorker.of(folder, target).wait_for_queued()
+    versions = folder.mirror(target).records(name, 1)
+    if not versions:
+        near = nearest(name, find.other_names(folder, name))
+        raise ModelNotFoundError(
+            f"the registry has no version of {name!r}{question(near)}",
+            name=name_or_version,
+            suggestions=near,
+        )
+    return versions[0]

@@ -1,0 +1,233 @@
+"""Save: check everything, write the model, and put it in place with a record for MLflow."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotto_mlflow import artifacts, datasets, metadata, settings
+from lotto_mlflow.description import describe, has_method, origin
+from lotto_mlflow.errors import InvalidModelError
+from lotto_mlflow.files import locked, temporary_for
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.kinds import KINDS, recover
+from lotto_mlflow.layout import PREFIX, check_name
+from lotto_mlflow.push import PushWorker
+from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
+from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.store import Staged, dump
+from lotto_mlflow.store.commit import Protocol
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+_logger = logging.getLogger("lotto_mlflow")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A save that has been checked: nothing in it can be refused any more."""
+
+    model: Any
+    name: str | None
+    metadata: dict[str, Any] | None
+    artifacts: dict[str, bytes | Path]
+    description: Description
+    target: Target
+    timezone: ZoneInfo
+
+
+def save(
+    folder: ModelFolder,
+    model: Any,
+    name: str | None,
+    given: Mapping[str, Any] | None,
+    *,
+    input_example: Any,
+    extra: Mapping[str, Any] | None,
+    dataset: Any,
+) -> Path:
+    """Save a model on disk, and have the save pushed as the settings say.
+
+    Returns
+    -------
+    pathlib.Path
+        The file in ``trained/``.
+
+    Raises
+    ------
+    LottoMlflowError
+        One of its kinds; the folder is as it was.
+    """
+    current = folder.settings()
+    request = _checked(folder, current, model, name, given, input_example, extra, dataset)
+    record = _saved(folder, request)
+    path = folder.layout.model_path(record.name)
+    release = folder.later_release
+    if release is not None:
+        _logger.warning(
+            "%s is saved, and is mirrored only by lotto-mlflow %s or later, which keeps the "
+            "records of this folder; install that release",
+            path,
+            release,
+        )
+    elif current.mirror != "off":
+        _push(folder, request.target, record, path, waits=current.mirror == "sync")
+    return path
+
+
+def _push(
+    folder: ModelFolder, target: Target, record: SaveRecord, path: Path, *, waits: bool
+) -> None:
+    worker = PushWorker.of(folder, target)
+    number = worker.request(warns=not waits)
+    problem = worker.wait_for(number, record.id) if waits else None
+    if problem is not None:
+        _logger.warning(
+            "%s is saved, and will be mirrored to MLflow later, by another save: %s",
+            path,
+            problem,
+        )
+
+
+def _checked(
+    folder: ModelFolder,
+    current: Settings,
+    model: Any,
+    name: str | None,
+    given: Mapping[str, Any] | None,
+    input_example: Any,
+    extra: Mapping[str, Any] | None,
+    dataset: Any,
+) -> _Request:
+    if model is None:
+        raise InvalidModelError("Model cannot be None")
+    if name is not None:
+        check_name(name)
+    values = None if given is None else metadata.plain(given)
+    metadata.to_json(metadata.strict(values or {}))
+    contents = artifacts.rendered({} if extra is None else extra)
+    named = {} if dataset is None else datasets.checked(dataset)
+    signature, example = None, None
+    if input_example is not None and has_method(model, "predict"):
+        from lotto_mlflow.mirror import data  # imports mlflow, which only an example needs
+
+        signature, example = data.inferred(model, input_example)
+    description = describe(
+        model,
+        values or {},
+        parent_run_id=settings.active_run_id(current),
+        signature=signature,
+        input_example=example,
+        datasets=_fingerprints(named),
+    )
+    target = folder.target(current)
+    return _Request(model, name, values, contents, description, target, current.timezone)
+
+
+def _fingerprints(named: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not named:
+        return []
+    from lotto_mlflow.mirror.data import fingerprinted  # imports mlflow, as for an example
+
+    return fingerprinted(named, origin())
+
+
+def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
+    """Write a model beside its place, and put it there under the lock."""
+    folder.make_dirs()
+    errors = folder.disk_errors("the model could not be saved", "The folder is as it was")
+    with errors, folder.workspace() as work_dir:
+        artifacts.write(request.artifacts, work_dir / "artifacts")
+        staged = dump(request.model, temporary_for(folder.layout.model_path("model"), work_dir))
+        try:
+            with locked(folder.lock()):
+                folder.note_format(work_dir)
+                recover(folder, work_dir)
+                time_ns = folder.store.stamp(staged.path)
+                record = _record(folder, request, staged, time_ns)
+                Protocol(folder.store, folder.journal, work_dir).commit(
+                    record,
+                    staged.path,
+                    KINDS[SAVE].end,
+                    artifacts_dir=work_dir / "artifacts" if request.artifacts else None,
+                )
+                return record
+        finally:
+            staged.path.unlink(missing_ok=True)
+
+
+def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int) -> SaveRecord:
+    import socket  # imported lazily
+
+    moment = _moment(time_ns, request.timezone)
+    name = request.name or _generated_name(folder, moment)
+    saved_at = moment.isoformat(timespec="microseconds")
+    on_disk = None
+    if request.metadata is not None:
+        on_disk = metadata.completed(
+            metadata.strict(request.metadata),
+            name=name,
+            model_type=request.description.model_type,
+            saved_at=saved_at,
+            sha256=staged.sha256,
+            size=staged.size,
+        )
+    else:
+        _logger.warning("%s is saved without metadata; give some to tell models apart", name)
+    replaces = folder.store.has_model_or_metadata(name)
+    payload = SavePayload(
+        name=name,
+        sha256=staged.sha256,
+        size=staged.size,
+        saved_at=saved_at,
+        saved_at_ns=time_ns,
+        description=request.description,
+        metadata=on_disk,
+        backup=folder.store.free_backup_stem(name) if replaces else None,
+        replaced_sha256=_unrecorded_digest(folder, name),
+    )
+    return Record(
+        id=f"{time_ns:019d}-{os.urandom(4).hex()}",
+        kind=SAVE,
+        host=socket.gethostname(),
+        target=request.target.name,
+        payload=payload,
+    )
+
+
+def _unrecorded_digest(folder: ModelFolder, name: str) -> str | None:
+    """Return the digest of a file in place that no record knows, ``None`` without one.
+
+    Notes
+    -----
+    Such a file is older than this package. From now on its name has records, and without its
+    digest in one of them its backup would look changed.
+    """
+    path = folder.layout.model_path(name)
+    if not path.exists():
+        return None
+    history = folder.history()
+    file = history.file(path)
+    return None if history.is_of_record(file) else file.sha256
+
+
+def _moment(time_ns: int, timezone: ZoneInfo) -> datetime:
+    whole = datetime.fromtimestamp(time_ns // 10**9, timezone)
+    return whole + timedelta(microseconds=time_ns % 10**9 // 1000)
+
+
+def _generated_name(folder: ModelFolder, moment: datetime) -> str:
+    """Return the first of the specification's default names that was never used."""
+    by_day = f"{PREFIX}{moment:%Y%m%d}"
+    by_second = f"{PREFIX}{moment:%Y%m%d_%H%M%S}"
+    recorded = folder.journal.names(by_day)
+    numbered = (f"{by_second}_{number}" for number in itertools.count(2))
+    candidates = itertools.chain((by_day, by_second), numbered)
+    return next(n for n in candidates if n not in recorded and not folder.store.is_taken(n))

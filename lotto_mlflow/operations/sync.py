@@ -1,0 +1,297 @@
+"""Sync: bring MLflow to what the folder holds."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lotto_mlflow.description import describe_by_metadata
+from lotto_mlflow.errors import (
+    Fix,
+    LottoMlflowError,
+    MirrorError,
+    MirrorUnavailableError,
+    SyncRunningError,
+)
+from lotto_mlflow.files import lock_at, locked
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.journal import Entry, State
+from lotto_mlflow.kinds import recover
+from lotto_mlflow.layout import registered_model
+from lotto_mlflow.metadata import strict
+from lotto_mlflow.operations.load import fix_of_file
+from lotto_mlflow.push import push
+from lotto_mlflow.records import BACKFILL, Progress, Record, SavePayload, SaveRecord, no_progress
+from lotto_mlflow.settings import Target
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
+_END_OF_NANOSECONDS = 2262
+"""The year in which nanoseconds since 1970 need more than the 63 bits that file systems have."""
+
+
+@dataclass
+class SyncReport:
+    """What a sync did, or would do.
+
+    Attributes
+    ----------
+    sent : list of str
+        Names of the saves that were sent, in save order.
+    backfilled : list of str
+        Names of the files among them that no save knew.
+    resent : list of str
+        Names of the saves among them that had been deleted in MLflow.
+    failed : dict of str to str
+        Reason for each save that MLflow refused, and for each file that was changed after it was
+        saved, by name.
+    dry_run : bool
+        Whether nothing was done.
+    fixes : dict of str to Fix
+        The call that helps, for each of `failed` where one does.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    backfilled: list[str] = field(default_factory=list)
+    resent: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+    fixes: dict[str, Fix] = field(default_factory=dict)
+
+    def fail(self, name: str, reason: str, fix: Fix | None) -> None:
+        """Note a save or file that was not sent, and what helps."""
+        self.failed[name] = reason
+        if fix is not None:
+            self.fixes[name] = fix
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One record to push; ``entry`` is missing for a file that no record knows yet."""
+
+    record: SaveRecord
+    entry: Entry | None
+    is_resent: bool = False
+    may_be_mirrored: bool = False
+
+
+def sync(
+    folder: ModelFolder,
+    *,
+    dry_run: bool,
+    include_backups: bool,
+    resend: bool,
+    retry_aside: bool,
+    progress: Progress | None,
+) -> SyncReport:
+    """Push everything that the current store lacks, in save order."""
+    target, timezone = folder.target(), folder.settings().timezone
+    folder.check_format()
+    with ExitStack() as stack:
+        stack.enter_context(
+            folder.disk_errors("sync could not be done", "What was sent before that stays sent")
+        )
+        if not dry_run:
+            folder.make_dirs()
+            _lock(stack, folder)
+            _recover(folder, retry_aside=retry_aside)
+        mirror = folder.mirror(target)
+        if not dry_run:
+            mirror.create()
+            mirror.prepare()
+        report, history = SyncReport(dry_run=dry_run), folder.history()
+        work = _recorded(folder, history, mirror, target, resend=resend)
+        unknown = list(history.unknown_files(include_backups=include_backups))
+        work += _unrecorded(history, mirror, target, timezone, unknown, report)
+        work.sort(key=lambda item: item.record.id)
+        on_progress = progress or no_progress
+        for number, item in enumerate(work):
+            on_progress(number, len(work), item.record.payload.size, item.record.name)
+            _push(folder, mirror, target, item, report)
+        on_progress(len(work), len(work), 0, "")
+    return report
+
+
+def _lock(stack: ExitStack, folder: ModelFolder) -> None:
+    from filelock import Timeout
+
+    try:
+        stack.enter_context(locked(lock_at(folder.layout.mlflow_dir / "sync.lock"), 0))
+    except Timeout as cause:
+        raise SyncRunningError(
+            f"another sync of {folder.layout.trained_dir.parent} is running; wait until it ends",
+        ) from cause
+    stack.enter_context(locked(folder.push_lock()))
+
+
+def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:
+    journal = folder.journal
+    with folder.workspace() as work_dir, locked(folder.lock()):
+        folder.note_format(work_dir)
+        recover(folder, work_dir)
+        if retry_aside:
+            for entry in journal.entries():
+                record = journal.read(entry) if entry.state == "aside" else None
+                if record is not None:
+                    journal.rewrite(entry, replace(record, tries=0), work_dir)
+                    journal.requeue(entry)
+
+
+def _recorded(
+    folder: ModelFolder, history: History, mirror: Mirror, target: Target, *, resend: bool
+) -> list[_Work]:
+    """Return the recorded saves that the current store lacks."""
+    work, saves_in = [], functools.cache(mirror.saves_in)
+    waiting = {entry.id: entry for entry in folder.journal.waiting()}
+    for found in history.entries():
+        # one that was killed on its way to sent/ lies in both folders, and is pushed once more
+        entry = waiting.get(found.id, found)
+        record = None if entry.state in ("pending", "aside") else history.read(entry)
+        if record is None or not record.is_save:
+            continue
+        ids = record.mirrored.get(target.name)
+        is_waiting = entry.state in ("committed", "begun") and record.target == target.name
+        if ids is None or is_waiting:
+            work.append(_Work(record, entry))
+        elif resend and saves_in(registered_model(record.name)).get(ids.version) != record.id:
+            work.append(_Work(record, entry, is_resent=True))
+    return work
+
+
+def _unrecorded(
+    history: History,
+    mirror: Mirror,
+    target: Target,
+    timezone: ZoneInfo,
+    unknown: list[ModelFile],
+    report: SyncReport,
+) -> list[_Work]:
+    """Return the files that no record knows, each name and content once."""
+    # where the store has not one such file, none of these need be looked for before it is pushed
+    may_be = bool(unknown) and mirror.has_backfills()
+    found: dict[tuple[str, str], _Work] = {}
+    for file in unknown:
+        name = history.name_of(file)
+        if history.is_changed(file):
+            fix = fix_of_file(history, file)
+            reason = f"{file.path} was changed after it was saved, and is not sent"
+            report.fail(name, f"{reason}; {fix.in_words()}", fix)
+            continue
+        work = _Work(backfill_record(name, file, target, timezone), None, may_be_mirrored=may_be)
+        found.setdefault((name, file.sha256), work)
+    return list(found.values())
+
+
+def backfill_record(name: str, file: ModelFile, target: Target, timezone: ZoneInfo) -> SaveRecord:
+    """Return a record made from a file and its metadata; nothing is unpickled.
+
+    Notes
+    -----
+    The time is the metadata's ``saved_at``, in the time zone given where it has no offset, else
+    the file's. The id is derived from time, name and digest, so that a folder that was brought in
+    twice gives one version of each.
+    """
+    import hashlib  # imported lazily
+    import socket
+
+    metadata = file.metadata or {}
+    moment = _moment_of(metadata, timezone)
+    saved_at_ns = file.time_ns if moment is None else _nanoseconds(moment)
+    if moment is None:
+        moment = datetime.fromtimestamp(file.status.st_mtime, timezone)
+    digest = hashlib.sha256(f"{name}\n{file.sha256}".encode()).hexdigest()
+    payload = SavePayload(
+        name=name,
+        sha256=file.sha256,
+        size=file.status.st_size,
+        saved_at=moment.isoformat(),
+        saved_at_ns=max(saved_at_ns, 0),
+        mtime_ns=file.time_ns,
+        description=describe_by_metadata(metadata),
+        metadata=None if file.metadata is None else strict(metadata),
+    )
+    return Record(
+        id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",
+        kind=BACKFILL,
+        host=socket.gethostname(),
+        target=target.name,
+        payload=payload,
+    )
+
+
+def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:
+    """Return the ``saved_at`` of metadata as a moment that a file's time can have."""
+    try:
+        moment = datetime.fromisoformat(str(metadata["saved_at"]).replace("Z", "+00:00"))
+    except (KeyError, ValueError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone)
+    return moment if 1970 < moment.year < _END_OF_NANOSECONDS else None
+
+
+def _nanoseconds(moment: datetime) -> int:
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 10**9 + moment.microsecond * 1000
+
+
+def _push(
+    folder: ModelFolder, mirror: Mirror, target: Target, item: _Work, report: SyncReport
+) -> None:
+    record, entry = item.record, item.entry
+    if not report.dry_run:
+        if entry is None:
+            with folder.workspace() as work_dir:
+                state: State = "begun" if item.may_be_mirrored else "committed"
+                entry = folder.journal.add(record, state, work_dir)
+        try:
+            if entry.state == "sent":
+                _fetch_artifacts(folder, mirror, target, record)
+            push(folder, mirror, entry, record, target)
+        except MirrorUnavailableError:
+            raise
+        except LottoMlflowError as cause:
+            report.fail(record.name, str(cause), cause.fix)
+            return
+    report.sent.append(record.name)
+    if item.entry is None:
+        report.backfilled.append(record.name)
+    if item.is_resent:
+        report.resent.append(record.name)
+
+
+def _fetch_artifacts(
+    folder: ModelFolder, mirror: Mirror, target: Target, record: SaveRecord
+) -> None:
+    """Fetch the caller's extra artifacts, which only MLflow has, from the run of an earlier push.
+
+    Notes
+    -----
+    Only the current store and the embedded one have a known address: the name of a store in a
+    record is none.
+    """
+    embedded = folder.embedded_target()
+    known = {embedded.name: embedded, target.name: target}
+    for name, ids in record.mirrored.items():
+        try:
+            if name not in known:
+                raise MirrorError(
+                    f"they are in {name}, which is not the current store", error_code=None
+                )
+            holder = mirror if name == target.name else folder.mirror(known[name])
+            with folder.workspace() as work_dir:
+                found = holder.artifacts_of_run(ids.run_id, work_dir / "artifacts")
+                if found is not None:
+                    folder.journal.put_artifacts(record, found)
+                    return
+        except MirrorError as cause:
+            _logger.warning("extra artifacts of %s may be missing: %s", record.name, cause)

@@ -1,0 +1,243 @@
+"""Verify: compare both views and the digests, and change nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata
+from lotto_mlflow.errors import Fix, MirrorError
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.journal import Entry
+from lotto_mlflow.kinds import KINDS, Finding, Verification
+from lotto_mlflow.operations.load import fix_of_file
+from lotto_mlflow.pyfunc_loader import recorded_sha256
+from lotto_mlflow.records import Progress, SaveRecord, no_progress
+from lotto_mlflow.store import sha256_of_file
+
+_CLOCK_TOLERANCE_NS = 60 * 10**9
+_HASHING_THREADS = 2
+
+
+@dataclass(frozen=True)
+class _ToHash:
+    """A file whose digest is checked, and what is known of it."""
+
+    path: Path
+    size: int
+    name: str
+    file: ModelFile | None = None
+    save: SaveRecord | None = None
+
+
+def verify(folder: ModelFolder, progress: Progress | None) -> list[Finding]:
+    """Compare disk, records and MLflow, and return every difference."""
+    with folder.disk_errors("verify could not be done", "Nothing was changed"):
+        return list(_findings(folder, progress or no_progress))
+
+
+def _findings(folder: ModelFolder, report: Progress) -> Iterator[Finding]:
+    history, target = folder.history(), folder.target()
+    entries = list(reversed(history.entries()))
+    yield from _folders(folder)
+    yield from _digests(folder, history, entries, report)
+    yield from _metadata(folder, history)
+    try:
+        mirror = folder.mirror(target)
+        moved_from = mirror.moved_from()
+    except MirrorError as cause:
+        yield from _of_records(Verification(folder, history, target, None), entries)
+        yield from _unknown(history)
+        yield _unavailable(cause)
+        return
+    if moved_from is not None:
+        yield _moved(folder, moved_from)
+    verification = Verification(folder, history, target, mirror)
+    try:
+        yield from _of_records(verification, entries)
+        yield from _unknown(history)
+        yield from _in_mlflow(verification, entries)
+    except MirrorError as cause:
+        yield _unavailable(cause)
+
+
+def _unavailable(cause: MirrorError) -> Finding:
+    return Finding("mlflow unavailable", "", None, str(cause), "try again later")
+
+
+def _folders(folder: ModelFolder) -> Iterator[Finding]:
+    for path in (*folder.store.folders, folder.layout.mlflow_dir):
+        if path.exists() and not path.is_dir():
+            fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+            yield Finding("damaged", "", path, "it is no folder, and models belong in one", fix=fix)
+
+
+def _digests(
+    folder: ModelFolder, history: History, entries: list[Entry], report: Progress
+) -> Iterator[Finding]:
+    """Check the digests of model files and of mirrored artifacts, and the files' times."""
+    to_hash = [*_model_files(folder, history), *_artifacts(folder, history, entries)]
+    pool = ThreadPoolExecutor(_HASHING_THREADS)
+    try:
+        hashed = pool.map(_sha256, to_hash)
+        for number, item in enumerate(to_hash):
+            report(number, len(to_hash), item.size, item.name)
+            found = next(hashed)
+            if item.file is None:
+                yield from _artifact(item, found)
+            else:
+                yield from _model(history, item.file, found)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    report(len(to_hash), len(to_hash), 0, "")
+
+
+def _sha256(item: _ToHash) -> str | OSError:
+    try:
+        return sha256_of_file(item.path) if item.file is None else item.file.sha256
+    except OSError as cause:
+        return cause
+
+
+def _model_files(folder: ModelFolder, history: History) -> Iterator[_ToHash]:
+    downloads = [history.file(path) for path in _below(folder.layout.downloads_dir, "*.pkl")]
+    for file in (*history.trained_files, *history.backup_files, *downloads):
+        yield _ToHash(file.path, file.status.st_size, file.stem, file)
+
+
+def _artifacts(folder: ModelFolder, history: History, entries: list[Entry]) -> Iterator[_ToHash]:
+    by_model_id: dict[str, SaveRecord] = {}
+    for entry in entries:
+        record = history.read(entry)
+        if record is not None and record.is_save:
+            by_model_id |= {ids.model_id: record for ids in record.mirrored.values()}
+    for ml_model in _below(folder.layout.artifacts_dir, "MLmodel"):
+        save = by_model_id.get(ml_model.parent.parent.name)
+        name, size = (save.name, save.payload.size) if save else ("", 0)
+        for path in _below(ml_model.parent / "data", f"*{names.SUFFIX}"):
+            yield _ToHash(path, size, name, save=save)
+
+
+def _below(folder: Path, pattern: str) -> list[Path]:
+    found = folder.rglob(pattern) if folder.is_dir() else ()
+    return sorted(path for path in found if path.is_file())
+
+
+def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
+    name, path = file.stem, file.path
+    if isinstance(found, OSError):
+        fix = Fix("shell", {"command": ("chmod", "u+r", path)})
+        yield Finding("damaged", name, path, f"it cannot be read: {found}", fix=fix)
+        return
+    expected = history.expected(file)
+    if expected and found not in expected:
+        detail = f"expected SHA-256 {' or '.join(sorted(expected))}, found {found}"
+        fix = fix_of_file(history, file)
+        yield Finding("damaged", name, path, detail, fix=fix)
+    if file.time_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
+        yield Finding(
+            "clock in the future",
+            name,
+            path,
+            "its modification time has not come yet, so it stays the latest",
+            fix=Fix("shell", {"command": ("touch", path)}),
+        )
+
+
+def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
+    """Check a mirrored file, and what the ``MLmodel`` beside it says of it."""
+    model_dir = item.path.parent.parent
+    recorded = recorded_sha256(model_dir)
+    expected = item.save.payload.sha256 if item.save else recorded
+    fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
+    if recorded != expected:
+        detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
+        yield Finding("damaged", item.name, model_dir / "MLmodel", detail, fix=fix)
+    if expected is not None and found != expected:
+        detail = f"expected SHA-256 {expected}, found {found}"
+        yield Finding("damaged", item.name, item.path, detail, fix=fix)
+
+
+def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
+    layout = folder.layout
+    trained = {file.stem: file for file in history.trained_files}
+    backups = {file.stem: file for file in history.backup_files}
+    for metadata_dir, files in ((layout.metadata_dir, trained), (layout.backup_dir, backups)):
+        for path in _below_top(metadata_dir, f"*{names.METADATA_SUFFIX}"):
+            stem = path.name.removesuffix(names.METADATA_SUFFIX)
+            if stem in files:
+                yield from _metadata_file(history, path, files[stem])
+            elif metadata_dir == layout.metadata_dir:
+                # in backups/, a restore backs up the metadata of a model that is gone
+                effect = "brings the model back; or delete the file"
+                fix = Fix("restore", {"name_or_version": stem}, effect=effect)
+                detail = "there is no model of this name"
+                yield Finding("orphan metadata", stem, path, detail, fix=fix)
+
+
+def _below_top(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+
+
+def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
+    save, found = history.save_of(file), file.metadata
+    if found is not None and (save is None or metadata.strict(found) == save.payload.metadata):
+        return
+    detail = "it is no JSON object" if found is None else "it is not the metadata saved"
+    if file.is_backup:
+        repair = "none is needed where the save is known: a restore uses what its record has"
+        yield Finding("changed", file.stem, path, detail, repair)
+    else:
+        fix = Fix("restore", {"name_or_version": file.stem, "source": "registry"})
+        yield Finding("changed", file.stem, path, detail, fix=fix)
+
+
+def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:
+    """Check the records themselves, and what each is about."""
+    journal = verification.folder.journal
+    for entry in entries:
+        record = verification.history.read(entry)
+        if record is not None:
+            yield from KINDS[record.kind].verify(verification, entry, record)
+        elif not journal.is_of_later_release(entry):
+            repair = "none is needed: MLflow has the save; this file only says so"
+            effect = "sends the model without it; delete the file then"
+            fix = None if entry.state == "sent" else Fix("sync", effect=effect)
+            detail = "the record cannot be read"
+            yield Finding("damaged", entry.name, entry.path, detail, repair, fix)
+
+
+def _unknown(history: History) -> Iterator[Finding]:
+    for file in history.unknown_files(include_backups=False):
+        if not history.is_changed(file):  # which is reported as damaged
+            detail = "the file is older than its records, or has none"
+            name = history.name_of(file)
+            yield Finding("missing in MLflow", name, file.path, detail, fix=Fix("sync"))
+
+
+def _moved(folder: ModelFolder, moved_from: Path) -> Finding:
+    detail, before = f"its database keeps artifacts in {moved_from}", ""
+    if not moved_from.is_absolute():
+        detail += ", relative to another folder than this one"
+        before = "work from that folder, or"
+    fix = Fix("relocate", before=before)
+    return Finding("moved store", "", folder.layout.database_path, detail, fix=fix)
+
+
+def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:
+    mirror = verification.mirror
+    if mirror is None:
+        return
+    for folder in mirror.orphan_folders():
+        fix = Fix("shell", {"command": ("rm", "-r", folder)})
+        yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
+    for registered in sorted({names.registered_model(entry.name) for entry in entries}):
+        if mirror.top_is_late(registered):
+            detail = "the highest version is an older save; /latest of MLflow itself would load it"
+            repair = "none is needed: this package looks past it"
+            yield Finding("late on top", registered, None, detail, repair)

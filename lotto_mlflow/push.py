@@ -1,0 +1,363 @@
+"""`PushWorker`: brings to MLflow what the journal holds for one tracking store, oldest first."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
+from lotto_mlflow.files import locked
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.journal import Entry
+from lotto_mlflow.kinds import KINDS
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.records import Record
+from lotto_mlflow.settings import Target
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
+WAIT_SECONDS = 5.0
+"""How long a save waits for MLflow beyond its work on disk."""
+MAX_TRIES = 3
+"""Refusals after which a record is set aside; being unable to ask is no refusal."""
+_PREPARE_SECONDS = 120.0
+_OTHERS_SECONDS = 0.05
+"""How often a waiting save looks whether another process has pushed its record."""
+
+
+def push(
+    folder: ModelFolder, mirror: Mirror, entry: Entry, record: Record[Any], target: Target
+) -> Record[Any]:
+    """Bring one record to MLflow, and move it on; the caller holds the push lock.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    mirror : Mirror
+        The MLflow view in the target.
+    entry : Entry
+        Where the record lies: in ``outbox/``, or, when another store gets it too, in ``sent/``.
+    record : Record
+        The record.
+    target : Target
+        The store.
+
+    Returns
+    -------
+    Record
+        The record as it lies on disk now.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If MLflow could not be asked; the record stays where it is.
+    MirrorError
+        If MLflow refuses this record, or its bytes are gone; it counts as a try.
+    """
+    mirror.prepare()
+    with folder.workspace() as work_dir:
+        try:
+            return _pushed(folder, mirror, entry, record, target, work_dir)
+        except MirrorUnavailableError:
+            raise
+        except MirrorError as cause:
+            _count_refusal(folder, entry, record, cause, work_dir)
+            raise
+
+
+def _pushed(
+    folder: ModelFolder,
+    mirror: Mirror,
+    entry: Entry,
+    record: Record[Any],
+    target: Target,
+    work_dir: Path,
+) -> Record[Any]:
+    kind, journal = KINDS[record.kind], folder.journal
+    is_begun = entry.state != "committed"
+    pushed = replace(record, tries=0, reason=None)
+    if kind.push is not None:
+        if not is_begun:
+            entry = journal.mark(entry, "begun")
+        ids = kind.push(folder, mirror, record, is_begun, work_dir)
+        pushed = replace(pushed, mirrored=record.mirrored | {target.name: ids})
+    is_done = kind.push is None or record.target in pushed.mirrored
+    if is_done or entry.state == "sent":
+        journal.move(entry, pushed, "sent", work_dir)
+    else:  # the store that it was meant for has still to get it
+        journal.rewrite(entry, pushed, work_dir)
+    return pushed
+
+
+def _count_refusal(
+    folder: ModelFolder, entry: Entry, record: Record[Any], cause: MirrorError, work_dir: Path
+) -> None:
+    """Count a refusal, and set the record aside where it is one too many."""
+    current = folder.journal.current(entry)
+    if current is None or current.state not in ("committed", "begun"):
+        return
+    refused = replace(record, tries=record.tries + 1, reason=str(cause))
+    is_hopeless = cause.data.get("error_code") == "BYTES_GONE" or refused.tries >= MAX_TRIES
+    if is_hopeless:
+        folder.journal.move(current, refused, "aside", work_dir)
+    else:
+        folder.journal.rewrite(current, refused, work_dir)
+
+
+class PushWorker:
+    """The thread of this process that pushes one folder's records to one target.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    target : Target
+        The tracking store.
+
+    Notes
+    -----
+    Each request gets a number; the thread looks at the journal until it has answered the last
+    number, and ends. What is pushed, refused or unavailable is known under one condition, which
+    whoever waits is notified of.
+    """
+
+    def __init__(self, folder: ModelFolder, target: Target) -> None:
+        self._folder = folder
+        self._target = target
+        self._forget()
+
+    @classmethod
+    def of(cls, folder: ModelFolder, target: Target) -> PushWorker:
+        """Return the worker of a folder and target, which all managers in the process share."""
+        return _WORKERS.setdefault((folder.layout, target), cls(folder, target))
+
+    def _forget(self) -> None:
+        """Begin anew: in a forked child the thread is not there, and its locks never open."""
+        self._changed = threading.Condition()
+        self._requested = 0
+        self._answered = 0
+        self._is_prepared = False
+        self._warns = False
+        self._thread: threading.Thread | None = None
+        self._waited_for: threading.Thread | None = None
+        self._refusals: dict[str, LottoMlflowError] = {}
+        self._outage: LottoMlflowError | None = None
+
+    def request(self, *, warns: bool = False) -> int:
+        """Have the journal pushed; returns at once.
+
+        Parameters
+        ----------
+        warns : bool
+            Whether what goes wrong is logged as a warning, because nobody waits for it.
+
+        Returns
+        -------
+        int
+            Number of the request, for `wait_for`.
+        """
+        _watch_process()
+        with self._changed:
+            self._requested += 1
+            self._warns |= warns
+            if self._thread is None:
+                self._start_thread()
+            return self._requested
+
+    def _start_thread(self) -> None:
+        self._is_prepared = False
+        thread = threading.Thread(target=self._run, name="lotto_mlflow-push", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as cause:  # the interpreter is ending
+            self._end(MirrorUnavailableError(f"no thread can be started: {cause}"))
+
+    def _run(self) -> None:
+        try:
+            mirror = self._folder.mirror(self._target)
+            mirror.create()
+            self._note(is_prepared=True)
+            refused: set[str] = set()
+            while not self._has_answered_all(self._requested_now(), mirror, refused):
+                pass
+            return
+        except LottoMlflowError as cause:
+            outage = cause
+        except Exception as cause:  # noqa: BLE001 - handed to whoever waits
+            outage = MirrorError(f"{type(cause).__name__}: {cause}", error_code=None)
+        with self._changed:
+            self._end(outage)
+
+    def _requested_now(self) -> int:
+        with self._changed:
+            return self._requested
+
+    def _has_answered_all(self, request: int, mirror: Mirror, refused: set[str]) -> bool:
+        """Push what waits; tell whether nothing was requested meanwhile, and the thread ends."""
+        with locked(self._folder.push_lock()):
+            waiting = self._waiting()
+            with self._changed:
+                ids = {entry.id for entry, _ in waiting}
+                self._refusals = {i: e for i, e in self._refusals.items() if i in ids}
+            for entry, record in waiting:
+                if entry.id not in refused:
+                    self._push(mirror, entry, record, refused)
+        with self._changed:
+            self._outage = None
+            self._answered = request
+            is_last = self._requested == request
+            if is_last:
+                self._end(None)
+            self._changed.notify_all()
+            return is_last
+
+    def _waiting(self) -> list[tuple[Entry, Record[Any]]]:
+        """Return the records that wait for this target, oldest first."""
+        found = [(e, self._folder.journal.read(e)) for e in self._folder.journal.waiting()]
+        return [(e, r) for e, r in found if r is not None and r.target == self._target.name]
+
+    def _push(self, mirror: Mirror, entry: Entry, record: Record[Any], refused: set[str]) -> None:
+        try:
+            push(self._folder, mirror, entry, record, self._target)
+            refusal = None
+        except MirrorUnavailableError:
+            raise
+        except LottoMlflowError as cause:  # of this record alone, not of those behind it
+            refusal = cause
+            refused.add(entry.id)
+        with self._changed:
+            self._refusals.pop(entry.id, None)
+            if refusal is not None:
+                self._refusals[entry.id] = refusal
+            self._changed.notify_all()
+
+    def _note(self, *, is_prepared: bool) -> None:
+        with self._changed:
+            self._is_prepared = is_prepared
+            self._changed.notify_all()
+
+    def _end(self, outage: LottoMlflowError | None) -> None:
+        """Note the end of the thread, and log what went wrong; the caller holds the condition."""
+        self._outage = outage
+        self._answered = self._requested
+        self._thread = None
+        level = logging.WARNING if self._warns else logging.INFO
+        self._warns = False
+        self._changed.notify_all()
+        for cause in (outage, *self._refusals.values()):
+            if cause is not None:
+                _logger.log(level, "not every save is in MLflow yet, later ones push it: %s", cause)
+
+    def wait_for(self, request: int, record_id: str) -> LottoMlflowError | None:
+        """Wait until a record is pushed, five seconds at most; return what went wrong, if it did.
+
+        Notes
+        -----
+        Importing MLflow and creating the database come before the five seconds.
+        """
+        with self._changed:
+            self._wait_until_prepared(request)
+            deadline = time.monotonic() + WAIT_SECONDS
+            while self._folder.journal.is_waiting(record_id):
+                if self._answered >= request:
+                    return self._refusals.get(record_id) or self._outage
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return MirrorUnavailableError(
+                        f"MLflow did not finish within {WAIT_SECONDS:g} s; pushing goes on",
+                        error_code=None,
+                    )
+                self._changed.wait(min(left, _OTHERS_SECONDS))
+            return self._refusals.get(record_id)
+
+    def _wait_until_prepared(self, request: int) -> None:
+        self._changed.wait_for(
+            lambda: self._is_prepared or self._answered >= request, _PREPARE_SECONDS
+        )
+
+    def _has_pushed_all(self, request: int, deadline: float) -> bool:
+        """Wait for a request until a monotonic moment; tell whether nothing is left."""
+        left = max(0.0, deadline - time.monotonic())
+        with self._changed:
+            self._wait_until_prepared(request)
+            is_answered = self._changed.wait_for(lambda: self._answered >= request, left)
+            return is_answered and self._outage is None and not self._refusals
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Push what waits, and wait for it; tell whether nothing is left for this target.
+
+        Notes
+        -----
+        A thread that was under way may have met a trouble that is over by now: then a second one
+        is started.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        was_under_way = self._thread is not None
+        has_pushed_all = self._has_pushed_all(self.request(), deadline)
+        if was_under_way and not has_pushed_all:
+            has_pushed_all = self._has_pushed_all(self.request(), deadline)
+        return has_pushed_all
+
+    def wait_for_queued(self) -> None:
+        """Wait, five seconds at most, for what this process has queued, before MLflow is asked."""
+        with self._changed:
+            request, is_under_way = self._requested, self._thread is not None
+        if is_under_way:
+            self._has_pushed_all(request, time.monotonic() + WAIT_SECONDS)
+
+    def finish(self) -> None:
+        """Wait for the thread: before the interpreter ends, and before a fork."""
+        thread = self._thread
+        if thread is not None and thread is not self._waited_for:
+            self._waited_for = thread  # one that hangs is waited for once, not at each fork
+            self.wait_for_queued()
+
+
+_WORKERS: weakref.WeakValueDictionary[tuple[Layout, Target], PushWorker] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def _finish_all() -> None:
+    for worker in list(_WORKERS.values()):
+        worker.finish()
+
+
+def _forget_all() -> None:
+    for worker in list(_WORKERS.values()):
+        worker._forget()
+
+
+@cache
+def _watch_process() -> None:
+    """Have pushes waited for before a fork, and when the main thread ends.
+
+    Notes
+    -----
+    After ``threading`` has shut down, no executor accepts work, and MLflow uploads with executors.
+    ``atexit`` comes later than that; what comes before has no public name in Python 3.10 to 3.13.
+    Of hooks the one registered last is called first. Hence those come before ours that must be
+    called after: that of the executors, and that of filelock 4.2, which lets no thread but the
+    forking one have a lock. A process that never pushes need not import either.
+    """
+    for module in ("concurrent.futures.thread", "filelock"):
+        importlib.import_module(module)
+    register = getattr(threading, "_register_atexit", atexit.register)
+    with suppress(RuntimeError):  # it is ending already: a save made by a hook at exit
+        register(_finish_all)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_finish_all, after_in_child=_forget_all)

@@ -1,0 +1,238 @@
+"""The one commit protocol: how a model and its metadata are replaced, by a save or a restore.
+
+The steps, under the store's lock: write the record as pending; link what is about to be replaced
+into ``backups/``; rename the model into place, which commits; put its metadata in place; mark the
+record. A process that dies in between leaves a pending record, which `recover` finishes or drops.
+A step that fails is rolled back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lotto_mlflow.errors import StoreError
+from lotto_mlflow.files import link_or_copy, put, replace_content, sync_dir, temporary_for
+from lotto_mlflow.journal import Entry, Journal, State
+from lotto_mlflow.metadata import to_json
+from lotto_mlflow.records import Record, RestorePayload, SavePayload
+from lotto_mlflow.store import Store, sha256_of_file
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The protocol over one folder; whoever uses it holds the store's lock.
+
+    Attributes
+    ----------
+    store : Store
+        The folders.
+    journal : Journal
+        Their records.
+    work_dir : pathlib.Path
+        The workspace for temporary files.
+    """
+
+    store: Store
+    journal: Journal
+    work_dir: Path
+
+    def commit(
+        self,
+        record: Record[Any],
+        staged: Path,
+        state: State,
+        artifacts_dir: Path | None = None,
+    ) -> Entry:
+        """Put a staged model and its metadata in place.
+
+        Parameters
+        ----------
+        record : Record
+            The save or the restore.
+        staged : pathlib.Path
+            The model's file: whole, durable, and with its time.
+        state : {"committed", "sent"}
+            State of the record in the end.
+        artifacts_dir : pathlib.Path, optional
+            Folder of the caller's extra artifacts; it is moved beside the record.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses a step; all is as it was.
+        StoreError
+            If it refuses to have a step undone, too. The record stays pending, and the next
+            operation that takes the lock finishes or drops it.
+        """
+        payload = record.payload
+        entry = self.journal.entry_of(record, "pending")
+        before = [_identity(path) for path, _ in self._pairs(payload)]
+        try:
+            self.journal.add(record, "pending", self.work_dir)
+            if artifacts_dir is not None:
+                self.journal.put_artifacts(record, artifacts_dir)
+            self._back_up(payload)
+            put(staged, self.store.layout.model_path(payload.name), self.work_dir)
+            self._put_metadata(payload)
+            return self.journal.mark(entry, state)
+        except BaseException as cause:
+            self._roll_back(payload, (entry, self.journal.entry_of(record, state)), before, cause)
+            raise
+
+    def recover(self, entry: Entry, record: Record[Any], state: State) -> None:
+        """Finish what a dead process left, or drop it.
+
+        Parameters
+        ----------
+        entry : Entry
+            The pending record's file.
+        record : Record
+            What it holds.
+        state : {"committed", "sent"}
+            State of the record once it is finished.
+
+        Notes
+        -----
+        A save or restore is committed once its file is in place, with its time and its bytes, and
+        then only rolls forward. A save that was replaced since lies in ``backups/``; a restore
+        holds the lock that whoever replaces it recovers under.
+        """
+        payload = record.payload
+        model_path = self.store.layout.model_path(payload.name)
+        is_in_place = _is_of(model_path, payload)
+        if is_in_place:
+            self._back_up_metadata_left(payload)
+            self._put_metadata(payload)
+        elif not (record.is_save and self._is_in_backups(payload)):
+            self._drop_backup(payload)
+            self.journal.drop(entry)
+            return
+        self.journal.mark(entry, state)
+
+    def _pairs(self, payload: SavePayload | RestorePayload) -> tuple[tuple[Path, Path], ...]:
+        """Return the model and its metadata, each with its entry in ``backups/``."""
+        layout, stem = self.store.layout, payload.backup or payload.name
+        return (
+            (layout.model_path(payload.name), layout.backup_path(stem)),
+            (layout.metadata_path(payload.name), layout.backup_metadata_path(stem)),
+        )
+
+    def _back_up(self, payload: SavePayload | RestorePayload) -> None:
+        """Put what is about to be replaced into ``backups/`` too, durably."""
+        if payload.backup is None:
+            return
+        for original, backup in self._pairs(payload):
+            if original.exists():
+                link_or_copy(original, backup, self.work_dir)
+        sync_dir(self.store.layout.backup_dir)
+
+    def _back_up_metadata_left(self, payload: SavePayload | RestorePayload) -> None:
+        """Back up metadata that a process which died left in place.
+
+        Notes
+        -----
+        A restore of the very bytes that are in place counts as committed from its first moment,
+        and may have died before it backed anything up.
+        """
+        _, (original, backup) = self._pairs(payload)
+        if payload.backup is None or os.path.lexists(backup) or not original.exists():
+            return
+        if original.read_bytes() != metadata_of(payload):
+            self._back_up(payload)
+
+    def _put_metadata(self, payload: SavePayload | RestorePayload) -> None:
+        """Put the metadata in place, or remove what another save of the name left."""
+        path, content = self.store.layout.metadata_path(payload.name), metadata_of(payload)
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            replace_content(path, content, self.work_dir)
+        sync_dir(self.store.layout.trained_dir)
+        sync_dir(self.store.layout.metadata_dir)
+
+    def _roll_back(
+        self,
+        payload: SavePayload | RestorePayload,
+        entries: Iterable[Entry],
+        before: list[tuple[int, int, int] | None],
+        cause: BaseException,
+    ) -> None:
+        """Bring back what was there; metadata comes first.
+
+        Notes
+        -----
+        The model is what shows whether a record is committed, so it comes last: a process killed
+        in between leaves work that is finished, not work that is half undone.
+        """
+        try:
+            for (original, backup), identity in reversed(
+                list(zip(self._pairs(payload), before, strict=True))
+            ):
+                self._bring_back(original, backup if payload.backup else None, identity)
+            self._drop_backup(payload)
+            for entry in entries:
+                self.journal.drop(entry)
+        except OSError as refusal:
+            path = self.store.layout.model_path(payload.name)
+            raise StoreError(
+                f"{path} could not be replaced: {cause}; and the disk refused to have that undone: "
+                f"{refusal}. The old model or the new one is in place, whole; the next save, "
+                "restore or sync finishes or undoes the work",
+                path=path,
+            ) from cause
+
+    def _bring_back(
+        self, original: Path, backup: Path | None, before: tuple[int, int, int] | None
+    ) -> None:
+        if _identity(original) == before:
+            return  # the step that failed did not get here
+        if before is None:
+            original.unlink(missing_ok=True)
+        elif backup is not None and os.path.lexists(backup):
+            temporary = temporary_for(original, self.work_dir)
+            link_or_copy(backup, temporary, self.work_dir)
+            put(temporary, original, self.work_dir)
+        else:  # the same bytes were put over it, so that nothing was backed up
+            _, time_ns, _ = before
+            os.utime(original, ns=(time_ns, time_ns))
+
+    def _drop_backup(self, payload: SavePayload | RestorePayload) -> None:
+        """Remove the backup of work that never was, where the original is still in place."""
+        if payload.backup is None:
+            return
+        for original, backup in self._pairs(payload):
+            with suppress(FileNotFoundError):
+                kept, status = original.stat(), backup.stat()
+                if (kept.st_mtime_ns, kept.st_size) == (status.st_mtime_ns, status.st_size):
+                    backup.unlink()
+
+    def _is_in_backups(self, payload: SavePayload | RestorePayload) -> bool:
+        return any(_is_of(path, payload) for path in self.store.backups_of(payload.name))
+
+
+def metadata_of(payload: SavePayload | RestorePayload) -> bytes | None:
+    """Return the content of the metadata file that belongs to a model, ``None`` for none."""
+    if payload.metadata is None or isinstance(payload.metadata, bytes):
+        return payload.metadata
+    return to_json(payload.metadata)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from any that replaces it, ``None`` where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _is_of(path: Path, payload: SavePayload | RestorePayload) -> bool:
+    with suppress(FileNotFoundError):
+        is_of_time = path.stat().st_mtime_ns == payload.file_time_ns
+        return is_of_time and sha256_of_file(path) == payload.sha256
+    return False
