@@ -14,12 +14,11 @@ from typing import Any
 
 import joblib
 from bench.operations import METADATA
-from bench.ours import base_dir
+from bench.ours import FIRST_NUMBER, base_dir
 
 from lotto_mlflow import ModelManager, records
 from lotto_mlflow.records import SaveRecord
 
-_FIRST_NAME = 10_000_000
 _STEP_NS = 10**9
 
 
@@ -35,11 +34,24 @@ def with_versions(folder: Path, count: int, tiny_path: Path, newest_path: Path) 
     base = base_dir(folder)
     manager = ModelManager(base)
     if count > 1:
-        manager.save_model(joblib.load(tiny_path), f"lotto_model_{_FIRST_NAME}", METADATA)
+        manager.save_model(joblib.load(tiny_path), f"lotto_model_{FIRST_NUMBER}", METADATA)
         _multiply(base, count - 2)
     manager.save_model(joblib.load(newest_path), "lotto_model_99999999", METADATA)
     if manager.get("lotto_model_99999999").version != count:
         raise RuntimeError(f"the saves in {base} were not mirrored: {manager.verify()}")
+    return folder
+
+
+def mirrored(folder: Path, count: int, model_path: Path) -> Path:
+    """Make a folder with so many saves of one model, all of them through the package."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    manager, model = ModelManager(base_dir(folder), mirror="background"), joblib.load(model_path)
+    for number in range(count):
+        manager.save_model(model, f"lotto_model_{FIRST_NUMBER + number}", METADATA)
+    manager.flush(timeout=600)
+    findings = manager.verify()
+    if findings:
+        raise RuntimeError(f"the saves in {folder} were not mirrored: {findings[0]}")
     return folder
 
 
@@ -80,7 +92,7 @@ def _twin(first: SaveRecord, place: dict[str, Any], number: int, count: int) -> 
     return replace(
         first,
         id=f"{time_ns:019d}-{uuid.uuid4().hex[:8]}",
-        name=f"lotto_model_{_FIRST_NAME + number}",
+        name=f"lotto_model_{FIRST_NUMBER + number}",
         saved_at_ns=time_ns,
         mirrored={
             "embedded": place | {"version": number + 1, "run_id": run_id, "model_id": model_id}
@@ -140,7 +152,7 @@ def with_files(folder: Path, count: int, size_bytes: int) -> Path:
     for name in ("trained", "metadata"):
         (base / name).mkdir(parents=True)
     for number in range(count):
-        name = f"lotto_model_{_FIRST_NAME + number}"
+        name = f"lotto_model_{FIRST_NUMBER + number}"
         path = base / "trained" / f"{name}.pkl"
         joblib.dump({"number": number, "bytes": os.urandom(size_bytes)}, path)
         os.utime(path, (1_600_000_000 + number, 1_600_000_000 + number))
