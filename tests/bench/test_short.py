@@ -21,6 +21,8 @@ from bench.worker import REST
 
 ROOT = Path(__file__).parents[2]
 TIMES_OFF = 10
+DOCUMENTS = {"tests/bench/README.md": "bench", "README.md": "speed"}
+"""The section that each document has."""
 SHORT = {
     "versions_10000": "versions_30",
     "versions_100": "versions_6",
@@ -171,12 +173,42 @@ def test_rows_are_chosen_by_their_ids() -> None:
         rows.chosen("P99")
 
 
-def test_the_readme_shows_what_the_json_gives() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_shows_what_the_json_gives(document: str) -> None:
     results: dict[str, Any] = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{report.BEGIN}\n{report.tables(results)}\n{report.END}" in readme
-    assert {row["id"] for row in results["rows"]} == {row.id for row in rows.ROWS}
+    name = DOCUMENTS[document]
+    section = report.marked(name, report.SECTIONS[name](results))
+    assert section in (ROOT / document).read_text(encoding="utf-8")
+
+
+def test_the_json_has_every_row_of_the_targets_and_no_other_id() -> None:
+    measured = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))["rows"]
+    keys = {(row["id"], row["work"], row["against"]) for row in measured}
+    assert {(row.id, row.work, row.against) for row in rows.ROWS} <= keys
+    assert {row["id"] for row in measured} == {row.id for row in rows.ROWS}
     assert report.PLOT_PATH.exists()
+
+
+def test_publishing_fills_the_marked_sections_and_changes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results: dict[str, Any] = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))
+    for name in ("RESULTS_PATH", "PLOT_PATH"):
+        monkeypatch.setattr(report, name, tmp_path / getattr(report, name).name)
+    results["rows"][0]["work"] = r"a backslash \1"
+    paths = [tmp_path / f"{name}.md" for name in report.SECTIONS]
+    for path in paths:
+        path.write_text(f"before\n\n{report.marked(path.stem, 'old')}\n\nafter\n")
+    report.publish(results, paths)
+    for path in paths:
+        section = report.marked(path.stem, report.SECTIONS[path.stem](results))
+        assert path.read_text(encoding="utf-8") == f"before\n\n{section}\n\nafter\n"
+    assert report.PLOT_PATH.exists()
+
+
+def test_the_makefile_writes_into_the_documents_that_show_results() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"--write (tests/bench.*?)\)", makefile) == [" ".join(DOCUMENTS)] * 2
 
 
 def test_the_json_tells_nothing_to_find_a_machine_by() -> None:
