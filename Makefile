@@ -33,16 +33,16 @@ test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --cov --cov-report=
 
-faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the README's)
+faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the table)
 	rm -rf .faults && mkdir .faults
 	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
-	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write README.md)
+	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write tests/faults/README.md)
 
-bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the README's tables)
-	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(ROWS)" $(if $(TABLE),--write README.md)
+bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the tables)
+	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(ROWS)" $(if $(TABLE),--write tests/bench/README.md README.md)
 
 bench-peers: $(VENV)/.test  ## Install pins, modelstore, skops and BentoML in .bench/, and measure them, too
-	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(or $(ROWS),none)" --peers $(if $(TABLE),--write README.md)
+	PYTHONPATH=tests $(BIN)/python -m bench --rows "$(or $(ROWS),none)" --peers $(if $(TABLE),--write tests/bench/README.md README.md)
 
 screenshots: $(VENV)/.test  ## Look at the MLflow UI in Chromium; renew the pictures of the README
 	$(BIN)/python -m pytest tests/browser

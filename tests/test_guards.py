@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,20 +24,6 @@ ROOT_DIR = Path(__file__).parents[1]
 PACKAGE = "lotto_mlflow"
 PACKAGE_DIR = ROOT_DIR / PACKAGE
 MODULES = sorted(PACKAGE_DIR.rglob("*.py"))
-TOP = 7
-FLOORS = {
-    **dict.fromkeys(("errors", "pyfunc_loader", "files", "threads", "text"), 0),
-    **dict.fromkeys(("records", "settings"), 1),
-    **dict.fromkeys(("layout", "metadata", "requirements", "description"), 2),
-    **dict.fromkeys(("artifacts", "datasets", "references"), 2),
-    **dict.fromkeys(("journal", "store", "history", "mirror"), 3),
-    **dict.fromkeys(("folder", "kinds", "push"), 4),
-    "operations": 5,
-    "manager": 6,
-    **dict.fromkeys(("model_utils", "cli", "demo", "__init__", "__main__"), TOP),
-}
-"""A new module is given its floor here, and in the design."""
-SHARED_FLOORS = (0, 2, 3, 4)
 MAX_LINES = 400
 ERRORS = [
     kind
@@ -64,12 +49,6 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def room_of(path: Path) -> str:
     """Return the room of a module: the name under the package, without what is inside it."""
     return path.relative_to(PACKAGE_DIR).with_suffix("").parts[0]
-
-
-def rooms_imported_by(path: Path) -> set[str]:
-    dotted = (name.split(".") for name in imported(tree_of(path)))
-    names = {(*parts, "__init__")[1] for parts in dotted if parts[0] == PACKAGE}
-    return {name if name in FLOORS else "__init__" for name in names} - {room_of(path)}
 
 
 def importers_of(library: str) -> set[str]:
@@ -165,26 +144,6 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_errors() -> None:
         parent = next(iter(bases & own), None)
         assert drawn.pop(kind.__name__) == (parent, bases - own - {"Exception"}), kind
     assert not drawn
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_from_lower_floors(path: Path) -> None:
-    assert room_of(path) in FLOORS, "give the module its floor"
-    floor = FLOORS[room_of(path)]
-    for room in rooms_imported_by(path):
-        is_shared = FLOORS[room] == floor and floor in SHARED_FLOORS
-        is_lower = FLOORS[room] < floor or is_shared
-        assert is_lower or floor == TOP, f"{name_of(path)} on floor {floor} imports {room}"
-
-
-def test_no_rooms_import_each_other_in_a_circle() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in MODULES:
-        graph.setdefault(room_of(path), set()).update(rooms_imported_by(path))
-    order = list(TopologicalSorter(graph).static_order())  # CycleError names the circle
-    assert order.index("store") < order.index("manager")
-    assert "mirror" not in graph["store"]
-    assert "store" not in graph["mirror"]
 
 
 def private_names_of_others(tree: ast.Module) -> Iterator[str]:

@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--rows", default="", help="ids such as P1,P6, or none; all by default")
     parser.add_argument("--cache", type=Path, default=ROOT_DIR / ".bench")
     parser.add_argument("--peers", action="store_true", help="install and measure the peers, too")
-    parser.add_argument("--write", type=Path, metavar="README", help="put the tables there, too")
+    parser.add_argument(
+        "--write", type=Path, nargs="+", metavar="FILE", help="put the tables there, too"
+    )
     arguments = parser.parse_args()
     cache_dir = arguments.cache.absolute()
     cache_dir.mkdir(parents=True, exist_ok=True)

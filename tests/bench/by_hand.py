@@ -119,12 +119,28 @@ def load_verified(setup: Setup) -> Operation:
     path = _newest_file(setup)
 
     def run() -> Any:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        digest.hexdigest()
+        _hash(path)
         return joblib.load(path)
+
+    return Operation(run)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_files(setup: Setup) -> Operation:
+    """Hash every model file of a folder and what MLflow holds of it; listing them is free."""
+    base = base_dir(setup.folder)
+    paths = [*base.glob("trained/*.pkl"), *base.glob("mlflow/artifacts/**/data/model.pkl")]
+
+    def run() -> None:
+        for path in paths:
+            _hash(path)
 
     return Operation(run)
 

@@ -22,6 +22,7 @@ MEGABYTE = 10**6
 SYNC_MEMORY = Target(16, unit="MB more")
 """How much a sync may grow between its 200th file and its last."""
 _SETTLED = 2
+_KEPT = ("versions", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Rooms:
         return Subject(side.operation, self.folder(side.folder), path)
 
     def folder(self, kind: str) -> Path:
-        """Return a folder of a kind; one with thousands of versions is made once, and kept."""
+        """Return a folder of a kind; one that no operation changes is made once, and kept."""
         name, _, number = kind.partition("_")
         count = int(number or 0)
-        is_kept = count > 1_000 and name != "copied"
+        is_kept = name in _KEPT
         folder = (self.cache_dir if is_kept else self.work_dir) / kind
         whole = folder / "whole"
         if is_kept and whole.exists():
@@ -52,6 +53,9 @@ class Rooms:
         if name == "versions":
             tiny, newest = self.object_path("tiny"), self.object_path("forest_1mb")
             _in_own_process(folders.with_versions, folder, count, tiny, newest)
+            whole.touch()
+        elif name == "mirrored":
+            _in_own_process(folders.mirrored, folder, count, self.object_path("forest_1mb"))
             whole.touch()
         elif name == "copied":
             _in_own_process(folders.copied, self.folder(f"versions_{count}"), folder)
@@ -133,14 +137,24 @@ def _give_back(paths: set[Path]) -> None:
 def _of_warm_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(rooms.subject(side))) for side in _sides(row)]
-        runs = [_asking(worker, row.times) for worker in workers]
+        runs = [_asking(worker, row) for worker in workers]
         in_turn(runs, 1)  # imports, databases, caches
         seconds = in_turn(runs, row.rounds, rooms.work_dir)
+        if row.base is None:
+            alone = Spread.of([value * 1000 for value in seconds[0]])
+            return [_told(row, alone, alone, None, "ms", judged_by=[alone])]
         return [_compared(row, *seconds, scale=1000, unit="ms")]
 
 
-def _asking(worker: Worker, times: int) -> Callable[[], float]:
-    return lambda: float(worker.ask(f"time {times}")["seconds"])
+def _asking(worker: Worker, row: Row) -> Callable[[], float]:
+    """Return a call that has an operation run, and returns the seconds of a run or of a model."""
+
+    def run() -> float:
+        answer = worker.ask(f"time {row.times}")
+        models = answer["returned"]["models"] if row.per_model else 1
+        return float(answer["seconds"]) / float(models)
+
+    return run
 
 
 def _of_fresh_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:

@@ -10,6 +10,10 @@ from bench.operations import METADATA, Operation, Setup
 
 SYNC_STEP = 100
 """Files between two looks at the memory of a sync."""
+FIRST_NUMBER = 10_000_000
+"""In the name of the first model that the harness saves in a folder; the others count on."""
+OLDEST_MODEL = f"lotto_model_{FIRST_NUMBER + 1}"
+"""In a folder of versions, a small model with the oldest save of all."""
 
 
 def base_dir(app_dir: Path) -> Path:
@@ -51,6 +55,12 @@ def load_latest(setup: Setup) -> Operation:
     return Operation(lambda: functions_.load_model("models:/lotto_model/latest"))
 
 
+def load_oldest(setup: Setup) -> Operation:
+    functions_ = functions(setup)
+    path = base_dir(setup.folder) / "trained" / f"{OLDEST_MODEL}.pkl"
+    return Operation(lambda: functions_.load_model(path))
+
+
 def newest(setup: Setup) -> Operation:
     return Operation(functions(setup).get_latest_model_path)
 
@@ -60,11 +70,47 @@ def newest_of_registry(setup: Setup) -> Operation:
     return Operation(lambda: functions_.get_latest_model_path(source="registry"))
 
 
+def get(setup: Setup) -> Operation:
+    manager = _manager_of(setup)
+    return Operation(lambda: manager.get(OLDEST_MODEL))
+
+
+def records(setup: Setup) -> Operation:
+    manager = _manager_of(setup)
+    return Operation(lambda: {"models": len(manager.records())})
+
+
+def verify(setup: Setup) -> Operation:
+    """Check a folder in which nothing is wrong.
+
+    Raises
+    ------
+    RuntimeError
+        When run, if there is a finding: it would have been other work that was measured.
+    """
+    manager, trained_dir = _manager_of(setup), base_dir(setup.folder) / "trained"
+    models = len(os.listdir(trained_dir))
+
+    def run() -> dict[str, int]:
+        findings = manager.verify()
+        if findings:
+            raise RuntimeError(f"{len(findings)} findings; the first is {findings[0]}")
+        return {"models": models}
+
+    return Operation(run)
+
+
+def _manager_of(setup: Setup) -> Any:
+    from lotto_mlflow import ModelManager
+
+    return ModelManager(base_dir(setup.folder))
+
+
 def sync(setup: Setup) -> Operation:
     """Bring in a folder of old files; returns what the memory was on the way."""
     from bench.worker import resident_bytes
 
-    from lotto_mlflow import ModelManager
+    manager = _manager_of(setup)
 
     def run() -> dict[str, Any]:
         memory: list[int | None] = []
@@ -73,7 +119,7 @@ def sync(setup: Setup) -> Operation:
             if done % SYNC_STEP == 0:
                 memory.append(resident_bytes())
 
-        report = ModelManager(base_dir(setup.folder)).sync(progress=look)
+        report = manager.sync(progress=look)
         return {"files": len(report.sent), "failed": len(report.failed), "memory": memory}
 
     return Operation(run)

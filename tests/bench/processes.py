@@ -60,7 +60,9 @@ class Subject:
         # an installed package has its bytecode at hand; here the warm-up writes it
         dropped = ("LOTTO_", "MLFLOW_", "BENTOML_", "PYTHONDONTWRITEBYTECODE")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-        own = {"PYTHONPATH": str(_TESTS_DIR), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # the package of this checkout, whichever one the environment has installed
+        found_first = os.pathsep.join([str(_TESTS_DIR), str(_TESTS_DIR.parent)])
+        own = {"PYTHONPATH": found_first, "MLFLOW_DISABLE_TELEMETRY": "true"}
         return kept | own | dict(self.environment)
 
 

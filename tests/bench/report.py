@@ -1,11 +1,11 @@
-"""What came out: lines on the terminal, JSON, and from the JSON the README's tables and plot."""
+"""Results: lines on the terminal, JSON, and from the JSON the tables and the plot of documents."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from bench.rows import ROWS
 from bench.worker import REST
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
-"""The figures that the README shows."""
+"""The figures that the documents show."""
 PLOT_PATH = Path(__file__).with_name("results.png")
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 _HEADER = (
     "| | work | against | target | result (least to most) | medians | |",
     "|---|---|---|---|---|---|---|",
 )
+_SPEED_HEADER = ("| work | against | ratio of times |", "|---|---|---|")
 _PEER_HEADER = (
     "| save and load of 100 MB | save | load | bytes written | fsyncs | renames | digest checked |",
     "|---|---|---|---|---|---|---|",
@@ -85,7 +85,7 @@ def _number(value: float) -> str:
 
 
 def tables(results: Results) -> str:
-    """Return the results as the README shows them."""
+    """Return every result, for the benchmark's own document."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = list(_HEADER)
@@ -99,11 +99,23 @@ def tables(results: Results) -> str:
         lines += ["", *_PEER_HEADER, *map(_peer_line, results["peers"])]
     lines += [
         "",
-        f"![Save and load of 100 MB](tests/bench/{PLOT_PATH.name})",
+        f"![Save and load of 100 MB]({PLOT_PATH.name})",
         "",
         f"Measured on {machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, "
         f"{machine['file_system']}, Python {machine['python']}, {versions}.",
     ]
+    return "\n".join(lines)
+
+
+def speed(results: Results) -> str:
+    """Return the few ratios that the README shows."""
+    shown = {(row.id, row.work, row.against) for row in ROWS if row.in_readme}
+    lines = list(_SPEED_HEADER)
+    for told in results["rows"]:
+        if (told["id"], told["work"], told["against"]) in shown:
+            ratio = f"{_number(told['result']['median'])}{TIMES}"
+            judged = told["verdict"] if told["verdict"] == "too noisy" else ratio
+            lines.append(f"| {told['work']} | {told['against']} | {judged} |")
     return "\n".join(lines)
 
 
@@ -145,14 +157,30 @@ def _timing(spread: dict[str, Any]) -> str:
     return f"{_number(spread['median'])} ms ({least} to {most})"
 
 
-def publish(results: Results, readme: Path) -> None:
-    """Put the tables into the README between the marks, and JSON and plot beside the harness."""
+SECTIONS = {"bench": tables, "speed": speed}
+"""What is written between the marks of each name."""
+
+
+def marked(name: str, text: str) -> str:
+    """Return a text between the marks of a section."""
+    begin, end = _marks(name)
+    return f"{begin}\n{text}\n{end}"
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def publish(results: Results, documents: Iterable[Path]) -> None:
+    """Fill the sections of the documents, and put JSON and plot beside the harness."""
     write(results, RESULTS_PATH)
     plot(results, PLOT_PATH)
-    text = readme.read_text(encoding="utf-8")
-    between = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    written = f"{BEGIN}\n{tables(results)}\n{END}"
-    readme.write_text(re.sub(between, lambda _: written, text, flags=re.DOTALL), encoding="utf-8")
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for name, section in SECTIONS.items():
+            written = marked(name, section(results)).replace("\\", r"\\")
+            text = re.sub(".*?".join(_marks(name)), written, text, flags=re.DOTALL)
+        document.write_text(text, encoding="utf-8")
 
 
 def plot(results: Results, path: Path) -> None:

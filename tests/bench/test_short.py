@@ -21,6 +21,16 @@ from bench.worker import REST
 
 ROOT = Path(__file__).parents[2]
 TIMES_OFF = 10
+DOCUMENTS = {"tests/bench/README.md": "bench", "README.md": "speed"}
+"""The section that each document has."""
+SHORT = {
+    "versions_10000": "versions_30",
+    "versions_100": "versions_6",
+    "versions_10": "versions_6",
+    "mirrored_1000": "mirrored_9",
+    "mirrored_100": "mirrored_3",
+}
+"""Small folders in place of large ones; `Rooms` makes each once."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +58,34 @@ def test_a_target_is_measured_and_not_ten_times_off(rooms: Rooms, target: str) -
     assert 0 < told["result"]["median"] < TIMES_OFF * row.target.limit
     assert told["verdict"] in ("met", "missed", "too noisy")
     json.dumps(told)
+
+
+@pytest.mark.parametrize("row", [r for r in rows.ROWS if r.id in ("P16", "P17", "P18")])
+def test_a_target_for_many_models_is_measured_on_a_few(rooms: Rooms, row: Row) -> None:
+    sides = [side and replace(side, folder=SHORT[side.folder]) for side in (row.ours, row.base)]
+    assert sides[0] is not None
+    (told,) = measure(replace(row, ours=sides[0], base=sides[1], rounds=3), rooms)
+    assert 0 < told["result"]["median"] < TIMES_OFF * row.target.limit
+    assert (told["base"] is None) == (told["target"]["unit"] == "ms")
+
+
+def test_the_time_of_one_model_is_that_of_a_run_divided_by_its_models(rooms: Rooms) -> None:
+    row = next(row for row in rows.ROWS if row.id == "P17" and row.base is None)
+    short = replace(row, ours=replace(row.ours, folder=SHORT[row.ours.folder]), rounds=5)
+    (run,), (model,) = (measure(replace(short, per_model=p), rooms) for p in (False, True))
+    assert run["result"]["minimum"] > 5 * model["result"]["minimum"]  # 30 times, on a quiet machine
+
+
+def test_a_folder_with_a_finding_is_not_what_verify_is_measured_on(rooms: Rooms) -> None:
+    subject = rooms.subject(Side("ours:verify", folder="mirrored_3"))
+    damaged = next(subject.folder.rglob("trained/*.pkl"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1])
+    try:
+        with Worker(subject) as worker, pytest.raises(WorkError, match="findings; the first is"):
+            worker.ask("time")
+    finally:
+        damaged.write_bytes(content)
 
 
 def test_a_sync_of_old_files_is_measured_with_its_memory(rooms: Rooms) -> None:
@@ -129,18 +167,48 @@ def test_a_noisy_machine_gets_no_verdict_and_no_ratio() -> None:
 
 def test_rows_are_chosen_by_their_ids() -> None:
     assert [row.id for row in rows.chosen("p10, P11")] == ["P10", "P11"]
-    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 16)}
+    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 19)}
     assert rows.chosen("none") == []
     with pytest.raises(ValueError, match="P99"):
         rows.chosen("P99")
 
 
-def test_the_readme_shows_what_the_json_gives() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_shows_what_the_json_gives(document: str) -> None:
     results: dict[str, Any] = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{report.BEGIN}\n{report.tables(results)}\n{report.END}" in readme
-    assert {row["id"] for row in results["rows"]} == {row.id for row in rows.ROWS}
+    name = DOCUMENTS[document]
+    section = report.marked(name, report.SECTIONS[name](results))
+    assert section in (ROOT / document).read_text(encoding="utf-8")
+
+
+def test_the_json_has_every_row_of_the_targets_and_no_other_id() -> None:
+    measured = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))["rows"]
+    keys = {(row["id"], row["work"], row["against"]) for row in measured}
+    assert {(row.id, row.work, row.against) for row in rows.ROWS} <= keys
+    assert {row["id"] for row in measured} == {row.id for row in rows.ROWS}
     assert report.PLOT_PATH.exists()
+
+
+def test_publishing_fills_the_marked_sections_and_changes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results: dict[str, Any] = json.loads(report.RESULTS_PATH.read_text(encoding="utf-8"))
+    for name in ("RESULTS_PATH", "PLOT_PATH"):
+        monkeypatch.setattr(report, name, tmp_path / getattr(report, name).name)
+    results["rows"][0]["work"] = r"a backslash \1"
+    paths = [tmp_path / f"{name}.md" for name in report.SECTIONS]
+    for path in paths:
+        path.write_text(f"before\n\n{report.marked(path.stem, 'old')}\n\nafter\n")
+    report.publish(results, paths)
+    for path in paths:
+        section = report.marked(path.stem, report.SECTIONS[path.stem](results))
+        assert path.read_text(encoding="utf-8") == f"before\n\n{section}\n\nafter\n"
+    assert report.PLOT_PATH.exists()
+
+
+def test_the_makefile_writes_into_the_documents_that_show_results() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"--write (tests/bench.*?)\)", makefile) == [" ".join(DOCUMENTS)] * 2
 
 
 def test_the_json_tells_nothing_to_find_a_machine_by() -> None:
@@ -160,7 +228,7 @@ def test_a_peer_that_cannot_be_installed_says_so_and_the_rest_goes_on(tmp_path: 
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])},
         capture_output=True,
         text=True,
         check=True,

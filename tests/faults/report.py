@@ -41,14 +41,14 @@ def table(sums: dict[str, dict[str, int]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--write", type=Path, metavar="README", help="put the table there, too")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table there, too")
     arguments = parser.parse_args()
     text = table(added_up(arguments.folder))
     print(text)
     if arguments.write is not None:
-        readme = arguments.write.read_text(encoding="utf-8")
+        document = arguments.write.read_text(encoding="utf-8")
         between = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-        written = re.sub(between, f"{BEGIN}\n{text}\n{END}", readme, flags=re.DOTALL)
+        written = re.sub(between, f"{BEGIN}\n{text}\n{END}", document, flags=re.DOTALL)
         arguments.write.write_text(written, encoding="utf-8")
 
 
