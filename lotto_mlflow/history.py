@@ -113,20 +113,19 @@ class History:
         self._journal = journal
         self._records: dict[Entry, Record[Any] | None] = {}
         self._entries: dict[str, list[Entry]] = {}
-        self._is_complete = False
+        self._all: list[Entry] | None = None
 
     def entries(self) -> list[Entry]:
         """Return every record's entry, newest first; later questions list nothing again."""
-        if not self._is_complete:
-            self._entries = {}
-            for entry in self._journal.entries():
+        if self._all is None:
+            self._all, self._entries = self._journal.entries(), {}
+            for entry in self._all:
                 self._entries.setdefault(entry.name, []).append(entry)
-            self._is_complete = True
-        return sorted(chain.from_iterable(self._entries.values()), reverse=True)
+        return self._all
 
     def entries_of(self, name: str) -> list[Entry]:
         """Return the entries of one model name, newest first."""
-        if name not in self._entries and not self._is_complete:
+        if name not in self._entries and self._all is None:
             self._entries[name] = self._journal.entries(name)
         return self._entries.get(name, [])
 
@@ -175,7 +174,7 @@ class History:
         return [self.file(path) for path in sorted(self._store.backups_of(name))]
 
     def _files_in(self, folder: Path) -> list[ModelFile]:
-        found = sorted(self._store.files_in(folder), key=lambda item: item[0])
+        found = sorted(self._store.files_in(folder), key=lambda item: item[0].name)
         return [ModelFile(path, folder, self._layout, status) for path, status in found]
 
     @cached_property

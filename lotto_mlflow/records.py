@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -303,6 +304,10 @@ SaveRecord = Record[SavePayload]
 RestoreRecord = Record[RestorePayload]
 
 
+_CHECKSUM, _END = b',\n  "checksum": "', b'"\n}'
+"""The last key of a record's JSON, whose value is the digest of all bytes before it."""
+
+
 def render(record: Record[Any]) -> bytes:
     """Return the JSON of a record, with a digest over itself; `parse` is its inverse."""
     payload = _values(record.payload)
@@ -312,8 +317,9 @@ def render(record: Record[Any]) -> bytes:
         payload["metadata"] = base64.b64encode(record.payload.metadata).decode("ascii")
     mirrored = {target: vars(ids) for target, ids in record.mirrored.items()}
     values = {"format": FORMAT} | _values(record) | {"payload": payload, "mirrored": mirrored}
-    text = json.dumps(values | {"checksum": _checksum(values)}, ensure_ascii=False, indent=2)
-    return text.encode("utf-8")
+    text = json.dumps(values, ensure_ascii=False, indent=2).encode("utf-8")
+    head = text.removesuffix(b"\n}")
+    return b"".join((head, _CHECKSUM, _sha256(head).encode("ascii"), _END))
 
 
 def _values(part: Any) -> dict[str, Any]:
@@ -333,21 +339,24 @@ def parse(content: bytes) -> Record[Any]:
         If the content is not the one that was written.
     """
     values = json.loads(content.decode("utf-8"))
-    if not isinstance(values, dict) or values.pop("checksum", None) != _checksum(values):
-        raise ValueError("the record's checksum does not match its content")
-    number = values.pop("format", None)
+    if not isinstance(values, dict):
+        raise ValueError("the record is no JSON object")
+    checksum, number = values.pop("checksum", None), values.get("format")
     if not isinstance(number, int) or number < 1:
         raise ValueError(f"unknown record format {number!r}")
     if number > FORMAT:
         raise LaterFormatError(f"record format {number} is of a later release")
-    if number == 1:
-        values = _from_format_1(values)
-    return _record(values)
+    head, _, end = content.rpartition(_CHECKSUM)
+    found = _checksum_of_format_1(values) if number == 1 else _sha256(head)
+    if checksum != found or (number > 1 and end != checksum.encode("ascii") + _END):
+        raise ValueError("the record's checksum does not match its content")
+    values.pop("format")
+    return _record(_from_format_1(values) if number == 1 else values)
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a record of the first format, which had no payload of its own."""
-    envelope = {f.name for f in fields(Record)} - {"payload", "extra"}
+    envelope = _names_of_fields(Record) - {"payload"}
     payload = {key: value for key, value in values.items() if key not in envelope}
     return {key: values[key] for key in envelope & values.keys()} | {"payload": payload}
 
@@ -369,13 +378,21 @@ def _record(values: dict[str, Any]) -> Record[Any]:
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a class, and under ``extra`` those that it does not know."""
-    known = {f.name for f in fields(kind)} - {"extra"}
+    known = _names_of_fields(kind)
     extra = {key: value for key, value in values.items() if key not in known}
     return {key: values[key] for key in known & values.keys()} | {"extra": extra}
 
 
-def _checksum(values: Mapping[str, Any]) -> str:
+@cache
+def _names_of_fields(kind: type[Any]) -> frozenset[str]:
+    return frozenset(f.name for f in fields(kind)) - {"extra"}
+
+
+def _checksum_of_format_1(values: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(values, ensure_ascii=False, sort_keys=True).encode("utf-8"))
+
+
+def _sha256(content: bytes) -> str:
     import hashlib  # imported lazily
 
-    text = json.dumps(values, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(content).hexdigest()

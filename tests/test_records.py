@@ -94,9 +94,9 @@ def changed(record: Record[Any], **changes: Any) -> bytes:
     """Return a record's JSON with other values, and a checksum that holds."""
     values = json.loads(render(record)) | changes
     values.pop("checksum")
-    text = json.dumps(values, ensure_ascii=False, sort_keys=True)
-    values["checksum"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return json.dumps(values).encode()
+    text = json.dumps(values, ensure_ascii=False, indent=2).removesuffix("\n}")
+    checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return f'{text},\n  "checksum": "{checksum}"\n}}'.encode()
 
 
 @pytest.mark.parametrize("record", [PLAIN, FULL, RESTORED], ids=["plain", "full", "restore"])
@@ -110,11 +110,23 @@ def test_a_record_without_a_field_that_came_later_is_read() -> None:
     assert parse(changed(PLAIN, payload=payload)) == PLAIN
 
 
-@pytest.mark.parametrize("change", [{"tries": 9}, {"format": 99}, {"checksum": None}])
+@pytest.mark.parametrize("change", [{"tries": 9}, {"format": 99}, {"checksum": None}, {}])
 def test_a_record_that_was_changed_is_refused(change: dict[str, Any]) -> None:
     values = json.loads(render(FULL)) | change
     with pytest.raises(ValueError, match=r"checksum|format"):
         parse(json.dumps(values).encode())
+
+
+def test_a_record_with_any_byte_changed_is_refused() -> None:
+    content = render(RESTORED)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            parse(bytes(damaged))
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match=r"."):
+            parse(content[:length])
 
 
 @pytest.mark.parametrize("change", [{"format": 3}, {"kind": "prediction"}])

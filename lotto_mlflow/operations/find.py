@@ -302,9 +302,13 @@ def _with_aliases(
         _logger.info("aliases are left out: %s", cause)
         return found
     return [
-        replace(r, aliases=aliases.get(r.registered_model, {}).get(r.version or 0, ()))
-        for r in found
+        replace(record, aliases=named) if (named := _aliases_of(record, aliases)) else record
+        for record in found
     ]
+
+
+def _aliases_of(record: ModelRecord, aliases: dict[str, Aliases]) -> tuple[str, ...]:
+    return aliases.get(record.registered_model, {}).get(record.version or 0, ())
 
 
 def _aliases(
