@@ -1,4 +1,4 @@
-"""The harness of ``test_crash_points``: children that are killed at each of their calls.
+"""The harness of the crash points: children that are killed at each of their calls.
 
 It runs in a process of its own, the warm parent, which has imported everything and has opened no
 MLflow client and started no thread, so that a fork is safe and costs little.
@@ -10,6 +10,7 @@ import builtins
 import importlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -19,8 +20,10 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +166,13 @@ def in_child(work: Callable[[], Any], answer_path: Path) -> tuple[int, Any]:
     return code, json.loads(answer_path.read_text(encoding="utf-8")) if code == 0 else None
 
 
+@contextmanager
+def warm_parent() -> Iterator[Pool]:
+    """Start a process that has imported everything, from which children are forked."""
+    with multiprocessing.get_context("spawn").Pool(1, warm_up) as pool:
+        yield pool
+
+
 def warm_up() -> None:
     """Import what children need, and make the one slow table of MLflow's, before any fork."""
     for name in [n for n in os.environ if n.startswith(("LOTTO_", "MLFLOW_"))]:
@@ -226,13 +236,59 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
+def make_template(work_dir: Path, prepare: Callable[[Path], object]) -> None:
+    """Have a child make the folder ``ml`` in an empty one; keep a copy as ``template``."""
+    code, _ = in_child(lambda: prepare(work_dir / "ml") and None, work_dir / "answer")
+    assert code == 0, "the folder could not be prepared"
+    shutil.copytree(work_dir / "ml", work_dir / "template", symlinks=True)
+
+
+def run(work_dir: Path, act: Callable[[Path], object], kill_at: str | None) -> tuple[int, Any]:
+    """Put ``ml`` back to its template and have a child act in it, until it ends or is killed.
+
+    Returns
+    -------
+    code : int
+        Exit code of the child.
+    trace : list of str
+        The calls that it made, sorted, if it was not killed.
+    """
+    base_dir = work_dir / "ml"
+    shutil.rmtree(base_dir)
+    shutil.copytree(work_dir / "template", base_dir, symlinks=True)
+
+    def acting() -> list[str]:
+        calls = Calls(base_dir, kill_at)
+        calls.install()
+        act(base_dir)
+        join_pushes()
+        calls.is_counting = False
+        return sorted(calls.trace)
+
+    return in_child(acting, work_dir / "answer")
+
+
+def killed_when(
+    work_dir: Path, act: Callable[[Path], object], is_reached: Callable[[Path], bool]
+) -> str:
+    """Leave ``ml`` as the first kill does that reaches a state; return the call it was at."""
+    code, trace = run(work_dir, act, None)
+    assert code == 0, "what nobody kills failed"
+    for call in trace:
+        run(work_dir, act, call.split()[0])
+        if is_reached(work_dir / "ml"):
+            return str(call)
+    raise AssertionError("no kill leaves that state")
+
+
 def killed_at_every_call(
     work_dir: Path,
     prepare: Callable[[Path], object],
-    save: Callable[[Path], object],
-    look: Callable[[Path, int], list[str]],
+    act: Callable[[Path], object],
+    look: Callable[[Path], list[str]],
     *,
     part: tuple[int, int],
+    thread: str | None = None,
 ) -> Outcome:
     """Kill a child at each of its calls in turn, and have another look at what is left.
 
@@ -241,41 +297,26 @@ def killed_at_every_call(
     work_dir : pathlib.Path
         An empty folder; its ``ml`` is put back to what ``prepare`` made of it before each child,
         under the same path, which the database holds.
-    prepare, save, look : callable
-        Given that folder: make it; save in it; tell what is wrong with it after the k-th call.
+    prepare, act, look : callable
+        Given that folder: make it; save or restore in it; tell what is wrong with it after a kill.
     part : tuple of int
         First call and step: ``(1, 2)`` kills at every odd one.
+    thread : str, optional
+        Only the calls of this thread.
     """
-    base_dir, template_dir, answer = work_dir / "ml", work_dir / "template", work_dir / "answer"
-    code, _ = in_child(lambda: prepare(base_dir) and None, answer)
-    assert code == 0, "the folder could not be prepared"
-    shutil.copytree(base_dir, template_dir, symlinks=True)
-
-    def run(kill_at: str | None) -> tuple[int, Any]:
-        shutil.rmtree(base_dir)
-        shutil.copytree(template_dir, base_dir, symlinks=True)
-
-        def saving() -> list[str]:
-            calls = Calls(base_dir, kill_at)
-            calls.install()
-            save(base_dir)
-            join_pushes()
-            calls.is_counting = False
-            return sorted(calls.trace)
-
-        return in_child(saving, answer)
-
-    code, trace = run(None)
-    assert code == 0, "the save that nobody kills failed"
-    again = run(None)
+    make_template(work_dir, prepare)
+    code, trace = run(work_dir, act, None)
+    assert code == 0, "what nobody kills failed"
+    again = run(work_dir, act, None)
     assert again == (0, trace) or _same_steps(again[1], trace), "calls differ from child to child"
+    trace = [call for call in trace if thread in (None, call.partition(".")[0])]
     outcome = Outcome(calls=len(trace))
     first, step = part
     for number in range(first, len(trace) + 1, step):
-        killed, _ = run(trace[number - 1].split()[0])
+        killed, _ = run(work_dir, act, trace[number - 1].split()[0])
         outcome.tried += 1
         problems = [] if killed == -signal.SIGKILL else [f"the child was not killed: {killed}"]
-        seen, found = in_child(lambda: look(base_dir), answer)
+        seen, found = in_child(lambda: look(work_dir / "ml"), work_dir / "answer")
         problems += found if seen == 0 else [f"looking failed: exit code {seen}"]
         if problems:
             outcome.problems.append(f"{trace[number - 1]}: {'; '.join(problems)}")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import multiprocessing
-import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,22 +15,27 @@ import joblib
 import mlflow
 import pytest
 from faults import crashes
+from faults.inspection import (
+    EARLIER,
+    LATER,
+    NAME,
+    NEW,
+    NEXT,
+    NEXT_NAME,
+    OLD,
+    Log,
+    digest,
+    left_over,
+    mend,
+    put_database,
+    uri_of,
+    wrong_names,
+)
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
 
 TITLE = "Killed at every call of a save"
-NAME = "lotto_model_kept"
-OLD = {"weights": [1.0] * 40}
-NEW = {"weights": [2.0] * 30}
-NEXT = {"weights": [3.0] * 20}
-EARLIER = {"accuracy": 0.5, "note": "earlier", "saved_at": "2025-11-03T09:00:00+09:00"}
-LATER = {"accuracy": 0.75, "note": "later"}
-_ALLOWED = {
-    "trained": r"[^.].*\.pkl",
-    "metadata": r"[^.].*_metadata\.json",
-    "backups": r"[^.].*(\.pkl|_metadata\.json)",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ SCENARIOS = {
 @pytest.fixture(scope="module")
 def warm_parent() -> Iterator[Pool]:
     """A process that has imported everything, from which children are forked."""
-    with multiprocessing.get_context("spawn").Pool(1, crashes.warm_up) as pool:
+    with crashes.warm_parent() as pool:
         yield pool
 
 
@@ -110,8 +110,7 @@ def kill_saves(scenario: str, mended_by: str, work_dir: Path, database: Path) ->
 
 
 def _prepare(case: Scenario, database: Path, base_dir: Path) -> None:
-    (base_dir / "mlflow").mkdir(parents=True)
-    shutil.copyfile(database, base_dir / "mlflow" / "mlflow.db")
+    put_database(database, base_dir)
     if case.before is not None:
         ModelManager(base_dir).save_model(OLD, *case.before)
         crashes.join_pushes()
@@ -120,38 +119,20 @@ def _prepare(case: Scenario, database: Path, base_dir: Path) -> None:
 def _look(case: Scenario, template_dir: Path, mended_by: str, base_dir: Path) -> list[str]:
     """Tell what is wrong with a folder, before and after it is mended."""
     manager = ModelManager(base_dir)
-    problems = _wrong_names(base_dir) + _wrong_at_once(case, template_dir, base_dir, manager)
+    problems = wrong_names(base_dir) + _wrong_at_once(case, template_dir, base_dir, manager)
     kept = set(_saves_on_disk(base_dir))
-    if mended_by == "sync":
-        report = manager.sync()
-        problems += [f"not sent: {report.failed}"] if report.failed else []
-    else:
-        manager.save_model(NEXT, "lotto_model_next", LATER)
-        problems += [] if manager.flush() else ["the next save left something unsent"]
-        crashes.join_pushes()
+    problems += mend(manager, mended_by)
     gone = kept - set(_saves_on_disk(base_dir))
     problems += [f"mending lost {gone}"] if gone else []
-    problems += _wrong_names(base_dir) + _wrong_metadata(case, template_dir, base_dir)
-    return problems + _wrong_in_mlflow(case, base_dir, manager) + _left_over(base_dir)
-
-
-def _wrong_names(base_dir: Path) -> list[str]:
-    return [
-        f"a strange file: {path}"
-        for folder, pattern in _ALLOWED.items()
-        for path in (base_dir / folder).glob("*")
-        if not re.fullmatch(pattern, path.name)
-    ]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    problems += wrong_names(base_dir) + _wrong_metadata(case, template_dir, base_dir)
+    problems += left_over(base_dir, "tmp", "outbox", "aside")
+    return problems + _wrong_in_mlflow(case, base_dir, manager)
 
 
 def _saves_on_disk(base_dir: Path) -> Counter[tuple[str, str]]:
     """Count the saves in ``trained/`` and ``backups/`` by digest and time."""
     return Counter(
-        (_digest(path), f"{path.stat().st_mtime_ns:019d}")
+        (digest(path), f"{path.stat().st_mtime_ns:019d}")
         for folder in ("trained", "backups")
         for path in (base_dir / folder).glob("*.pkl")
     )
@@ -166,10 +147,7 @@ def _wrong_at_once(
     case: Scenario, template_dir: Path, base_dir: Path, manager: ModelManager
 ) -> list[str]:
     """Tell what is wrong before anything is mended: the old model or the new one is there."""
-    problems = []
-    told, logger = _Told(), logging.getLogger("lotto_mlflow")
-    logger.addHandler(told)
-    logger.setLevel(logging.INFO)
+    problems, log = [], Log()
     for old in sorted((template_dir / "trained").glob("*.pkl")):
         if not (base_dir / "trained" / old.name).exists():
             problems.append(f"{old.name} is gone")
@@ -186,43 +164,32 @@ def _wrong_at_once(
         expected = case.model if _is_replaced(template_dir, path) else OLD
         if manager.load_model(path) != expected:
             problems.append(f"{path.name} is neither the old model nor the new one")
-    problems += [line for line in told.lines if "unverified" in line]
+    problems += log.unverified()
     newest = max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
     if manager.get_latest_model_path() != (None if newest is None else str(newest)):
         problems.append("the latest model is not the newest file")
     return problems
 
 
-class _Told(logging.Handler):
-    """Keeps what the package logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 def _wrong_metadata(case: Scenario, template_dir: Path, base_dir: Path) -> list[str]:
     """Tell whose metadata is not that of the save in place; the digest in it is part of it."""
     problems = []
     for path in (base_dir / "trained").glob("*.pkl"):
-        if path.stem == "lotto_model_next":
+        if path.stem == NEXT_NAME:
             continue
         is_new = _is_replaced(template_dir, path)
         expected = case.metadata if is_new or case.before is None else case.before[1]
         metadata_path = base_dir / "metadata" / f"{path.stem}_metadata.json"
         found = json.loads(metadata_path.read_bytes()) if metadata_path.exists() else None
         wanted = None if expected is None else {**(found or {}), **expected}
-        if found != wanted or (found is not None and found["sha256"] != _digest(path)):
+        if found != wanted or (found is not None and found["sha256"] != digest(path)):
             problems.append(f"{path.name} has other metadata: {found}")
     return problems
 
 
 def _wrong_in_mlflow(case: Scenario, base_dir: Path, manager: ModelManager) -> list[str]:
     """Tell where MLflow has not exactly one whole version of each committed save."""
-    client = MlflowClient(tracking_uri=_uri(base_dir))
+    client = MlflowClient(tracking_uri=uri_of(base_dir))
     versions = sorted(client.search_model_versions(), key=lambda version: int(version.version))
     experiment = client.get_experiment_by_name("lotto_model")
     ids = [] if experiment is None else [experiment.experiment_id]
@@ -257,15 +224,6 @@ def _wrong_in_mlflow(case: Scenario, base_dir: Path, manager: ModelManager) -> l
     return problems + [f"verify: {finding}" for finding in manager.verify()]
 
 
-def _left_over(base_dir: Path) -> list[str]:
-    """Tell what is still in the folders that are empty when nothing is under way."""
-    return [
-        f"left over: {path.relative_to(base_dir)}"
-        for folder in ("tmp", "outbox", "aside")
-        for path in (base_dir / "mlflow" / folder).iterdir()
-    ]
-
-
 def kill_plain_saves(work_dir: Path, database: Path) -> crashes.Outcome:
     """Do what people do by hand: write over the file, then log it in a run."""
 
@@ -274,13 +232,13 @@ def kill_plain_saves(work_dir: Path, database: Path) -> crashes.Outcome:
         joblib.dump(OLD, base_dir / "model.pkl")
 
     def save(base_dir: Path) -> None:
-        mlflow.set_tracking_uri(_uri(base_dir))
+        mlflow.set_tracking_uri(uri_of(base_dir))
         joblib.dump(NEW, base_dir / "model.pkl")
         with mlflow.start_run():
             mlflow.log_artifact(str(base_dir / "model.pkl"))
 
     def look(base_dir: Path) -> list[str]:
-        runs = MlflowClient(tracking_uri=_uri(base_dir)).search_runs(["0"])
+        runs = MlflowClient(tracking_uri=uri_of(base_dir)).search_runs(["0"])
         is_running = any(run.info.status == "RUNNING" for run in runs)
         problems = ["a run stays RUNNING"] if is_running else []
         try:
@@ -290,7 +248,3 @@ def kill_plain_saves(work_dir: Path, database: Path) -> crashes.Outcome:
         return problems if is_whole else [*problems, "neither model loads"]
 
     return crashes.killed_at_every_call(work_dir, prepare, save, look, part=(1, 1))
-
-
-def _uri(base_dir: Path) -> str:
-    return f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"

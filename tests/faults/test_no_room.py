@@ -2,119 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from faults.crashes import join_pushes
+from faults.disks import FOLDERS, a_file_instead, fill, in_child, read_only, small_disk, tree
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import DumpError, StoreError
 
+Source = Literal["backups", "registry"]
+
 TITLE = "Disks without room or rights"
-FOLDERS = ("trained", "metadata", "backups", "mlflow")
 OLD = {"saved_at": "2025-11-03T00:00:00+09:00", "accuracy": 0.5}
-PAGE = 4096
 NOBODY = 65534
-
-CHILD = """
-import json, os, resource, signal, sys, tempfile
-import joblib
-from lotto_mlflow import ModelManager
-base_dir, work = sys.argv[1], json.loads(sys.argv[2])
-with tempfile.TemporaryDirectory() as folder:  # the interpreter's own files may be root's alone
-    ModelManager(folder, mirror="off").save_model({"warm": "up"}, metadata={"a": 1})
-if work.get("user"):
-    os.setgid(work["user"]); os.setuid(work["user"])
-manager, hard = ModelManager(base_dir, mirror="off"), resource.RLIM_INFINITY
-told = []
-for limit, name, size in work["saves"]:
-    if limit is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        manager.save_model({"new": "x" * size}, name, {"a": 1})
-        told.append(["saved", ""])
-    except OSError as error:
-        told.append([type(error).__name__, type(error.__cause__).__name__])
-if work.get("plain"):
-    try:
-        joblib.dump({"new": "x" * 100000}, work["plain"])
-    except OSError:
-        pass
-if not work.get("user"):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-print(json.dumps(told))
-"""
-
-
-def _tree(base_dir: Path) -> dict[str, tuple[bytes, int]]:
-    """The specification's folders, and what the records say."""
-    kept = (*FOLDERS[:3], "mlflow/outbox", "mlflow/sent", "mlflow/aside")
-    return {
-        str(path.relative_to(base_dir)): (path.read_bytes(), path.stat().st_mtime_ns)
-        for folder in kept
-        for path in (base_dir / folder).rglob("*")
-        if path.is_file()
-    }
-
-
-def _in_child(base_dir: Path, **work: Any) -> list[list[str]]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(base_dir), json.dumps(work)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    told: list[list[str]] = json.loads(done.stdout)
-    return told
-
-
-def _mounted(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-
-
-@contextmanager
-def _small_disk(path: Path, options: str) -> Iterator[None]:
-    path.mkdir()
-    _mounted("-t", "tmpfs", "-o", options, "tmpfs", str(path))
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@contextmanager
-def _read_only(path: Path) -> Iterator[None]:
-    _mounted("--bind", str(path), str(path))
-    try:
-        _mounted("-o", "remount,ro,bind", str(path))
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@contextmanager
-def _a_file_instead(path: Path) -> Iterator[None]:
-    away = path.with_name(f"{path.name}.away")
-    path.rename(away)
-    path.write_text("in the way")
-    try:
-        yield
-    finally:
-        path.unlink()
-        away.rename(path)
 
 
 @pytest.fixture
@@ -144,13 +51,13 @@ def test_a_file_size_limit_leaves_the_folder_as_it_was(
     base_dir, plain = tmp_path / "ml", tmp_path / "plain.pkl"
     path = Path(disk_manager.save_model({"old": 1}, "x", OLD))
     joblib.dump({"old": 1}, plain)
-    before = _tree(base_dir)
+    before = tree(base_dir)
     cut = [(limit, name, 100_000) for limit in (0, 1, 5_000, 99_000) for name in ("x", "new")]
     later = [(limit, name, 10) for limit in (200, 700) for name in ("x", "new")]
-    told = _in_child(base_dir, saves=[*cut, *later, (700, "new", 10)], plain=str(plain))
+    told = in_child(base_dir, saves=[*cut, *later, (700, "new", 10)], plain=str(plain))
     assert told[: len(cut)] == [["DumpError", "OSError"]] * len(cut)
     assert told[len(cut) :] == [["StoreError", "OSError"]] * (len(later) + 1)
-    lost = int(_tree(base_dir) != before)
+    lost = int(tree(base_dir) != before)
     figures(TITLE, tried=len(told), lost=lost, plain_tried=1, plain_lost=_is_lost(plain))
     assert not lost
     _a_save_works(disk_manager, base_dir, path)
@@ -165,60 +72,112 @@ def _is_lost(path: Path) -> int:
         return 1
 
 
+def test_a_file_size_limit_fails_a_restore_and_leaves_the_folder_as_it_was(
+    disk_manager: ModelManager, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """The limits cut the copy of the model short, or only the metadata that comes after it."""
+    base_dir = tmp_path / "ml"
+    _two_saves(disk_manager, {"old": "x" * 100_000}, None, "large")
+    before = _two_saves(disk_manager, {"old": 1}, {"text": "y" * 9_000}, "small")
+    restores = [(limit, name) for limit in (0, 1, 5_000) for name in ("large", "small")]
+    restores.append((99_000, "large"))
+    told = in_child(base_dir, restores=restores)
+    assert told == [["StoreError", "OSError"]] * len(restores)
+    lost = int(tree(base_dir) != before)
+    figures(TITLE, tried=len(told), lost=lost)
+    assert not lost
+    for name in ("large", "small"):
+        disk_manager.restore(name)
+        _is_restored(base_dir, before, name)
+
+
 @pytest.mark.parametrize("options", ["size=2m", "size=8m,nr_inodes=60"], ids=["full", "inodes"])
 @pytest.mark.parametrize("metadata", [{"text": "y" * 9_000}, None], ids=["metadata", "none"])
 def test_a_full_file_system_fails_a_save_at_any_step_and_leaves_the_folder_as_it_was(
     tmp_path: Path, options: str, metadata: dict[str, Any] | None, figures: Callable[..., None]
 ) -> None:
     """From nothing free upward, page by page or inode by inode, until a save goes through."""
-    disk, tried = tmp_path / "disk", 0
-    with _small_disk(disk, options):
+    disk = tmp_path / "disk"
+    with small_disk(disk, options):
         base_dir = disk / "ml"
         manager = ModelManager(base_dir, mirror="off")
         path = Path(manager.save_model({"old": 1}, "x", OLD))
-        fillers = _fill(disk / "fillers")
-        before = _tree(base_dir)
-        while fillers:
-            refusal = _refusal(manager, {"new": "x" * 9_000}, metadata)
-            if refusal is None:
-                break
-            assert isinstance(refusal.__cause__, OSError)
-            tried += 1
-            assert _tree(base_dir) == before
-            assert manager.load_model(path) == {"old": 1}
-            fillers.pop().unlink()
+        new = {"new": "x" * 9_000}
+        tried = _refusals(manager, base_dir, lambda: manager.save_model(new, "x", metadata))
         assert tried > 3
-        assert manager.load_model(path) == {"new": "x" * 9_000}
+        assert manager.load_model(path) == new
         assert manager.load_model(base_dir / "backups" / "x.pkl") == {"old": 1}
         assert not list((base_dir / "mlflow" / "tmp").iterdir())
     figures(TITLE, tried=tried, lost=0)
 
 
-def _refusal(
-    manager: ModelManager, model: Any, metadata: dict[str, Any] | None
-) -> DumpError | StoreError | None:
+@pytest.mark.parametrize("options", ["size=2m", "size=8m,nr_inodes=60"], ids=["full", "inodes"])
+@pytest.mark.parametrize("metadata", [{"text": "y" * 9_000}, None], ids=["metadata", "none"])
+def test_a_full_file_system_fails_a_restore_at_any_step_and_leaves_the_folder_as_it_was(
+    tmp_path: Path, options: str, metadata: dict[str, Any] | None, figures: Callable[..., None]
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, options):
+        base_dir = disk / "ml"
+        manager = ModelManager(base_dir, mirror="off")
+        saved = _two_saves(manager, {"old": "x" * 9_000}, metadata)
+        tried = _refusals(manager, base_dir, lambda: manager.restore("x"))
+        assert tried > 3
+        _is_restored(base_dir, saved)
+        assert not list((base_dir / "mlflow" / "tmp").iterdir())
+    figures(TITLE, tried=tried, lost=0)
+
+
+def _refusals(manager: ModelManager, base_dir: Path, act: Callable[[], object]) -> int:
+    """Free a full disk page by page until a call goes through; count those that do not."""
+    fillers = fill(base_dir.parent / "fillers")
+    before, path, tried = tree(base_dir), base_dir / "trained" / "x.pkl", 0
+    model = manager.load_model(path)
+    while fillers:
+        refusal = _refusal(act)
+        if refusal is None:
+            break
+        assert isinstance(refusal.__cause__, OSError)
+        tried += 1
+        assert tree(base_dir) == before
+        assert manager.load_model(path) == model
+        fillers.pop().unlink()
+    return tried
+
+
+def _refusal(act: Callable[[], object]) -> DumpError | StoreError | None:
     try:
-        manager.save_model(model, "x", metadata)
+        act()
     except (DumpError, StoreError) as error:
         return error
     return None
 
 
-def _fill(folder: Path) -> list[Path]:
-    """Fill a file system to its last page, or its last inode."""
-    folder.mkdir()
-    fillers: list[Path] = []
-    with suppress(OSError):
-        while len(fillers) < 10_000:
-            fillers.append(folder / str(len(fillers)))
-            with fillers[-1].open("wb", buffering=0) as file:
-                file.write(b"f" * PAGE)
-    assert len(fillers) < 10_000
-    return [path for path in fillers if path.exists()]
+def _two_saves(
+    manager: ModelManager, old: Any, metadata: dict[str, Any] | None, name: str = "x"
+) -> dict[str, tuple[bytes, int]]:
+    """Save twice under one name; return the tree with the second, which has the first as backup."""
+    manager.save_model(old, name, metadata)
+    return tree(Path(manager.save_model({"new": 1}, name, {"a": 1})).parent.parent)
+
+
+def _is_restored(base_dir: Path, before: dict[str, tuple[bytes, int]], name: str = "x") -> None:
+    """Check that the first of two saves is in place, and the second its second backup."""
+    after = tree(base_dir)
+    model, metadata = f"trained/{name}.pkl", f"metadata/{name}_metadata.json"
+    kept, kept_metadata = f"backups/{name}.pkl", f"backups/{name}_metadata.json"
+    assert after[model] == before[kept] == after[kept]
+    assert after[f"backups/{name}.2.pkl"] == before[model]
+    assert after[f"backups/{name}.2_metadata.json"][0] == before[metadata][0]
+    contents = [
+        found.get(path, (None,))[0]
+        for found, path in ((after, metadata), (after, kept_metadata), (before, kept_metadata))
+    ]
+    assert contents[0] == contents[1] == contents[2]
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, "."])
-@pytest.mark.parametrize("trouble", [_read_only, _a_file_instead], ids=["read-only", "a file"])
+@pytest.mark.parametrize("trouble", [read_only, a_file_instead], ids=["read-only", "a file"])
 def test_a_folder_that_cannot_be_written_to_fails_the_save_and_nothing_else(
     manager: ModelManager,
     base_dir: Path,
@@ -227,8 +186,9 @@ def test_a_folder_that_cannot_be_written_to_fails_the_save_and_nothing_else(
     figures: Callable[..., None],
 ) -> None:
     path = Path(manager.save_model({"old": 1}, "x", OLD))
-    before = _tree(base_dir)
-    is_needed_for_new = (folder, trouble) != ("backups", _read_only)
+    join_pushes()  # one that opens a file would keep the folder from being made read-only
+    before = tree(base_dir)
+    is_needed_for_new = (folder, trouble) != ("backups", read_only)
     with trouble((base_dir / folder).resolve()):
         for name in ("x", "new", None) if is_needed_for_new else ("x",):
             with pytest.raises(StoreError) as caught:
@@ -237,12 +197,59 @@ def test_a_folder_that_cannot_be_written_to_fails_the_save_and_nothing_else(
             assert str(base_dir) in str(caught.value)
         if path.exists():
             assert manager.load_model(path) == {"old": 1}
-    lost = int(_tree(base_dir) != before)
+    lost = int(tree(base_dir) != before)
     figures(TITLE, tried=3, lost=lost)
     assert not lost
     _a_save_works(manager, base_dir, path)
     client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
     assert len(client.search_model_versions("name = 'x'")) == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [
+        *((folder, source) for folder in FOLDERS[:3] for source in ("backups", "registry")),
+        *((folder, "backups") for folder in ("mlflow", ".")),
+    ],
+)
+@pytest.mark.parametrize("trouble", [read_only, a_file_instead], ids=["read-only", "a file"])
+def test_a_folder_that_cannot_be_written_to_fails_the_restore_and_nothing_else(
+    manager: ModelManager,
+    base_dir: Path,
+    folder: str,
+    source: Source,
+    trouble: Callable[[Path], Any],
+    figures: Callable[..., None],
+) -> None:
+    _two_saves(manager, {"old": 1}, OLD)
+    join_pushes()
+    before = tree(base_dir)
+    wanted = "x" if source == "backups" else "models:/x/1"
+    with trouble((base_dir / folder).resolve()):
+        with pytest.raises(StoreError) as caught:
+            manager.restore(wanted, source=source)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert str(base_dir) in str(caught.value)
+    lost = int(tree(base_dir) != before)
+    figures(TITLE, tried=1, lost=lost)
+    assert not lost
+    manager.restore(wanted, source=source)
+    _is_restored(base_dir, before)
+    assert manager.load_model(base_dir / "trained" / "x.pkl") == {"old": 1}
+    assert manager.verify() == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    assert len(client.search_model_versions("name = 'x'")) == 2
+
+
+def _take_rights(base_dir: Path, folder: str) -> list[Path]:
+    """Give everything to another user but a folder, and return what is in that."""
+    for owned in (base_dir, *base_dir.rglob("*")):
+        os.chown(owned, NOBODY, NOBODY)
+    forbidden = (base_dir / folder).resolve()
+    inside = [forbidden, *forbidden.rglob("*")]
+    for owned in inside:
+        os.chown(owned, 0, 0)
+    return inside
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -253,25 +260,40 @@ def test_a_folder_without_rights_fails_the_save_and_nothing_else(
     base_dir = shared_dir / "ml"
     manager = ModelManager(base_dir, mirror="off")
     path = Path(manager.save_model({"old": 1}, "x", OLD))
-    for owned in (base_dir, *base_dir.rglob("*")):
-        os.chown(owned, NOBODY, NOBODY)
-    forbidden = (base_dir / folder).resolve()
-    inside = [forbidden, *forbidden.rglob("*")]
-    for owned in inside:
-        os.chown(owned, 0, 0)
-    before = _tree(base_dir)
+    inside = _take_rights(base_dir, folder)
+    before = tree(base_dir)
     saves = [(None, "x", 10), (None, "new", 10), (None, None, 10)]
-    told = _in_child(base_dir, saves=saves, user=NOBODY)
+    told = in_child(base_dir, saves=saves, user=NOBODY)
     if folder == "backups":  # there, only what replaces something has to write
         assert told == [["StoreError", "PermissionError"], ["saved", ""], ["saved", ""]]
-        assert before.items() <= _tree(base_dir).items()
+        assert before.items() <= tree(base_dir).items()
     else:
         assert told == [["StoreError", "PermissionError"]] * 3
-        assert _tree(base_dir) == before
+        assert tree(base_dir) == before
     figures(TITLE, tried=3, lost=0)
     assert manager.load_model(path) == {"old": 1}
     for owned in inside:
         os.chown(owned, NOBODY, NOBODY)
-    assert _in_child(base_dir, saves=saves[:1], user=NOBODY) == [["saved", ""]]
+    assert in_child(base_dir, saves=saves[:1], user=NOBODY) == [["saved", ""]]
     assert manager.load_model(path) == {"new": "x" * 10}
     assert manager.load_model(base_dir / "backups" / "x.pkl") == {"old": 1}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("folder", [*FOLDERS, "."])
+def test_a_folder_without_rights_fails_the_restore_and_nothing_else(
+    shared_dir: Path, folder: str, figures: Callable[..., None]
+) -> None:
+    base_dir = shared_dir / "ml"
+    manager = ModelManager(base_dir, mirror="off")
+    before = _two_saves(manager, {"old": 1}, OLD)
+    inside = _take_rights(base_dir, folder)
+    told = in_child(base_dir, restores=[(None, "x")], user=NOBODY)
+    assert told == [["StoreError", "PermissionError"]]
+    lost = int(tree(base_dir) != before)
+    figures(TITLE, tried=1, lost=lost)
+    assert not lost
+    for owned in inside:
+        os.chown(owned, NOBODY, NOBODY)
+    assert in_child(base_dir, restores=[(None, "x")], user=NOBODY) == [["restored", ""]]
+    _is_restored(base_dir, before)
