@@ -376,7 +376,7 @@ def _record(values: dict[str, Any]) -> Record[Any]:
     return Record(payload=made, mirrored=mirrored, **_known(Record, values))
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a class, and under ``extra`` those that it does not know."""
     known = _names_of_fields(kind)
     extra = {key: value for key, value in values.items() if key not in known}
@@ -384,7 +384,7 @@ def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _names_of_fields(kind: type[Any]) -> frozenset[str]:
+def _names_of_fields(kind: Any) -> frozenset[str]:
     return frozenset(f.name for f in fields(kind)) - {"extra"}
 
 

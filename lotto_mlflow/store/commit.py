@@ -123,11 +123,11 @@ class Protocol:
         )
 
     def _back_up(self, payload: SavePayload | RestorePayload) -> None:
-        """Put what is about to be replaced into ``backups/`` too, durably."""
+        """Put what is about to be replaced into ``backups/`` too, durably; what is there stays."""
         if payload.backup is None:
             return
         for original, backup in self._pairs(payload):
-            if original.exists():
+            if original.exists() and not os.path.lexists(backup):
                 link_or_copy(original, backup, self.work_dir)
         sync_dir(self.store.layout.backup_dir)
 
