@@ -208,8 +208,14 @@ class Mirror:
         path = models_dir / model_id / "artifacts" / model_folder.DATA_FILE
         return path.exists() or not self._connection.is_embedded
 
-    def orphan_folders(self) -> list[Path]:
+    def orphan_folders(self, known_ids: set[str]) -> list[Path]:
         """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
+
+        Parameters
+        ----------
+        known_ids : set of str
+            Runs and logged models of saves whose version is there; MLflow is asked only where
+            there are folders of others.
 
         Notes
         -----
@@ -222,6 +228,9 @@ class Mirror:
         models_dir = folder / "models"
         found = [path for path in folder.iterdir() if path != models_dir]
         found += models_dir.iterdir() if models_dir.is_dir() else []
+        found = [path for path in found if path.name not in known_ids]
+        if not found:
+            return []
         everything = {path.name for path in found}
         owned = self._connection.ask(self._owned_names, "listing runs and models", everything)
         return sorted(path for path in found if path.name not in owned)

@@ -233,7 +233,7 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
     mirror = verification.mirror
     if mirror is None:
         return
-    for folder in mirror.orphan_folders():
+    for folder in mirror.orphan_folders(_known_ids(verification, entries)):
         fix = Fix("shell", {"command": ("rm", "-r", folder)})
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
     for registered in sorted({names.registered_model(entry.name) for entry in entries}):
@@ -241,3 +241,16 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
             detail = "the highest version is an older save; /latest of MLflow itself would load it"
             repair = "none is needed: this package looks past it"
             yield Finding("late on top", registered, None, detail, repair)
+
+
+def _known_ids(verification: Verification, entries: list[Entry]) -> set[str]:
+    """Return the runs and logged models of the saves whose version is in the current store."""
+    found: set[str] = set()
+    for entry in entries:
+        record = verification.history.read(entry)
+        if record is not None and record.is_save:
+            ids = record.mirrored.get(verification.target.name)
+            versions = verification.save_ids(names.registered_model(record.name))
+            if ids is not None and versions.get(ids.version) == record.id:
+                found |= {ids.run_id, ids.model_id}
+    return found
