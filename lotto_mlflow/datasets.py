@@ -18,7 +18,7 @@ DEFAULT_NAME = "train"
 MAX_NAME = 250
 _BLOCK_BYTES = 2**23
 _DIGITS = 16
-"""MLflow 3.17 takes 36 characters; these are enough to tell apart what one project trains on."""
+"""MLflow 3.17 accepts 36 characters; these are enough to tell apart what one project trains on."""
 
 
 def checked(dataset: Any) -> dict[str, Any]:
@@ -79,17 +79,17 @@ def _array(name: str, rows: list[Any]) -> Any:
 
 
 def is_frame(value: Any) -> bool:
-    """Tell whether a value is a pandas DataFrame, without importing pandas."""
+    """Return whether a value is a pandas DataFrame, without importing pandas."""
     return _is_a("pandas", "DataFrame", value)
 
 
 def is_array(value: Any) -> bool:
-    """Tell whether a value is a numpy array, without importing numpy."""
+    """Return whether a value is a numpy array, without importing numpy."""
     return _is_a("numpy", "ndarray", value)
 
 
 def is_described(value: Any) -> bool:
-    """Tell whether a value is a data set that the caller made with `mlflow.data`."""
+    """Return whether a value is a data set that the caller made with `mlflow.data`."""
     return _is_a("mlflow.data.dataset", "Dataset", value)
 
 
@@ -111,7 +111,7 @@ def digest_of(data: Any) -> str:
     MLflow 3.17 looks at the first 10,000 rows or values only (``mlflow.data.digest_utils``), so a
     history that was corrected further on would seem unchanged.
     """
-    import hashlib  # here, because importing this package is to cost little
+    import hashlib  # imported lazily
 
     hasher = hashlib.sha256()
     if is_frame(data):
@@ -142,7 +142,7 @@ def _row_hashes(table: Any) -> bytes:
 
     try:
         hashes = hash_pandas_object(table)
-    except TypeError:  # a cell such as a list cannot be hashed, and is taken as text then
+    except TypeError:  # a cell such as a list cannot be hashed, and is hashed as text then
         hashes = hash_pandas_object(table.astype(str))
     content: bytes = hashes.to_numpy(dtype="uint64").tobytes()
     return content
@@ -153,7 +153,7 @@ def _add_array(hasher: Any, array: Any) -> None:
     import numpy
 
     _add_shape(hasher, array)
-    if isinstance(array, numpy.ma.MaskedArray):  # whose bytes do not tell which of them count
+    if isinstance(array, numpy.ma.MaskedArray):  # whose bytes do not show which of them count
         _add_array(hasher, numpy.ma.getmaskarray(array))
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     step = max(1, _BLOCK_BYTES // row_bytes)

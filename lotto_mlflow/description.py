@@ -101,7 +101,7 @@ def describe_by_metadata(metadata: Mapping[str, Any]) -> Description:
 
 
 def has_method(model: Any, name: str) -> bool:
-    """Tell whether a model has a method, even where asking it raises an error of its own."""
+    """Return whether a model has a method, even where asking it raises an error of its own."""
     try:
         return callable(getattr(model, name, None))
     except Exception:  # noqa: BLE001 - a model's own __getattr__ may raise anything

@@ -25,7 +25,7 @@ def lock_at(path: Path) -> FileLock:
         The lock file; its folder is made if need be. The operating system lets go of the lock
         when its holder dies.
     """
-    from filelock import FileLock  # here, because looking up a model needs no lock
+    from filelock import FileLock  # imported lazily
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
@@ -156,14 +156,14 @@ def copy_content(source: Path, target: Path) -> None:
 
 
 def _copy_bytes(source: Path, target: Path) -> None:
-    from shutil import copyfile  # here, because importing this package is to cost little
+    from shutil import copyfile  # imported lazily
 
     copyfile(source, target)
 
 
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it, as far as that can be done."""
-    from shutil import rmtree  # here, because importing this package is to cost little
+    from shutil import rmtree  # imported lazily
 
     rmtree(folder, ignore_errors=True)
 
@@ -185,7 +185,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     tmp_dir : pathlib.Path
         Where the folder is made, beside a lock file of the same name that shows it is in use.
     guard : filelock.FileLock
-        Held while the two are made, so that `sweep`, which runs under it too, sees both or none.
+        Locked while the two are made, so that `sweep`, which runs under it too, sees both or none.
 
     Yields
     ------

@@ -186,7 +186,7 @@ class History:
         return found
 
     def has_bytes_of(self, save: SaveRecord) -> bool:
-        """Tell whether the bytes of a save are in ``trained/`` or ``backups/`` under its name.
+        """Return whether the bytes of a save are in ``trained/`` or ``backups/`` under its name.
 
         Notes
         -----
@@ -208,7 +208,7 @@ class History:
         -----
         That is the save of its name with its time. A copy of the folder has other times: there
         the digest that its metadata declares decides, or else the newest save with its size is
-        taken. Nothing is hashed.
+        chosen. Nothing is hashed.
         """
         records = list(self.records_of(*sorted(file.possible_names)))
         saves = [record for record in records if record.is_save]
@@ -262,7 +262,7 @@ class History:
         return {digest for digest in found if digest is not None}
 
     def _is_older_than_its_records(self, file: ModelFile) -> bool:
-        """Tell whether a backup is from before the first save that is known of its name."""
+        """Return whether a backup is from before the first save that is known of its name."""
         if self._replaced_digests(file):
             return False
         saves = self.saves_of(*file.possible_names)
@@ -270,12 +270,12 @@ class History:
         return first is not None and file.time_ns < first
 
     def is_changed(self, file: ModelFile) -> bool:
-        """Tell whether digests are known that a file may have, and it has none of them."""
+        """Return whether digests are known that a file may have, and it has none of them."""
         known = self.expected(file)
         return bool(known) and file.sha256 not in known
 
     def is_in_journal(self, file: ModelFile) -> bool:
-        """Tell whether a file is of a save that MLflow has or will get: by its time or its bytes.
+        """Return whether a file is of a save that MLflow has or will get: by its time or its bytes.
 
         Notes
         -----
@@ -309,7 +309,7 @@ class History:
                 yield file
 
     def is_of_record(self, file: ModelFile) -> bool:
-        """Tell whether a record has the time of a file; nothing is hashed, and little is read."""
+        """Return whether a record has the time of a file; nothing is hashed, and little is read."""
         entries = [e for name in file.possible_names for e in self.entries_of(name)]
         if any(entry.is_of_time(file.time_ns) for entry in entries):
             return True

@@ -49,7 +49,7 @@ class Entry:
     path: Path
 
     def is_of_time(self, time_ns: int) -> bool:
-        """Tell whether the record is of this time, in nanoseconds since 1970; its id begins so."""
+        """Return whether the record is of this time in nanoseconds since 1970: its id says."""
         return self.id.startswith(f"{time_ns:019d}-")
 
     def read(self) -> Record[Any]:
@@ -250,7 +250,7 @@ class Journal:
         return self._in_outbox("committed", "begun")
 
     def is_waiting(self, id: str) -> bool:  # noqa: A002 - the field's name
-        """Tell whether a record is still to be pushed."""
+        """Return whether a record is still to be pushed."""
         return any(entry.id == id for entry in _listing_of(self._outbox_dir).entries())
 
     def _in_outbox(self, *states: State) -> list[Entry]:
@@ -281,7 +281,7 @@ class Journal:
         return None
 
     def is_of_later_release(self, entry: Entry) -> bool:
-        """Tell whether a record that cannot be read is not damaged, but of a later release."""
+        """Return whether a record that cannot be read is not damaged, but of a later release."""
         try:
             entry.read()
         except LaterFormatError:

@@ -48,7 +48,7 @@ def check_name(name: object) -> str:
 
 
 def is_name(name: object) -> bool:
-    """Tell whether `check_name` would return the name."""
+    """Return whether `check_name` would return the name."""
     return _problem(name) is None
 
 
@@ -79,7 +79,7 @@ def registered_model(name: str) -> str:
 
 
 def is_lotto_model(file_name: str) -> bool:
-    """Tell whether a file name matches ``lotto_model_*.pkl``, the specification's pattern."""
+    """Return whether a file name matches ``lotto_model_*.pkl``, the specification's pattern."""
     return file_name.startswith(PREFIX) and file_name.endswith(SUFFIX)
 
 

@@ -123,8 +123,8 @@ class ModelManager:
         never fails a save, nor blocks it more than five seconds; what could not be pushed is pushed
         by a later save.
         """
-        caller = {"input_example": input_example, "extra": artifacts, "dataset": dataset}
-        return str(save.save(self._folder, model, model_name, metadata, **caller))
+        given = save.Given(model, model_name, metadata, input_example, artifacts, dataset)
+        return str(save.save(self._folder, given))
 
     def load_model(self, model_path: str | os.PathLike[str]) -> Any:
         """Load a model from a file, or from the registry.
@@ -297,7 +297,7 @@ class ModelManager:
         Parameters
         ----------
         progress : callable, optional
-            Called for the model files, whose digests are what takes long; as in
+            Called for the model files, whose digests need the time; as in
             `lotto_mlflow.records.Progress`.
 
         Returns

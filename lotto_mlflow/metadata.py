@@ -133,7 +133,7 @@ def from_json(content: bytes) -> dict[str, Any] | None:
 
     Notes
     -----
-    JSON of other programs may escape half characters, which no file and no database takes; they
+    JSON of other programs may escape half characters, which no file and no database accepts; they
     become question marks. NaN and infinities stay, for `strict` to replace.
     """
     try:

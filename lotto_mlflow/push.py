@@ -207,7 +207,7 @@ class PushWorker:
             return self._requested
 
     def _has_answered_all(self, request: int, mirror: Mirror, refused: set[str]) -> bool:
-        """Push what waits; tell whether nothing was requested meanwhile, and the thread ends."""
+        """Push what waits; return whether nothing was requested meanwhile, and the thread ends."""
         with locked(self._folder.push_lock()):
             waiting = self._waiting()
             with self._changed:
@@ -290,7 +290,7 @@ class PushWorker:
         )
 
     def _has_pushed_all(self, request: int, deadline: float) -> bool:
-        """Wait for a request until a monotonic moment; tell whether nothing is left."""
+        """Wait for a request until a monotonic moment; return whether nothing is left."""
         left = max(0.0, deadline - time.monotonic())
         with self._changed:
             self._wait_until_prepared(request)
@@ -298,7 +298,7 @@ class PushWorker:
             return is_answered and self._outage is None and not self._refusals
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Push what waits, and wait for it; tell whether nothing is left for this target.
+        """Push what waits, and wait for it; return whether nothing is left for this target.
 
         Notes
         -----

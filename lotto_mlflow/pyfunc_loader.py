@@ -109,7 +109,7 @@ def _frame(data: Any) -> Any:
 
 
 def pickle_is_allowed() -> bool:
-    """Tell whether MLflow's own switch lets a pickle be opened; it does unless set to false.
+    """Return whether MLflow's own switch lets a pickle be opened; it does unless set to false.
 
     References
     ----------
@@ -121,7 +121,7 @@ def pickle_is_allowed() -> bool:
 
 def sha256_of(file: Any) -> str:
     """Return the SHA-256 of an open binary file, read from its start, and rewind it."""
-    import hashlib  # here, because importing lotto_mlflow is to cost little
+    import hashlib  # imported lazily
 
     digest = hashlib.sha256()
     file.seek(0)

@@ -35,7 +35,7 @@ class VersionReference:
 
 
 def is_version(text: str) -> bool:
-    """Tell whether a text is the number of a version; no database counts past nine digits."""
+    """Return whether a text is the number of a version; no database counts past nine digits."""
     return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
 
 

@@ -223,7 +223,7 @@ def _unquoted(text: str) -> str:
 
 @cache
 def _decodes_paths() -> bool:
-    """Tell whether the installed SQLAlchemy decodes paths."""
+    """Return whether the installed SQLAlchemy decodes paths."""
     from importlib import metadata  # imported lazily
 
     numbers = metadata.version("SQLAlchemy").split(".")[:2]

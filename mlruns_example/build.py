@@ -207,7 +207,7 @@ def main() -> int:
         with threadpool_limits(1):  # on so few rows, threads cost more than they bring
             following = save_all(manager)
         if not manager.flush(300):
-            print("error: MLflow could not be told of everything", file=sys.stderr)
+            print("error: not every save could be mirrored", file=sys.stderr)
             return 1
         print(f"{ALIAS}: {promote(manager, built_dir)}")
         publish(built_dir, target_dir)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lotto_mlflow import text
-from lotto_mlflow.cli import links, output
+from lotto_mlflow.cli import output
 from lotto_mlflow.cli.application import (
     BaseDir,
     Debug,
@@ -134,7 +134,7 @@ def show(
     with calling():
         record = manager_of(ctx, base_dir).get(reference)
     layout = Layout.under(base_dir_of(ctx, base_dir))
-    places = links.places_of(record, layout)
+    places = output.places_of(record, layout)
     if as_json:
         output.print_json(output.values_of(record, **places))
         return

@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, tables for people, progress bars on a terminal."""
+"""What commands print: JSON for programs; tables, links and progress bars for people."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import typer
 
 from lotto_mlflow import metadata, settings
 from lotto_mlflow.errors import Fix
 from lotto_mlflow.kinds import Finding
+from lotto_mlflow.layout import Layout
 from lotto_mlflow.operations.sync import SyncReport
 from lotto_mlflow.records import ModelRecord, Progress
-from lotto_mlflow.text import size_as_text
+from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.text import masked, size_as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 NONE = "-"
+UI_PORT = 5000
+"""MLflow's usual port: ``ui`` uses it where it is free, so that links stay true."""
 PROGRAM = "lotto-mlflow"
 _COMMANDS = {"records": "list", "get": "show"}
 """Commands that do not have the name of their method."""
@@ -119,6 +124,52 @@ def in_commands(text: str, fix: Fix | None, base_dir: Path | None, quote: str = 
         return text
     command = f"{quote}{command_of(fix, base_dir)}{quote}"
     return text.removesuffix(fix.in_words()) + fix.in_words(command)
+
+
+def is_server(uri: str | None) -> bool:
+    """Return whether a tracking URI is a server's, with a UI of its own."""
+    return uri is not None and uri.startswith(("http://", "https://"))
+
+
+def store_uri(current: Settings, layout: Layout) -> str:
+    """Return the tracking URI that plain ``mlflow`` commands need for the current store."""
+    return Target.from_settings(current, layout.database_path).tracking_uri
+
+
+def database_path(current: Settings, layout: Layout) -> Path | None:
+    """Return the database file of the current store, ``None`` where that is on a server."""
+    return Target.from_settings(current, layout.database_path).database_path
+
+
+def ui_address(current: Settings) -> str:
+    """Return the address of the UI: the server's, without credentials, or that of ``ui``."""
+    if not is_server(current.tracking_uri):
+        return f"http://127.0.0.1:{UI_PORT}"
+    parts = urlsplit(str(current.tracking_uri))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def runs_page(address: str, experiment_id: str | None) -> str:
+    """Return the page of an experiment's training runs; the UI would open on traces."""
+    page = "experiments" if experiment_id is None else f"experiments/{experiment_id}/runs"
+    return f"{address}/#/{page}?workflowType=machine_learning"
+
+
+def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
+    """Return where a model lies in both views, under the keys of ``show --json``."""
+    current = settings.read()
+    metadata_path = layout.metadata_path(record.name)
+    is_mirrored = record.version is not None
+    model, version = record.registered_model, record.version
+    page = f"{ui_address(current)}/#/models/{quote(model)}/versions/{version}"
+    return {
+        "metadata_path": str(metadata_path)
+        if record.path is not None and metadata_path.exists()
+        else None,
+        "tracking_uri": masked(store_uri(current, layout)),
+        "model_uri": f"models:/{model}/{version}" if is_mirrored else None,
+        "link": page if is_mirrored else None,
+    }
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lotto_mlflow.cli.links import UI_PORT
+from lotto_mlflow.cli.output import UI_PORT
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.layout import REGISTERED_MODEL
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lotto_mlflow import settings
-from lotto_mlflow.cli import links, output
+from lotto_mlflow.cli import output
 from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, base_dir_of
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.errors import Fix, StoreError
@@ -37,12 +37,12 @@ def ui(
     from lotto_mlflow.cli import server  # imported lazily
 
     layout, current = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
-    if links.is_server(current.tracking_uri):
-        address = links.ui_address(current)
+    if output.is_server(current.tracking_uri):
+        address = output.ui_address(current)
         _print_link(address, str(current.tracking_uri), browser=browser, as_json=as_json)
         return
-    uri = links.store_uri(current, layout)
-    path = links.database_path(current, layout)
+    uri = output.store_uri(current, layout)
+    path = output.database_path(current, layout)
     if path is not None and not path.exists():
         raise StoreError(
             f"there is no database {path} yet", fix=Fix("sync", before="save a model, or call")
@@ -58,7 +58,7 @@ def _print_link(address: str, tracking_uri: str, *, browser: bool, as_json: bool
     """Print the link, and open it where there is a browser to open it in."""
     from lotto_mlflow.cli import server
 
-    link = links.runs_page(address, server.experiment_id_at(address))
+    link = output.runs_page(address, server.experiment_id_at(address))
     if as_json:
         output.print_json({"link": link, "tracking_uri": masked(tracking_uri)})
     else:
@@ -77,10 +77,10 @@ def env(
     """
     layout, current = Layout.under(base_dir_of(ctx, base_dir)), settings.read()
     variables = {
-        "MLFLOW_TRACKING_URI": links.store_uri(current, layout),
+        "MLFLOW_TRACKING_URI": output.store_uri(current, layout),
         "MLFLOW_REGISTRY_URI": current.registry_uri,
     }
-    path = links.database_path(current, layout)
+    path = output.database_path(current, layout)
     if path is not None and not path.exists():
         output.note(f"there is no database {path} yet; the first save makes it")
     if as_json:

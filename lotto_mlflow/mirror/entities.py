@@ -39,14 +39,14 @@ def legal_names(names: Iterable[str]) -> dict[str, str]:
     or made different from one like it, by the first digits of its digest.
     """
     legal: dict[str, str] = {}
-    taken: set[str] = set()
+    used: set[str] = set()
     for name in sorted(names, key=lambda n: (not _is_legal(n), n)):
         wanted = name if _is_legal(name) else _without_illegal(name)
         base, number = wanted[: MAX_KEY - 9], 0
-        while wanted in taken or len(wanted) > MAX_KEY:
+        while wanted in used or len(wanted) > MAX_KEY:
             wanted = f"{base}_{_digits(f'{name}{number or str()}')}"
             number += 1
-        taken.add(wanted)
+        used.add(wanted)
         legal[name] = wanted
     return legal
 

@@ -14,10 +14,22 @@ from lotto_mlflow.folder import ModelFolder
 def relocate(folder: ModelFolder, relative_to: str | os.PathLike[str] | None) -> int:
     """Rewrite the paths in the embedded store's database to where the folder lies now.
 
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    relative_to : str or path-like or None
+        Folder that the paths are to be relative to; ``None`` for absolute ones.
+
     Returns
     -------
     int
         Number of values that were rewritten.
+
+    Raises
+    ------
+    RelocationError
+        If there is no embedded store, or no such folder. Nothing was changed.
     """
     from lotto_mlflow.mirror import database
 

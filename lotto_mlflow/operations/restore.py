@@ -164,7 +164,7 @@ def _record(
 
 
 def _loses_nothing(folder: ModelFolder, found: _Source, sha256: str, size: int) -> bool:
-    """Tell whether what is in place is what will be, so that no backup is needed."""
+    """Return whether what is in place is what will be, so that no backup is needed."""
     layout, name = folder.layout, found.name
     if not folder.store.has_model_or_metadata(name):
         return True

@@ -31,6 +31,18 @@ _logger = logging.getLogger("lotto_mlflow")
 
 
 @dataclass(frozen=True)
+class Given:
+    """What the caller of a save gave, as in `lotto_mlflow.ModelManager.save_model`."""
+
+    model: Any
+    name: str | None
+    metadata: Mapping[str, Any] | None
+    input_example: Any
+    artifacts: Mapping[str, Any] | None
+    dataset: Any
+
+
+@dataclass(frozen=True)
 class _Request:
     """A save that has been checked: nothing in it can be refused any more."""
 
@@ -43,17 +55,15 @@ class _Request:
     timezone: ZoneInfo
 
 
-def save(
-    folder: ModelFolder,
-    model: Any,
-    name: str | None,
-    given: Mapping[str, Any] | None,
-    *,
-    input_example: Any,
-    extra: Mapping[str, Any] | None,
-    dataset: Any,
-) -> Path:
+def save(folder: ModelFolder, given: Given) -> Path:
     """Save a model on disk, and have the save pushed as the settings say.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    given : Given
+        The model, and what the caller says of it.
 
     Returns
     -------
@@ -66,7 +76,7 @@ def save(
         One of its kinds; the folder is as it was.
     """
     current = folder.settings()
-    request = _checked(folder, current, model, name, given, input_example, extra, dataset)
+    request = _checked(folder, current, given)
     record = _saved(folder, request)
     path = folder.layout.model_path(record.name)
     release = folder.later_release
@@ -96,39 +106,37 @@ def _push(
         )
 
 
-def _checked(
-    folder: ModelFolder,
-    current: Settings,
-    model: Any,
-    name: str | None,
-    given: Mapping[str, Any] | None,
-    input_example: Any,
-    extra: Mapping[str, Any] | None,
-    dataset: Any,
-) -> _Request:
-    if model is None:
+def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
+    if given.model is None:
         raise InvalidModelError("Model cannot be None")
-    if name is not None:
-        check_name(name)
-    values = None if given is None else metadata.plain(given)
+    if given.name is not None:
+        check_name(given.name)
+    values = None if given.metadata is None else metadata.plain(given.metadata)
     metadata.to_json(metadata.strict(values or {}))
-    contents = artifacts.rendered({} if extra is None else extra)
-    named = {} if dataset is None else datasets.checked(dataset)
+    contents = artifacts.rendered({} if given.artifacts is None else given.artifacts)
+    named = {} if given.dataset is None else datasets.checked(given.dataset)
     signature, example = None, None
-    if input_example is not None and has_method(model, "predict"):
+    if given.input_example is not None and has_method(given.model, "predict"):
         from lotto_mlflow.mirror import data  # imports mlflow, which only an example needs
 
-        signature, example = data.inferred(model, input_example)
+        signature, example = data.inferred(given.model, given.input_example)
     description = describe(
-        model,
+        given.model,
         values or {},
         parent_run_id=settings.active_run_id(current),
         signature=signature,
         input_example=example,
         datasets=_fingerprints(named),
     )
-    target = folder.target(current)
-    return _Request(model, name, values, contents, description, target, current.timezone)
+    return _Request(
+        given.model,
+        given.name,
+        values,
+        contents,
+        description,
+        folder.target(current),
+        current.timezone,
+    )
 
 
 def _fingerprints(named: Mapping[str, Any]) -> list[dict[str, Any]]:

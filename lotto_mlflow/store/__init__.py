@@ -74,7 +74,7 @@ class Store:
             return max((status.st_mtime_ns for _, status in found), default=0)
 
     def has_model_or_metadata(self, name: str) -> bool:
-        """Tell whether a save under this name would replace a model or its metadata."""
+        """Return whether a save under this name would replace a model or its metadata."""
         return self.layout.model_path(name).exists() or self.layout.metadata_path(name).exists()
 
     def free_backup_stem(self, name: str) -> str:
@@ -88,7 +88,7 @@ class Store:
             number += 1
 
     def is_taken(self, name: str) -> bool:
-        """Tell whether a model of this name is, or has been, in the folders."""
+        """Return whether a model of this name is, or has been, in the folders."""
         return self.layout.model_path(name).exists() or self.layout.backup_path(name).exists()
 
     def link_bytes_of(self, save: SavePayload, work_dir: Path) -> Path | None:
@@ -102,7 +102,7 @@ class Store:
         Notes
         -----
         The entry keeps its bytes when a later save replaces the file. A file with the time and
-        the size of the save is taken for its own; any other only if its digest says so.
+        the size of the save counts as its own; any other only if its digest says so.
         """
         entry = work_dir / "model.pkl"
         for is_of in (_has_time_and_size, _has_digest):

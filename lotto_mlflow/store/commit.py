@@ -67,7 +67,7 @@ class Protocol:
             If the disk refuses a step; all is as it was.
         StoreError
             If it refuses to have a step undone, too. The record stays pending, and the next
-            operation that takes the lock finishes or drops it.
+            save, restore or sync finishes or drops it.
         """
         payload = record.payload
         entry = self.journal.entry_of(record, "pending")
@@ -223,7 +223,7 @@ def metadata_of(payload: SavePayload | RestorePayload) -> bytes | None:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells a file from any that replaces it, ``None`` where there is none."""
+    """Return what a file has and none that replaces it, ``None`` where there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -51,7 +51,7 @@ def dump(model: Any, path: Path) -> Staged:
     Two threads follow the file while joblib writes it: one hashes what is there, the other has
     the disk take it, so that little of either is left to do at the end.
     """
-    import joblib  # here, because importing this package is to cost little
+    import joblib  # imported lazily
 
     written = threading.Event()
     try:
@@ -77,7 +77,7 @@ def dump(model: Any, path: Path) -> Staged:
 
 def _hash_growing(path: Path, written: threading.Event) -> tuple[str, int]:
     """Return the SHA-256 and the size of a file that grows until it is written."""
-    import hashlib  # here, because importing this package is to cost little
+    import hashlib  # imported lazily
 
     digest, size = hashlib.sha256(), 0
     block = memoryview(bytearray(_BLOCK_BYTES))
@@ -113,7 +113,7 @@ def load(file: BinaryIO, path: Path) -> Any:
     LoadError
         If joblib cannot read it.
     """
-    import joblib  # here, because importing this package is to cost little
+    import joblib  # imported lazily
 
     try:
         return joblib.load(file)
