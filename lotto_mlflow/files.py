@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _POLL_SECONDS = 0.005
+_FOLDERS_CANNOT_BE_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What a file system answers that has no such call for folders; EIO is a real failure."""
 _COPY_BYTES = 1 << 30
 
 
@@ -45,12 +47,15 @@ def locked(lock: FileLock, timeout_seconds: float = -1) -> Iterator[None]:
 
 
 def sync_dir(path: Path) -> None:
-    """Make the entries of a folder durable; does nothing where folders cannot be opened."""
+    """Make the entries of a folder durable, where the system and the file system can do so."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as cause:
+        if cause.errno not in _FOLDERS_CANNOT_BE_SYNCED:
+            raise
     finally:
         os.close(descriptor)
 
@@ -70,7 +75,7 @@ def replace_content(path: Path, content: bytes, workspace_dir: Path) -> None:
         write_durably(temporary, content)
         put(temporary, path, workspace_dir)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def temporary_for(path: Path, workspace_dir: Path) -> Path:
@@ -110,7 +115,7 @@ def put(temporary: Path, path: Path, workspace_dir: Path) -> None:
             _copy_durably(temporary, beside)
             os.replace(beside, path)
         finally:
-            beside.unlink(missing_ok=True)
+            remove_file(beside)
 
 
 def link_or_copy(source: Path, target: Path, workspace_dir: Path) -> None:
@@ -134,7 +139,7 @@ def link_or_copy(source: Path, target: Path, workspace_dir: Path) -> None:
             _copy_durably(original, temporary)
             put(temporary, target, workspace_dir)
         finally:
-            temporary.unlink(missing_ok=True)
+            remove_file(temporary)
 
 
 def copy_content(source: Path, target: Path) -> None:
@@ -159,6 +164,12 @@ def _copy_bytes(source: Path, target: Path) -> None:
     from shutil import copyfile  # imported lazily
 
     copyfile(source, target)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a temporary file, as far as that can be done; `sweep` removes what is left."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Path) -> None:
@@ -202,7 +213,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     finally:
         remove_tree(folder)
         in_use.release()
-        (tmp_dir / f"{name}.lock").unlink(missing_ok=True)
+        remove_file(tmp_dir / f"{name}.lock")
 
 
 def sweep(tmp_dir: Path, *others: Path) -> None:

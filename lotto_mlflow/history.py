@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,16 @@ from lotto_mlflow import metadata
 from lotto_mlflow.journal import Entry, Journal
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.pyfunc_loader import recorded_sha256
-from lotto_mlflow.records import ModelRecord, Record, SaveRecord
+from lotto_mlflow.records import (
+    RESTORE,
+    ModelRecord,
+    Record,
+    RestorePayload,
+    RestoreRecord,
+    SavePayload,
+    SaveRecord,
+)
+from lotto_mlflow.settings import Target
 from lotto_mlflow.store import Store, sha256_of_file
 
 
@@ -207,29 +215,39 @@ class History:
         Notes
         -----
         That is the save of its name with its time. A copy of the folder has other times: there
-        the digest that its metadata declares decides, or else the newest save with its size is
-        chosen. Nothing is hashed.
+        the digest that its metadata declares decides, or else the newest record with its size, a
+        save or a restore. Nothing is hashed.
         """
         records = list(self.records_of(*sorted(file.possible_names)))
-        saves = [record for record in records if record.is_save]
         of_time = [r for r in records if r.payload.file_time_ns == file.time_ns]
         if of_time or file.is_backup:
             return next((record for record in of_time if record.is_save), None)
-        declared = file.declared_sha256
-        if declared is not None:
-            return next((save for save in saves if save.payload.sha256 == declared), None)
-        return next((save for save in saves if save.payload.size == file.status.st_size), None)
+        sha256 = file.declared_sha256
+        if sha256 is None:
+            alike = (r.payload for r in records if r.payload.size == file.status.st_size)
+            sha256 = next((payload.sha256 for payload in alike), None)
+        saves = (record for record in records if record.is_save)
+        return next((save for save in saves if save.payload.sha256 == sha256), None)
+
+    def restore_of(self, file: ModelFile) -> RestoreRecord | None:
+        """Return the restore that left a file in ``trained/``, if one did."""
+        records = self.records_of(file.stem)
+        restores = (record for record in records if record.kind == RESTORE)
+        return next((r for r in restores if r.payload.file_time_ns == file.time_ns), None)
 
     def save_with(self, name: str, sha256: str) -> SaveRecord | None:
         """Return the newest save of a name with these bytes."""
         return next((s for s in self.saves_of(name) if s.payload.sha256 == sha256), None)
 
+    def own_save_of_version(self, version: ModelRecord) -> SaveRecord | None:
+        """Return the save that a version mirrors, ``None`` where another folder made it."""
+        saves = self.saves_of(version.name)
+        return next((s for s in saves if s.payload.saved_at_ns == version.saved_at_ns), None)
+
     def save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return a version's own save, or else the newest of its name with its bytes."""
-        saves = list(self.saves_of(version.name))
-        own = (save for save in saves if save.payload.saved_at_ns == version.saved_at_ns)
-        same = (save for save in saves if save.payload.sha256 == version.sha256)
-        return next(chain(own, same), None)
+        own = self.own_save_of_version(version)
+        return self.save_with(version.name, str(version.sha256)) if own is None else own
 
     def expected(self, file: ModelFile) -> frozenset[str]:
         """Return the digests that a file may have; none where nothing is known of it."""
@@ -250,38 +268,26 @@ class History:
         declared = set() if file.declared_sha256 is None else {file.declared_sha256}
         entries = [e for name in file.possible_names for e in self.entries_of(name)]
         is_lost = any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries)
-        if is_lost or (file.is_backup and self._is_older_than_its_records(file)):
+        payloads = [record.payload for record in self.records_of(*file.possible_names)]
+        if is_lost or (file.is_backup and _is_older_than_its_records(file, payloads)):
             return frozenset(declared)
-        known = {record.payload.sha256 for record in self.records_of(*file.possible_names)}
-        return frozenset(declared | known | self._replaced_digests(file))
-
-    def _replaced_digests(self, file: ModelFile) -> set[str]:
-        """Return the digests of files without a record that saves of the name replaced."""
-        saves = self.saves_of(*file.possible_names)
-        found = {save.payload.replaced_sha256 for save in saves}
-        return {digest for digest in found if digest is not None}
-
-    def _is_older_than_its_records(self, file: ModelFile) -> bool:
-        """Return whether a backup is from before the first save that is known of its name."""
-        if self._replaced_digests(file):
-            return False
-        saves = self.saves_of(*file.possible_names)
-        first = min((save.payload.file_time_ns for save in saves), default=None)
-        return first is not None and file.time_ns < first
+        known = {payload.sha256 for payload in payloads}
+        replaced = {payload.replaced_sha256 for payload in payloads} - {None}
+        return frozenset(declared | known | replaced)
 
     def is_changed(self, file: ModelFile) -> bool:
         """Return whether digests are known that a file may have, and it has none of them."""
         known = self.expected(file)
         return bool(known) and file.sha256 not in known
 
-    def is_in_journal(self, file: ModelFile) -> bool:
+    def is_in_journal(self, file: ModelFile, target: Target) -> bool:
         """Return whether a file is of a save that MLflow has or will get: by its time or its bytes.
 
         Notes
         -----
         A file with the time of a record of its name is that record's; only others are hashed. One
         that was pushed stays known by the name of its record, even where the record is damaged.
-        A restore from ``backups/`` may be of a file that no save knows.
+        A restore may be of a file that no save knows, and MLflow has it only if it came from there.
         """
         entries = [e for name in file.possible_names for e in self.entries_of(name)]
         if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
@@ -289,27 +295,42 @@ class History:
         payloads = [
             record.payload
             for record in self.records_of(*file.possible_names)
-            if record.is_save or record.payload.source == "registry"
+            if record.is_save or target.name in record.mirrored
         ]
         if any(payload.file_time_ns == file.time_ns for payload in payloads):
             return True
         return bool(payloads) and file.sha256 in {payload.sha256 for payload in payloads}
 
-    def unknown_files(self, *, include_backups: bool) -> Iterator[ModelFile]:
+    def unknown_files(self, target: Target, *, include_backups: bool) -> Iterator[ModelFile]:
         """Yield the model files that no save knows, those of ``trained/`` first.
 
         Parameters
         ----------
+        target : Target
+            The current tracking store.
         include_backups : bool
             Whether those of ``backups/`` are looked at, too.
         """
         files = [*self.trained_files, *(self.backup_files if include_backups else [])]
         for file in files:
-            if names.is_name(self.name_of(file)) and not self.is_in_journal(file):
+            if names.is_name(self.name_of(file)) and not self.is_in_journal(file, target):
                 yield file
 
-    def is_of_record(self, file: ModelFile) -> bool:
-        """Return whether a record has the time of a file; nothing is hashed, and little is read."""
+    def unrecorded_digest(self, name: str) -> str | None:
+        """Return the digest of a file in ``trained/`` that no record knows, ``None`` without one.
+
+        Notes
+        -----
+        Such a file is older than this package. Whatever replaces it gives its name a record, and
+        without its digest in that record its backup would look changed.
+        """
+        path = self._layout.model_path(name)
+        if not path.exists():
+            return None
+        file = self.file(path)
+        return None if self._is_of_record(file) else file.sha256
+
+    def _is_of_record(self, file: ModelFile) -> bool:
         entries = [e for name in file.possible_names for e in self.entries_of(name)]
         if any(entry.is_of_time(file.time_ns) for entry in entries):
             return True
@@ -336,3 +357,15 @@ class History:
             return numbered
         is_own = self._layout.model_path(own).exists() or any(self.records_of(own))
         return own if is_own else numbered
+
+
+def _is_older_than_its_records(
+    file: ModelFile, payloads: list[SavePayload | RestorePayload]
+) -> bool:
+    """Return whether a backup is from before the first save of its name, and no record knows it."""
+    if any(payload.backup == file.stem for payload in payloads):
+        return False
+    if any(payload.file_time_ns == file.time_ns for payload in payloads):
+        return False
+    saves = [payload for payload in payloads if isinstance(payload, SavePayload)]
+    return all(file.time_ns < payload.file_time_ns for payload in saves)

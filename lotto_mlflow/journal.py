@@ -13,6 +13,7 @@ caller's extra artifacts lie in a folder ``<id>`` beside the record until it is 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +24,15 @@ from typing import Any, Literal
 from lotto_mlflow import records
 from lotto_mlflow.errors import LaterFormatError
 from lotto_mlflow.files import remove_tree, replace_content, sync_dir
+from lotto_mlflow.layout import is_name
 from lotto_mlflow.records import Record
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
 _LATER: tuple[State, ...] = ("committed", "begun", "sent", "aside")
+_FILE_NAME = re.compile(
+    r"(?P<id>\d{19}-[0-9a-f]{8})~(?P<state>pending|committed|begun|sent|aside)~(?P<name>.+)\.json",
+    re.DOTALL,
+)
 _COARSEST_NS = 2 * 10**9
 """No file system in use keeps the times of a folder more coarsely than to two seconds."""
 
@@ -59,12 +65,18 @@ class Entry:
         ------
         LaterFormatError
             If a later release wrote it.
-        ValueError, TypeError, KeyError
-            If the file is damaged.
+        ValueError
+            If the file is damaged, or is of another record than its name says.
         OSError
             If it cannot be read; FileNotFoundError where another process has moved it on.
         """
-        return records.parse(self.path.read_bytes())
+        record = records.parse(self.path.read_bytes())
+        backup = record.payload.backup
+        if (record.id, record.name) != (self.id, self.name) or not (
+            backup is None or is_name(backup)
+        ):
+            raise ValueError(f"{self.path} holds another record than its name says")
+        return record
 
 
 class _Listing:
@@ -138,8 +150,11 @@ def _listing_of(folder: Path) -> _Listing:
 
 
 def _entry_of_file(path: Path) -> Entry | None:
-    parts = path.name.removesuffix(".json").split("~", 2)
-    return Entry(parts[0], parts[1], parts[2], path) if len(parts) == 3 else None
+    """Return the entry of a file, ``None`` where its name is not that of a record."""
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None or not is_name(match["name"]):
+        return None
+    return Entry(match["id"], match["state"], match["name"], path)
 
 
 class Journal:
@@ -249,9 +264,10 @@ class Journal:
         """Return the committed records that have still to be pushed, oldest first."""
         return self._in_outbox("committed", "begun")
 
-    def is_waiting(self, id: str) -> bool:  # noqa: A002 - the field's name
-        """Return whether a record is still to be pushed."""
-        return any(entry.id == id for entry in _listing_of(self._outbox_dir).entries())
+    def is_waiting(self, record: Record[Any]) -> bool:
+        """Return whether a record is still to be pushed; nothing is listed."""
+        states: tuple[State, ...] = ("committed", "begun", "committed")  # one may be marked between
+        return any(self.entry_of(record, state).path.exists() for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:
         return sorted(e for e in _listing_of(self._outbox_dir).entries() if e.state in states)
@@ -276,7 +292,7 @@ class Journal:
                 return candidate.read()
             except FileNotFoundError:
                 continue
-            except (ValueError, TypeError, KeyError, OSError):
+            except (ValueError, OSError):
                 return None
         return None
 
@@ -286,7 +302,7 @@ class Journal:
             entry.read()
         except LaterFormatError:
             return True
-        except (ValueError, TypeError, KeyError, OSError):
+        except (ValueError, OSError):
             return False
         return False
 

@@ -18,6 +18,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.layout import registered_model
 from lotto_mlflow.records import BACKFILL, RESTORE, SAVE, MlflowIds, Record, SaveRecord
+from lotto_mlflow.references import of_name
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
@@ -177,7 +178,7 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
             name,
             verification.folder.layout.model_path(name),
             f"the bytes of the save of {record.payload.saved_at} are in neither folder",
-            fix=Fix("restore", {"name_or_version": name, "source": "registry"}),
+            fix=Fix("restore", {"name_or_version": of_name(name), "source": "registry"}),
         )
     ids = record.mirrored.get(verification.target.name)
     if ids is not None:

@@ -142,7 +142,8 @@ class PushWorker:
     @classmethod
     def of(cls, folder: ModelFolder, target: Target) -> PushWorker:
         """Return the worker of a folder and target, which all managers in the process share."""
-        return _WORKERS.setdefault((folder.layout, target), cls(folder, target))
+        with _workers_guard:
+            return _WORKERS.setdefault((folder.layout, target), cls(folder, target))
 
     def _forget(self) -> None:
         """Begin anew: in a forked child the thread is not there, and its locks never open."""
@@ -173,18 +174,23 @@ class PushWorker:
         with self._changed:
             self._requested += 1
             self._warns |= warns
-            if self._thread is None:
-                self._start_thread()
-            return self._requested
+            request, refusal = self._requested, None
+            if self._thread is None or not self._thread.is_alive():
+                refusal = self._start_thread()
+        if refusal is not None:
+            self._end(refusal)
+        return request
 
-    def _start_thread(self) -> None:
+    def _start_thread(self) -> LottoMlflowError | None:
+        """Start the thread, or return why none can be started; the caller holds the condition."""
         self._is_prepared = False
         thread = threading.Thread(target=self._run, name="lotto_mlflow-push", daemon=True)
-        self._thread = thread
         try:
             thread.start()
         except RuntimeError as cause:  # the interpreter is ending
-            self._end(MirrorUnavailableError(f"no thread can be started: {cause}"))
+            return MirrorUnavailableError(f"no thread can be started: {cause}", error_code=None)
+        self._thread = thread
+        return None
 
     def _run(self) -> None:
         try:
@@ -194,13 +200,10 @@ class PushWorker:
             refused: set[str] = set()
             while not self._has_answered_all(self._requested_now(), mirror, refused):
                 pass
-            return
         except LottoMlflowError as cause:
-            outage = cause
-        except Exception as cause:  # noqa: BLE001 - handed to whoever waits
-            outage = MirrorError(f"{type(cause).__name__}: {cause}", error_code=None)
-        with self._changed:
-            self._end(outage)
+            self._end(cause)
+        except BaseException as cause:  # noqa: BLE001 - handed to whoever waits
+            self._end(MirrorError(f"{type(cause).__name__}: {cause}", error_code=None))
 
     def _requested_now(self) -> int:
         with self._changed:
@@ -217,13 +220,14 @@ class PushWorker:
                 if entry.id not in refused:
                     self._push(mirror, entry, record, refused)
         with self._changed:
-            self._outage = None
-            self._answered = request
             is_last = self._requested == request
-            if is_last:
-                self._end(None)
-            self._changed.notify_all()
-            return is_last
+            if not is_last:
+                self._outage, self._answered = None, request
+                self._changed.notify_all()
+                return False
+            level, refusals = self._note_end(None)
+        _log(level, None, refusals)
+        return True
 
     def _waiting(self) -> list[tuple[Entry, Record[Any]]]:
         """Return the records that wait for this target, oldest first."""
@@ -250,51 +254,59 @@ class PushWorker:
             self._is_prepared = is_prepared
             self._changed.notify_all()
 
-    def _end(self, outage: LottoMlflowError | None) -> None:
-        """Note the end of the thread, and log what went wrong; the caller holds the condition."""
-        self._outage = outage
-        self._answered = self._requested
-        self._thread = None
+    def _end(self, outage: LottoMlflowError) -> None:
+        """Answer every request with an outage, and log it."""
+        with self._changed:
+            level, refusals = self._note_end(outage)
+        _log(level, outage, refusals)
+
+    def _note_end(self, outage: LottoMlflowError | None) -> tuple[int, list[LottoMlflowError]]:
+        """Answer every request; the caller holds the condition, and logs what is returned.
+
+        Notes
+        -----
+        A handler of log records may take long, or fork, or save: it must find nothing locked.
+        """
+        self._outage, self._answered, self._thread = outage, self._requested, None
         level = logging.WARNING if self._warns else logging.INFO
         self._warns = False
         self._changed.notify_all()
-        for cause in (outage, *self._refusals.values()):
-            if cause is not None:
-                _logger.log(level, "not every save is in MLflow yet, later ones push it: %s", cause)
+        return level, list(self._refusals.values())
 
-    def wait_for(self, request: int, record_id: str) -> LottoMlflowError | None:
+    def wait_for(self, request: int, record: Record[Any]) -> LottoMlflowError | None:
         """Wait until a record is pushed, five seconds at most; return what went wrong, if it did.
 
         Notes
         -----
         Importing MLflow and creating the database come before the five seconds.
         """
-        with self._changed:
-            self._wait_until_prepared(request)
-            deadline = time.monotonic() + WAIT_SECONDS
-            while self._folder.journal.is_waiting(record_id):
+        self._wait_until_prepared(request)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._folder.journal.is_waiting(record):
+            left = deadline - time.monotonic()
+            with self._changed:
                 if self._answered >= request:
-                    return self._refusals.get(record_id) or self._outage
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return MirrorUnavailableError(
-                        f"MLflow did not finish within {WAIT_SECONDS:g} s; pushing goes on",
-                        error_code=None,
-                    )
-                self._changed.wait(min(left, _OTHERS_SECONDS))
-            return self._refusals.get(record_id)
+                    return self._refusals.get(record.id) or self._outage
+                if left > 0:
+                    self._changed.wait(min(left, _OTHERS_SECONDS))
+            if left <= 0:
+                return MirrorUnavailableError(
+                    f"MLflow did not finish within {WAIT_SECONDS:g} s; pushing goes on",
+                    error_code=None,
+                )
+        with self._changed:
+            return self._refusals.get(record.id)
 
     def _wait_until_prepared(self, request: int) -> None:
-        self._changed.wait_for(
-            lambda: self._is_prepared or self._answered >= request, _PREPARE_SECONDS
-        )
-
-    def _has_pushed_all(self, request: int, deadline: float) -> bool:
-        """Wait for a request until a monotonic moment; return whether nothing is left."""
-        left = max(0.0, deadline - time.monotonic())
         with self._changed:
-            self._wait_until_prepared(request)
-            is_answered = self._changed.wait_for(lambda: self._answered >= request, left)
+            self._changed.wait_for(
+                lambda: self._is_prepared or self._answered >= request, _PREPARE_SECONDS
+            )
+
+    def _has_pushed_all(self, request: int, seconds: float) -> bool:
+        """Wait for the answer to a request; return whether nothing is left for this target."""
+        with self._changed:
+            is_answered = self._changed.wait_for(lambda: self._answered >= request, seconds)
             return is_answered and self._outage is None and not self._refusals
 
     def flush(self, timeout_seconds: float) -> bool:
@@ -307,9 +319,10 @@ class PushWorker:
         """
         deadline = time.monotonic() + timeout_seconds
         was_under_way = self._thread is not None
-        has_pushed_all = self._has_pushed_all(self.request(), deadline)
-        if was_under_way and not has_pushed_all:
-            has_pushed_all = self._has_pushed_all(self.request(), deadline)
+        has_pushed_all = self._has_pushed_all(self.request(), timeout_seconds)
+        left = deadline - time.monotonic()
+        if was_under_way and not has_pushed_all and left > 0:
+            has_pushed_all = self._has_pushed_all(self.request(), left)
         return has_pushed_all
 
     def wait_for_queued(self) -> None:
@@ -317,7 +330,8 @@ class PushWorker:
         with self._changed:
             request, is_under_way = self._requested, self._thread is not None
         if is_under_way:
-            self._has_pushed_all(request, time.monotonic() + WAIT_SECONDS)
+            self._wait_until_prepared(request)
+            self._has_pushed_all(request, WAIT_SECONDS)
 
     def finish(self) -> None:
         """Wait for the thread: before the interpreter ends, and before a fork."""
@@ -330,6 +344,13 @@ class PushWorker:
 _WORKERS: weakref.WeakValueDictionary[tuple[Layout, Target], PushWorker] = (
     weakref.WeakValueDictionary()
 )
+_workers_guard = threading.Lock()
+
+
+def _log(level: int, outage: LottoMlflowError | None, refusals: list[LottoMlflowError]) -> None:
+    for cause in (outage, *refusals):
+        if cause is not None:
+            _logger.log(level, "not every save is in MLflow yet, later ones push it: %s", cause)
 
 
 def _finish_all() -> None:
@@ -338,6 +359,8 @@ def _finish_all() -> None:
 
 
 def _forget_all() -> None:
+    global _workers_guard
+    _workers_guard = threading.Lock()
     for worker in list(_WORKERS.values()):
         worker._forget()
 

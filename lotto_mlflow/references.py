@@ -39,6 +39,16 @@ def is_version(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
 
 
+def of_name(name: str) -> str:
+    """Return a reference to the newest version of a model name that is read as nothing else.
+
+    Notes
+    -----
+    A name of digits would be read as a version of ``lotto_model``.
+    """
+    return f"{SCHEME}{name}/{_LATEST}" if is_version(name) else name
+
+
 def parse(uri: str) -> VersionReference:
     """Return what a ``models:/`` URI names.
 

@@ -22,6 +22,29 @@ def masked(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=host, query=query))
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line that a terminal shows and does not obey.
+
+    Parameters
+    ----------
+    text : str
+        Any text, such as the name of a file or a tag that somebody set.
+
+    Returns
+    -------
+    str
+        The text with control, format, bidirectional and unpaired surrogate characters and the ends
+        of lines escaped as Python writes them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return the names nearest to one, at most three, the nearest first.
 

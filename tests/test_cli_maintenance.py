@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -126,3 +127,45 @@ def test_a_ui_that_does_not_answer_is_an_error(
     done = call("ui", "--no-browser", "--base-dir", base_dir)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "does not answer" in done.stderr
+
+
+def test_a_model_named_by_a_number_is_restored_and_no_other(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    path = Path(manager.save_model({"mine": 1}, "2", {"n": 1}))
+    for number in range(2):
+        manager.save_model({"other": number}, f"lotto_model_{number}", {"n": number})
+    path.unlink()
+    found = json.loads(call("verify", "--json", "--base-dir", base_dir).stdout)
+    (mend,) = {one["mend"] for one in found if one["kind"] == "missing on disk"}
+    assert call(*shlex.split(mend)[1:]).exit_code == 0
+    assert manager.load_model(path) == {"mine": 1}
+
+
+def test_each_printed_fix_is_a_command_alone_on_its_line(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    for name in ("damaged", "gone", "it's a  b"):
+        manager.save_model({name: 1}, name, {"n": 1})
+    (base_dir / "trained" / "damaged.pkl").write_bytes(b"damaged")
+    (base_dir / "trained" / "gone.pkl").unlink()
+    (base_dir / "trained" / "it's a  b.pkl").write_bytes(b"damaged")
+    printed = call("verify", "--base-dir", base_dir).stdout
+    commands = re.findall(r"^ {4}mend: (.*)$", printed, flags=re.MULTILINE)
+    in_json = json.loads(call("verify", "--json", "--base-dir", base_dir).stdout)
+    assert commands == [one["mend"] for one in in_json]
+    assert [one["fix"]["verb"] for one in in_json] == ["restore"] * len(in_json)
+    for command in commands:
+        assert call(*shlex.split(command)[1:]).exit_code == 0
+    for name in ("damaged", "gone", "it's a  b"):
+        assert manager.load_model(base_dir / "trained" / f"{name}.pkl") == {name: 1}
+
+
+def test_a_name_on_disk_forges_no_line_and_commands_nothing(base_dir: Path) -> None:
+    ModelManager(base_dir).save_model({"a": 1}, "x", {"n": 1})
+    odd = "lotto_model_a\r\x07\x1b[2J\nboth views agree\u202e"
+    for place in (f"trained/{odd}.pkl", f"metadata/{odd}2_metadata.json"):
+        (base_dir / place).write_bytes(b"{}")
+    for command in ("list", "verify", "sync"):
+        done = call(command, "--base-dir", base_dir)
+        said = done.stdout + done.stderr
+        assert not {"\r", "\x07", "\x1b", "\u202e"} & set(said)
+        assert "\nboth views agree" not in said

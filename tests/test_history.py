@@ -146,3 +146,16 @@ def test_a_listing_is_made_again_only_when_a_folder_changed(
     assert listed == [str(outbox)]
     assert len(folder.journal.entries("x")) == 2
     assert listed == [str(outbox)] * 2  # it changed just now, and may change within the same tick
+
+
+def test_a_copy_without_times_or_metadata_is_of_the_newest_record(
+    manager: ModelManager, folder: ModelFolder
+) -> None:
+    """Two models of one size, and the older one restored: the restore is the newest record."""
+    for number in range(2):
+        manager.save_model({"n": number}, "x")
+    first = manager.restore("x")
+    path = folder.layout.model_path("x")
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert manager.load_model(path) == {"n": 0}
+    assert manager.get("x").sha256 == first.sha256

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.mirror import Mirror
 from lotto_mlflow.mirror import push as pushing
 
 SAVE_AND_END = """
@@ -193,3 +195,86 @@ def test_the_folder_may_have_any_name(tmp_path: Path, migrated_database: Path, n
     path = Path(manager.save_model({"a": 1}, metadata={"a": 1}))
     path.unlink()
     assert manager.load_model("models:/lotto_model/latest") == {"a": 1}
+
+
+def test_whatever_ends_the_thread_another_one_is_started(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Libraries raise errors that are no `Exception`, and some end their thread."""
+    really, broken = MlflowClient.create_run, [SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
+
+    def create_run(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        if broken:
+            raise broken.pop()
+        return really(client, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_run)
+    manager = ModelManager(base_dir)
+    for number in range(3):
+        begun = time.monotonic()
+        manager.save_model({"n": number}, "x", {"n": number})
+        assert time.monotonic() - begun < 30  # WAIT_SECONDS is 60 here: it was told at once
+    assert "GeneratorExit" in caplog.text
+    assert manager.flush(60)
+    assert manager.get("x").version == 3
+
+
+def test_a_slow_log_handler_holds_up_no_save(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, done = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if threading.current_thread().name == "lotto_mlflow-push":
+                started.set()
+                done.wait(60)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("MLflow is down")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    manager, handler = ModelManager(base_dir, mirror="background"), Slow(logging.WARNING)
+    logging.getLogger("lotto_mlflow").addHandler(handler)
+    try:
+        manager.save_model({"n": 1}, "x", {"n": 1})
+        assert started.wait(60)
+        saving = threading.Thread(target=manager.save_model, args=({"n": 2}, "x", {"n": 2}))
+        saving.start()
+        saving.join(30)
+        assert not saving.is_alive()
+    finally:
+        done.set()
+        logging.getLogger("lotto_mlflow").removeHandler(handler)
+
+
+def test_flush_waits_no_longer_than_it_is_given(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, really = threading.Event(), Mirror.create
+
+    def create(mirror: Mirror) -> None:
+        done.wait(60)
+        really(mirror)
+
+    monkeypatch.setattr(Mirror, "create", create)
+    manager = ModelManager(base_dir, mirror="background")
+    manager.save_model({"n": 1}, "x", {"n": 1})
+    begun = time.monotonic()
+    assert not manager.flush(0.5)
+    assert time.monotonic() - begun < 30
+    done.set()
+    assert manager.flush(60)
+
+
+def test_nothing_that_a_record_names_is_advised_to_be_removed(
+    base_dir: Path, migrated_database: Path
+) -> None:
+    """After a database was lost, its folders may hold the only bytes of a save."""
+    manager = ModelManager(base_dir)
+    path = manager.save_model({"n": 1}, "x", {"n": 1}, artifacts={"note.txt": "kept"})
+    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    Path(path).unlink()
+    found = ModelManager(base_dir).verify()
+    assert "missing on disk" in {finding.kind for finding in found}
+    assert not [finding for finding in found if finding.repair.startswith("rm")]

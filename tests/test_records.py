@@ -169,3 +169,63 @@ def test_a_folder_with_records_of_the_first_format_goes_on(tmp_path: Path) -> No
     assert sorted(finding.name for finding in missing) == ["old", "waiting", "회귀", "회귀"]
     noted = json.loads((mlflow_dir / "format.json").read_text(encoding="utf-8"))
     assert noted == {"format": 2, "release": "0.2.0"}
+
+
+ODD = (None, [], {}, "text", -1, 2**70, True, 1.5, "a\0b", "../x", {"a": None}, [["a"]])
+
+
+@pytest.mark.parametrize("record", [FULL, RESTORED], ids=["save", "restore"])
+def test_a_value_of_another_form_makes_a_record_unreadable_and_nothing_else(
+    tmp_path: Path, record: Record[Any]
+) -> None:
+    """Whatever stands in a record whose checksum holds, no call raises an error of others."""
+    manager, rendered = ModelManager(tmp_path / "ml", mirror="off"), json.loads(render(record))
+    path = manager.save_model({"a": 1}, "모델", {"n": 1})
+    sent_dir = tmp_path / "ml" / "mlflow" / "sent"
+    places = [(key, None) for key in rendered] + [("payload", key) for key in rendered["payload"]]
+    if "description" in rendered["payload"]:
+        places += [("description", key) for key in rendered["payload"]["description"]]
+    file = sent_dir / f"{record.id}~sent~모델.json"
+    for outer, key in places:
+        for odd in ODD:
+            values = json.loads(render(record))
+            inside = {"payload": values["payload"]}
+            inside["description"] = values["payload"].get("description", {})
+            if key is None:
+                values[outer] = odd
+            else:
+                inside[outer][key] = odd
+            file.write_bytes(changed(record, **values))
+            manager.records()
+            manager.get("모델")
+            assert manager.load_model(path) == {"a": 1}
+    manager.verify()
+
+
+def test_a_record_nested_without_end_is_damaged(tmp_path: Path) -> None:
+    manager = ModelManager(tmp_path / "ml", mirror="off")
+    path = manager.save_model({"a": 1}, "x", {"n": 1})
+    for state in ("pending", "committed"):
+        odd = f"{1:019d}-0000000{len(state)}~{state}~x.json"
+        (tmp_path / "ml" / "mlflow" / "outbox" / odd).write_bytes(b"[" * 200_000)
+    assert manager.load_model(path) == {"a": 1}
+    assert [record.name for record in manager.records()] == ["x"]
+    manager.save_model({"a": 2}, "x", {"n": 2})
+    assert "damaged" in {finding.kind for finding in manager.verify()}
+
+
+@pytest.mark.parametrize("name", ["..~pending~x.json", "~pending~x.json", "*~pending~x.json"])
+def test_a_record_file_with_an_odd_name_is_left_alone_and_removes_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    manager = ModelManager(tmp_path / "ml", mirror="off")
+    manager.save_model({"a": 1}, "x", {"n": 1})
+    outbox = tmp_path / "ml" / "mlflow" / "outbox"
+    (waiting,) = outbox.iterdir()
+    record = parse(waiting.read_bytes())
+    gone = replace(record, payload=replace(record.payload, sha256="0" * 64))
+    (outbox / name).write_bytes(render(gone))
+    manager.save_model({"a": 2}, "y", {"n": 2})
+    assert waiting.exists()
+    assert (outbox / name).exists()
+    assert (outbox.parent / "sent").is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +19,7 @@ from lotto_mlflow import settings
 from lotto_mlflow.cli.output import in_commands
 from lotto_mlflow.errors import LottoMlflowError, StoreError
 from lotto_mlflow.manager import ModelManager
+from lotto_mlflow.text import one_line
 
 EPILOG = (
     "Every command obeys LOTTO_APP_DIR, LOTTO_TIMEZONE, LOTTO_MIRROR, MLFLOW_TRACKING_URI and "
@@ -168,8 +170,9 @@ class _Commands(TyperGroup):
             if isinstance(ctx.obj, Common) and ctx.obj.debug:
                 raise
             fix = getattr(error, "fix", None)
-            line = in_commands(str(error), fix, named_base_dir(ctx), "`")
-            typer.echo(f"error: {' '.join(line.split())}", err=True)
+            said = re.sub(r"\s*[\r\n]+\s*", " ", str(error))
+            line = in_commands(said, fix, named_base_dir(ctx), "`")
+            typer.echo(f"error: {one_line(line)}", err=True)
             raise typer.Exit(1) from None
 
 

@@ -18,8 +18,9 @@ from lotto_mlflow.cli.application import (
     existing_manager_of,
     named_base_dir,
 )
-from lotto_mlflow.cli.output import bar, epilog, in_commands
+from lotto_mlflow.cli.output import bar, epilog
 from lotto_mlflow.operations.sync import SyncReport
+from lotto_mlflow.text import one_line
 
 
 @app.command("verify", epilog=epilog("verify"))
@@ -39,12 +40,12 @@ def verify(
         typer.echo("both views agree, and every digest holds")
     else:
         for finding in findings:
-            subject = finding.name or str(finding.path or "")
+            subject = one_line(finding.name or str(finding.path or ""))
             typer.echo(f"{finding.kind}: {subject}".rstrip(": "))
             if finding.path is not None and finding.name:
-                typer.echo(f"    {finding.path}")
-            repair = in_commands(finding.repair, finding.fix, base)
-            typer.echo(f"    {finding.detail}\n    mend: {repair}")
+                typer.echo(f"    {one_line(str(finding.path))}")
+            typer.echo(f"    {one_line(finding.detail)}")
+            output.print_fix(finding.fix, finding.repair, base)
     if findings:
         raise typer.Exit(1)
 
@@ -89,7 +90,7 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     verb = "would send" if report.dry_run else "sent"
     if report.dry_run:
         for name in report.sent:
-            typer.echo(name)
+            typer.echo(one_line(name))
     details = [
         f"{len(names)} {what}"
         for names, what in (
@@ -102,7 +103,11 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     saves = "1 save" if count == 1 else f"{count} saves"
     typer.echo(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
     for name, reason in report.failed.items():
-        typer.echo(f"refused: {name}\n    {in_commands(reason, report.fixes.get(name), base_dir)}")
+        fix = report.fixes.get(name)
+        text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")
+        typer.echo(f"refused: {one_line(name)}\n    {one_line(text)}")
+        if fix is not None:
+            output.print_fix(fix, "", base_dir)
 
 
 @app.command("restore", epilog=epilog("restore"))
@@ -132,7 +137,8 @@ def restore(
         output.print_json(output.values_of(record))
     else:
         saved_at = output.time_as_text(record)
-        typer.echo(f"restored {record.path} of {saved_at}, sha256 {record.sha256}")
+        path = one_line(str(record.path))
+        typer.echo(f"restored {path} of {saved_at}, sha256 {record.sha256}")
 
 
 @app.command("relocate", epilog=epilog("relocate"))

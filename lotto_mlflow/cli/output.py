@@ -25,7 +25,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.operations.sync import SyncReport
 from lotto_mlflow.records import ModelRecord, Progress
 from lotto_mlflow.settings import Settings, Target
-from lotto_mlflow.text import masked, size_as_text
+from lotto_mlflow.text import masked, one_line, size_as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,10 +89,17 @@ def values_of(record: ModelRecord, **more: Any) -> dict[str, Any]:
 
 
 def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]:
-    """Return a finding as JSON has it: its attributes, and the repair as a command."""
+    """Return a finding as JSON has it: its attributes, and the fix as a command."""
     fix = None if finding.fix is None else vars(finding.fix)
-    mend = in_commands(finding.repair, finding.fix, base_dir)
+    mend = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
     return vars(finding) | {"fix": fix, "mend": mend}
+
+
+def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:
+    """Print the command of a fix alone on its line, to be pasted, or what to do without one."""
+    if fix is not None and fix.before:
+        typer.echo(f"    {one_line(fix.before)}")
+    typer.echo(f"    mend: {one_line(otherwise) if fix is None else command_of(fix, base_dir)}")
 
 
 def command_of(fix: Fix, base_dir: Path | None) -> str:
@@ -106,16 +113,29 @@ def command_of(fix: Fix, base_dir: Path | None) -> str:
         The folder that was named, which the command must name again.
     """
     if fix.verb == "shell":
-        return fix.as_call()
-    words = [PROGRAM, _COMMANDS.get(fix.verb, fix.verb)]
+        return _joined([str(word) for word in fix.arguments["command"]])
+    words, positional, options = [PROGRAM, _COMMANDS.get(fix.verb, fix.verb)], [], []
     for name, value in fix.arguments.items():
         if name in _POSITIONAL:
-            words.append(str(value))
+            positional.append(str(value))
         elif name not in _ALWAYS:
-            words.append(f"--{name.replace('_', '-')}")
-            words += [] if value is True else [str(value)]
-    words += [] if base_dir is None else ["--base-dir", str(base_dir)]
-    return shlex.join(words)
+            options.append(f"--{name.replace('_', '-')}")
+            options += [] if value is True else [str(value)]
+    options += [] if base_dir is None else ["--base-dir", str(base_dir)]
+    if any(word.startswith("-") for word in positional):
+        return _joined([*words, *options, "--", *positional])
+    return _joined([*words, *positional, *options])
+
+
+def _joined(words: list[str]) -> str:
+    """Return words as a shell reads them, on one line whatever is in them."""
+    return " ".join(shlex.quote(w) if w.isprintable() else f"$'{_in_ansi_c(w)}'" for w in words)
+
+
+def _in_ansi_c(word: str) -> str:
+    r"""Return a word inside ``$'…'``, in which shells read ``\n`` and ``\x07``."""
+    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
+    return one_line(quoted)
 
 
 def in_commands(text: str, fix: Fix | None, base_dir: Path | None, quote: str = "") -> str:
@@ -205,7 +225,8 @@ def print_table(
     marked : iterable of int
         Rows that stand out on a terminal.
     """
-    to_the_right, standing_out, lines = set(right), set(marked), list(rows)
+    to_the_right, standing_out = set(right), set(marked)
+    lines = [[one_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly(headers, lines, to_the_right)
         return
@@ -221,7 +242,7 @@ def print_table(
     console().print(table)
 
 
-def _print_plainly(headers: Sequence[str], rows: list[Sequence[str]], right: set[str]) -> None:
+def _print_plainly(headers: Sequence[str], rows: list[list[str]], right: set[str]) -> None:
     """Print the same for a pipe, where nothing is cut, folded or coloured."""
     widths = [max(map(_cells, column)) for column in zip(headers, *rows, strict=True)]
     for row in (headers, *rows):
@@ -234,7 +255,7 @@ def _print_plainly(headers: Sequence[str], rows: list[Sequence[str]], right: set
 
 def print_fields(named: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one a line, the values below each other."""
-    lines = list(named)
+    lines = [(one_line(name), one_line(value)) for name, value in named]
     width = max((_cells(name) for name, _ in lines), default=0)
     for name, value in lines:
         typer.echo(f"{name}{' ' * (width - _cells(name))}  {value}")

@@ -214,8 +214,8 @@ class Mirror:
         Parameters
         ----------
         known_ids : set of str
-            Runs and logged models of saves whose version is there; MLflow is asked only where
-            there are folders of others.
+            Runs and logged models that records name; MLflow is asked only where there are
+            folders of others.
 
         Notes
         -----

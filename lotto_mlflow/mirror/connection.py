@@ -298,8 +298,9 @@ class Connection:
             )
         if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
             raise MirrorUnavailableError(
-                f"the experiment {EXPERIMENT} was deleted in {self._shown}; bring it "
-                f"back with: mlflow experiments restore -x {found.experiment_id}",
+                f"the experiment {EXPERIMENT} was deleted in {self._shown}; bring it back, after "
+                f'eval "$(lotto-mlflow env)", with: mlflow experiments restore -x '
+                f"{found.experiment_id}",
                 error_code=None,
             )
         return None if found is None else str(found.experiment_id)

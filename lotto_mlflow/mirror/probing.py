@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from contextlib import closing
 from functools import lru_cache
@@ -157,7 +158,11 @@ def _check_schema(revision: str, uri: str) -> None:
     except CommandError:
         is_older, maker, advice = False, "a newer MLflow than", "pip install --upgrade mlflow"
     else:
-        is_older, maker, advice = True, "an older MLflow than", f"mlflow db upgrade {masked(uri)}"
+        is_older, maker, advice = (
+            True,
+            "an older MLflow than",
+            f"mlflow db upgrade {_in_shell(uri)}",
+        )
     raise OtherSchemaError(
         f"the database {masked(uri)} has the schema of {maker} the installed "
         f"{mlflow.__version__}: run {advice}",
@@ -165,6 +170,11 @@ def _check_schema(revision: str, uri: str) -> None:
         path=sqlite_path(uri),
         error_code=None,
     )
+
+
+def _in_shell(uri: str) -> str:
+    """Return a URI as a shell reads it; one with secrets by the variable that holds it."""
+    return shlex.quote(uri) if masked(uri) == uri else '"$MLFLOW_TRACKING_URI"'
 
 
 @lru_cache(maxsize=1)

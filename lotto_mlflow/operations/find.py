@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata, references
 from lotto_mlflow.description import params_and_metrics
-from lotto_mlflow.errors import Fix, MirrorError, ModelNotFoundError, SettingsError
+from lotto_mlflow.errors import (
+    Fix,
+    InvalidReferenceError,
+    MirrorError,
+    ModelNotFoundError,
+    SettingsError,
+)
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History, ModelFile
 from lotto_mlflow.push import PushWorker
@@ -39,6 +45,7 @@ _logger = logging.getLogger("lotto_mlflow")
 Source = Literal["filesystem", "registry"]
 _ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
 _ALIASES_SECONDS = 2.0
+_LONGEST_NAME = 250
 
 
 def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[ModelRecord]:
@@ -159,6 +166,10 @@ def version_reference(
     """Return the version that a reference names, ``None`` where it names a file."""
     if isinstance(reference, int):
         return VersionReference(names.REGISTERED_MODEL, version=reference)
+    if not isinstance(reference, (str, os.PathLike)):
+        raise InvalidReferenceError(
+            f"{reference!r:.100} names no model; give a name, a path, a version or a models:/ URI"
+        )
     text = os.fspath(reference)
     if text.startswith(references.SCHEME):
         return references.parse(text)
@@ -170,9 +181,12 @@ def version_reference(
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
     """Return the file of one name in ``trained/``, without a listing."""
     path = folder.layout.model_path(name)
-    if not names.is_name(name) or not path.is_file():
-        return []
-    return [history.file(path)]
+    return [history.file(path)] if _is_plain(name) and path.is_file() else []
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a file in ``trained/`` may have a name, of this package or of another."""
+    return bool(name) and not {"/", "\\", "\0"} & set(name) and len(name) < _LONGEST_NAME
 
 
 def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord:
@@ -184,7 +198,8 @@ def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord
         If there is no such file.
     """
     path, history = Path(reference), folder.history()
-    is_file = path.suffix == names.SUFFIX and history.folder_of(path) == folder.layout.trained_dir
+    is_plain = path.suffix == names.SUFFIX and _is_plain(names.name_of(path))
+    is_file = is_plain and history.folder_of(path) == folder.layout.trained_dir
     name = names.name_of(path) if is_file else reference
     found = _files_named(folder, history, name)
     if not found:
@@ -203,7 +218,8 @@ def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord
     declared = file.metadata or {}
     save = history.save_of(file)
     payload = None if save is None else save.payload
-    ids = None if save is None else save.mirrored.get(target.name)
+    recorded = history.restore_of(file) if save is None else save
+    ids = None if recorded is None else recorded.mirrored.get(target.name)
     if payload is None:
         params, metrics = params_and_metrics(declared)
     else:

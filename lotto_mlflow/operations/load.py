@@ -119,11 +119,23 @@ def _fix(history: History, file: ModelFile) -> Fix | None:
 
 
 def fix_of_file(history: History, file: ModelFile) -> Fix:
-    """Return the restore that brings a model back: from MLflow where that has it."""
+    """Return the restore that brings the model of a damaged file back."""
     name = history.name_of(file)
+    found = None if file.is_backup else fix_of_name(history, name)
+    return found or _restore(name, "registry")
+
+
+def fix_of_name(history: History, name: str) -> Fix | None:
+    """Return the restore that brings a model back: from MLflow where that has it."""
+    if any(save.mirrored for save in history.saves_of(name)):
+        return _restore(name, "registry")
+    return _restore(name, "backups") if history.backups_of(name) else None
+
+
+def _restore(name: str, source: str) -> Fix:
     arguments = {"name_or_version": name}
-    if file.is_backup or any(save.mirrored for save in history.saves_of(name)):
-        arguments["source"] = "registry"
+    if source == "registry":
+        arguments = {"name_or_version": references.of_name(name), "source": source}
     return Fix("restore", arguments, effect="brings the model back")
 
 

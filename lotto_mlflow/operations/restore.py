@@ -9,8 +9,14 @@ from typing import Literal, get_args
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata
-from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError, SettingsError
-from lotto_mlflow.files import copy_content, locked, temporary_for
+from lotto_mlflow.errors import (
+    DigestMismatchError,
+    Fix,
+    InvalidReferenceError,
+    ModelNotFoundError,
+    SettingsError,
+)
+from lotto_mlflow.files import copy_content, locked, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History, ModelFile
 from lotto_mlflow.kinds import KINDS, recover
@@ -18,6 +24,7 @@ from lotto_mlflow.operations import find
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     RESTORE,
+    MlflowIds,
     ModelRecord,
     Progress,
     Record,
@@ -52,6 +59,8 @@ class _Source:
         Content of the metadata file.
     save_id : str or None
         Record of the save, where there is one.
+    ids : MlflowIds or None
+        What it is called in the current store, if it came from there.
     """
 
     name: str
@@ -60,6 +69,7 @@ class _Source:
     time_ns: int
     metadata: bytes | None
     save_id: str | None
+    ids: MlflowIds | None = None
 
 
 def restore(
@@ -70,6 +80,8 @@ def restore(
     progress: Progress | None,
 ) -> ModelRecord:
     """Bring a model and its metadata back into ``trained/`` and ``metadata/``."""
+    if not (backup is None or isinstance(backup, str)):
+        raise InvalidReferenceError(f"backup is {backup!r:.100}; give the name of a file")
     if source not in get_args(RestoreSource):
         allowed = ", ".join(get_args(RestoreSource))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
@@ -83,6 +95,7 @@ def restore(
                 found = _from_registry(folder, target, version, work_dir, report)
                 _restore(folder, target, found, source, work_dir)
         else:
+            _recover_first(folder)
             history = folder.history()
             file = _backup(folder, history, target, name_or_version, backup)
             folder.make_dirs()
@@ -91,6 +104,14 @@ def restore(
                 _restore(folder, target, found, source, work_dir)
     report(1, 1, 0, "")
     return find.get(folder, folder.layout.model_path(found.name))
+
+
+def _recover_first(folder: ModelFolder) -> None:
+    """Finish or drop what a dead process left, so that no half-made backup is chosen."""
+    if folder.journal.pending():
+        folder.make_dirs()
+        with folder.workspace() as work_dir, locked(folder.lock()):
+            recover(folder, work_dir)
 
 
 def _restore(
@@ -127,7 +148,7 @@ def _restore(
                 record, staged, KINDS[RESTORE].end
             )
     finally:
-        staged.unlink(missing_ok=True)
+        remove_file(staged)
 
 
 def _record(
@@ -153,6 +174,7 @@ def _record(
         backup=None
         if _loses_nothing(folder, found, sha256, status.st_size)
         else folder.store.free_backup_stem(found.name),
+        replaced_sha256=folder.history().unrecorded_digest(found.name),
     )
     return Record(
         id=f"{id_time_ns:019d}-{os.urandom(4).hex()}",
@@ -160,6 +182,7 @@ def _record(
         host=socket.gethostname(),
         target=target.name,
         payload=payload,
+        mirrored={} if found.ids is None else {target.name: found.ids},
     )
 
 
@@ -191,7 +214,7 @@ def _from_backups(history: History, file: ModelFile, report: Progress) -> _Sourc
 def _from_registry(
     folder: ModelFolder, target: Target, version: ModelRecord, work_dir: Path, report: Progress
 ) -> _Source:
-    save, mirror = folder.history().save_of_version(version), folder.mirror(target)
+    save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
     report(0, 1, 0 if save is None else save.payload.size, version.name)
     path = mirror.file_of(version, work_dir)
     return _Source(
@@ -201,6 +224,11 @@ def _from_registry(
         (version.saved_at_ns or 0) if save is None else save.payload.file_time_ns,
         mirror.metadata_of(version, work_dir),
         None if save is None else save.id,
+        MlflowIds(
+            version=version.version or 0,
+            run_id=version.run_id or "",
+            model_id=version.model_id or "",
+        ),
     )
 
 
@@ -247,7 +275,11 @@ def _backup_of_version(
 ) -> ModelFile:
     """Return the backup that holds the bytes of a version."""
     record = find.of_version(folder, target, reference)
-    for file in history.backups_of(record.name):
+    own = history.own_save_of_version(record)
+    files = [f for f in history.backups_of(record.name) if history.name_of(f) == record.name]
+    # saves of the same bytes are several files: the version's own comes first
+    files.sort(key=lambda file: own is None or file.time_ns != own.payload.file_time_ns)
+    for file in files:
         if file.sha256 == record.sha256:
             return file
     raise ModelNotFoundError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lotto_mlflow import artifacts, datasets, metadata, settings
 from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError
-from lotto_mlflow.files import locked, temporary_for
+from lotto_mlflow.files import locked, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.kinds import KINDS, recover
 from lotto_mlflow.layout import PREFIX, check_name
@@ -97,7 +97,7 @@ def _push(
 ) -> None:
     worker = PushWorker.of(folder, target)
     number = worker.request(warns=not waits)
-    problem = worker.wait_for(number, record.id) if waits else None
+    problem = worker.wait_for(number, record) if waits else None
     if problem is not None:
         _logger.warning(
             "%s is saved, and will be mirrored to MLflow later, by another save: %s",
@@ -168,7 +168,7 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
                 )
                 return record
         finally:
-            staged.path.unlink(missing_ok=True)
+            remove_file(staged.path)
 
 
 def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int) -> SaveRecord:
@@ -199,7 +199,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         description=request.description,
         metadata=on_disk,
         backup=folder.store.free_backup_stem(name) if replaces else None,
-        replaced_sha256=_unrecorded_digest(folder, name),
+        replaced_sha256=folder.history().unrecorded_digest(name),
     )
     return Record(
         id=f"{time_ns:019d}-{os.urandom(4).hex()}",
@@ -208,22 +208,6 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         target=request.target.name,
         payload=payload,
     )
-
-
-def _unrecorded_digest(folder: ModelFolder, name: str) -> str | None:
-    """Return the digest of a file in place that no record knows, ``None`` without one.
-
-    Notes
-    -----
-    Such a file is older than this package. From now on its name has records, and without its
-    digest in one of them its backup would look changed.
-    """
-    path = folder.layout.model_path(name)
-    if not path.exists():
-        return None
-    history = folder.history()
-    file = history.file(path)
-    return None if history.is_of_record(file) else file.sha256
 
 
 def _moment(time_ns: int, timezone: ZoneInfo) -> datetime:

@@ -110,7 +110,7 @@ def sync(
             mirror.prepare()
         report, history = SyncReport(dry_run=dry_run), folder.history()
         work = _recorded(folder, history, mirror, target, resend=resend)
-        unknown = list(history.unknown_files(include_backups=include_backups))
+        unknown = list(history.unknown_files(target, include_backups=include_backups))
         work += _unrecorded(history, mirror, target, timezone, unknown, report)
         work.sort(key=lambda item: item.record.id)
         on_progress = progress or no_progress

@@ -15,9 +15,10 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History, ModelFile
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Finding, Verification
-from lotto_mlflow.operations.load import fix_of_file
+from lotto_mlflow.operations.load import fix_of_file, fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Progress, SaveRecord, no_progress
+from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 
 _CLOCK_TOLERANCE_NS = 60 * 10**9
@@ -52,7 +53,7 @@ def _findings(folder: ModelFolder, report: Progress) -> Iterator[Finding]:
         moved_from = mirror.moved_from()
     except MirrorError as cause:
         yield from _of_records(Verification(folder, history, target, None), entries)
-        yield from _unknown(history)
+        yield from _unknown(history, target)
         yield _unavailable(cause)
         return
     if moved_from is not None:
@@ -60,14 +61,15 @@ def _findings(folder: ModelFolder, report: Progress) -> Iterator[Finding]:
     verification = Verification(folder, history, target, mirror)
     try:
         yield from _of_records(verification, entries)
-        yield from _unknown(history)
+        yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
     except MirrorError as cause:
         yield _unavailable(cause)
 
 
 def _unavailable(cause: MirrorError) -> Finding:
-    return Finding("mlflow unavailable", "", None, str(cause), "try again later")
+    repair = "" if cause.fix is not None else "try again later"
+    return Finding("mlflow unavailable", "", None, cause.summary, repair, cause.fix)
 
 
 def _folders(folder: ModelFolder) -> Iterator[Finding]:
@@ -174,10 +176,10 @@ def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
                 yield from _metadata_file(history, path, files[stem])
             elif metadata_dir == layout.metadata_dir:
                 # in backups/, a restore backs up the metadata of a model that is gone
-                effect = "brings the model back; or delete the file"
-                fix = Fix("restore", {"name_or_version": stem}, effect=effect)
                 detail = "there is no model of this name"
-                yield Finding("orphan metadata", stem, path, detail, fix=fix)
+                fix = fix_of_name(history, stem)
+                repair = "" if fix else "nothing brings its model back; the file can go"
+                yield Finding("orphan metadata", stem, path, detail, repair, fix)
 
 
 def _below_top(folder: Path, pattern: str) -> list[Path]:
@@ -202,18 +204,22 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
     journal = verification.folder.journal
     for entry in entries:
         record = verification.history.read(entry)
-        if record is not None:
+        if record is not None and entry.state == "pending":
+            detail = "it was not seen to end"
+            end = Fix("sync", before="the next save finishes or drops it, or", effect="does")
+            yield Finding("stuck record", entry.name, entry.path, detail, fix=end)
+        elif record is not None:
             yield from KINDS[record.kind].verify(verification, entry, record)
         elif not journal.is_of_later_release(entry):
-            repair = "none is needed: MLflow has the save; this file only says so"
+            repair = "none is needed: it only noted what was saved to MLflow, or restored"
             effect = "sends the model without it; delete the file then"
-            fix = None if entry.state == "sent" else Fix("sync", effect=effect)
+            fix: Fix | None = None if entry.state == "sent" else Fix("sync", effect=effect)
             detail = "the record cannot be read"
             yield Finding("damaged", entry.name, entry.path, detail, repair, fix)
 
 
-def _unknown(history: History) -> Iterator[Finding]:
-    for file in history.unknown_files(include_backups=False):
+def _unknown(history: History, target: Target) -> Iterator[Finding]:
+    for file in history.unknown_files(target, include_backups=False):
         if not history.is_changed(file):  # which is reported as damaged
             detail = "the file is older than its records, or has none"
             name = history.name_of(file)
@@ -244,13 +250,16 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
 
 
 def _known_ids(verification: Verification, entries: list[Entry]) -> set[str]:
-    """Return the runs and logged models of the saves whose version is in the current store."""
+    """Return the runs and logged models of the saves that the current store has, or had.
+
+    Notes
+    -----
+    What lies in their folders may be all that is left of a save, or of its extra artifacts.
+    """
     found: set[str] = set()
     for entry in entries:
         record = verification.history.read(entry)
-        if record is not None and record.is_save:
-            ids = record.mirrored.get(verification.target.name)
-            versions = verification.save_ids(names.registered_model(record.name))
-            if ids is not None and versions.get(ids.version) == record.id:
-                found |= {ids.run_id, ids.model_id}
+        ids = None if record is None else record.mirrored.get(verification.target.name)
+        if ids is not None:
+            found |= {ids.run_id, ids.model_id}
     return found

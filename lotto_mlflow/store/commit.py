@@ -78,6 +78,7 @@ class Protocol:
                 self.journal.put_artifacts(record, artifacts_dir)
             self._back_up(payload)
             put(staged, self.store.layout.model_path(payload.name), self.work_dir)
+            sync_dir(self.store.layout.trained_dir)  # before the metadata: what commits comes first
             self._put_metadata(payload)
             return self.journal.mark(entry, state)
         except BaseException as cause:
@@ -152,7 +153,6 @@ class Protocol:
             path.unlink(missing_ok=True)
         else:
             replace_content(path, content, self.work_dir)
-        sync_dir(self.store.layout.trained_dir)
         sync_dir(self.store.layout.metadata_dir)
 
     def _roll_back(

@@ -173,7 +173,9 @@ def test_a_damaged_database_moved_away_is_made_anew_as_the_message_says(
     path.write_bytes(_random_bytes(path.read_bytes()))
     told = saved_in_trouble(saved, caplog, base_dir, 1)
     path.rename(base_dir / "damaged.db")
-    call = re.search(r"move it away: a new one is made, and sync\((.*?)\) fills it", told)
+    call = re.search(
+        r"move it away: a new one is made, and ModelManager\.sync\((.*?)\) fills it", told
+    )
     assert call
     saved.sync(resend="resend=True" in call[1])
     missing = lost(base_dir, _embedded(base_dir), 2)

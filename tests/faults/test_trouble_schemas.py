@@ -181,7 +181,7 @@ def test_a_record_that_mlflow_condemns_is_set_aside_and_does_not_block_those_beh
     path = Path(ModelManager(base_dir, mirror="off").save_model({"n": 0}, "good", {"n": 0}))
     (record,) = records_in(base_dir, "outbox")
     (file,) = (base_dir / "mlflow" / "outbox").iterdir()
-    file.write_bytes(render(replace(record, name=bad)))
+    file.write_bytes(render(replace(record, payload=replace(record.payload, name=bad))))
     file.rename(file.with_name(file.name.replace("~good.json", f"~{bad}.json")))
     path.rename(path.with_name(f"{bad}.pkl"))
     for number in range(3):

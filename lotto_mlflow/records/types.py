@@ -1,30 +1,11 @@
-"""The frozen dataclasses that cross borders between the modules, and the JSON of the journal.
-
-A record of the journal is an envelope, `Record`, around a payload; the envelope's ``kind`` says
-which. A new kind adds a payload here, and its functions to `lotto_mlflow.kinds`.
-"""
+"""The frozen dataclasses that cross borders between the modules."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-from lotto_mlflow.errors import LaterFormatError
-
-FORMAT = 2
-"""Format of the records on disk.
-
-A field may be added without a new number: readers keep fields that they do not know. A kind that
-is added, or a field that changes its meaning, takes the next number; `parse` then reads both, and
-a file of the earlier format is kept among the tests.
-"""
-FORMAT_RELEASE = "0.2.0"
-"""First release of this package that reads and writes that format."""
 
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
@@ -227,6 +208,8 @@ class RestorePayload:
         Content of the metadata JSON; base64 in the record's JSON.
     backup : str or None
         Name, in ``backups/``, given to what this restore replaced.
+    replaced_sha256 : str or None
+        Digest of the file that this restore replaced, where no record has it.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -239,16 +222,12 @@ class RestorePayload:
     save_id: str | None = None
     metadata: bytes | None = None
     backup: str | None = None
+    replaced_sha256: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 SAVE, BACKFILL, RESTORE = "save", "backfill", "restore"
 """Kinds of records: made by a save, made later for a file that no save knows, made by a restore."""
-_PAYLOADS: dict[str, type[SavePayload] | type[RestorePayload]] = {
-    SAVE: SavePayload,
-    BACKFILL: SavePayload,
-    RESTORE: RestorePayload,
-}
 Payload = TypeVar("Payload", SavePayload, RestorePayload)
 
 
@@ -302,97 +281,3 @@ class Record(Generic[Payload]):
 
 SaveRecord = Record[SavePayload]
 RestoreRecord = Record[RestorePayload]
-
-
-_CHECKSUM, _END = b',\n  "checksum": "', b'"\n}'
-"""The last key of a record's JSON, whose value is the digest of all bytes before it."""
-
-
-def render(record: Record[Any]) -> bytes:
-    """Return the JSON of a record, with a digest over itself; `parse` is its inverse."""
-    payload = _values(record.payload)
-    if isinstance(record.payload, SavePayload):
-        payload["description"] = _values(record.payload.description)
-    elif record.payload.metadata is not None:
-        payload["metadata"] = base64.b64encode(record.payload.metadata).decode("ascii")
-    mirrored = {target: vars(ids) for target, ids in record.mirrored.items()}
-    values = {"format": FORMAT} | _values(record) | {"payload": payload, "mirrored": mirrored}
-    text = json.dumps(values, ensure_ascii=False, indent=2).encode("utf-8")
-    head = text.removesuffix(b"\n}")
-    return b"".join((head, _CHECKSUM, _sha256(head).encode("ascii"), _END))
-
-
-def _values(part: Any) -> dict[str, Any]:
-    values = dict(vars(part))
-    extra: dict[str, Any] = values.pop("extra")
-    return values | extra
-
-
-def parse(content: bytes) -> Record[Any]:
-    """Return the record that `render` wrote, in this release or an earlier one.
-
-    Raises
-    ------
-    LaterFormatError
-        If a later release wrote it.
-    ValueError, TypeError, KeyError
-        If the content is not the one that was written.
-    """
-    values = json.loads(content.decode("utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError("the record is no JSON object")
-    checksum, number = values.pop("checksum", None), values.get("format")
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"unknown record format {number!r}")
-    if number > FORMAT:
-        raise LaterFormatError(f"record format {number} is of a later release")
-    head, _, end = content.rpartition(_CHECKSUM)
-    found = _checksum_of_format_1(values) if number == 1 else _sha256(head)
-    if checksum != found or (number > 1 and end != checksum.encode("ascii") + _END):
-        raise ValueError("the record's checksum does not match its content")
-    values.pop("format")
-    return _record(_from_format_1(values) if number == 1 else values)
-
-
-def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a record of the first format, which had no payload of its own."""
-    envelope = _names_of_fields(Record) - {"payload"}
-    payload = {key: value for key, value in values.items() if key not in envelope}
-    return {key: values[key] for key in envelope & values.keys()} | {"payload": payload}
-
-
-def _record(values: dict[str, Any]) -> Record[Any]:
-    kind = values["kind"]
-    if kind not in _PAYLOADS:
-        raise LaterFormatError(f"record kind {kind!r} is of a later release")
-    payload = dict(values.pop("payload"))
-    if kind == RESTORE:
-        encoded = payload.get("metadata")
-        payload["metadata"] = None if encoded is None else base64.b64decode(encoded, validate=True)
-    else:
-        payload["description"] = Description(**_known(Description, payload["description"]))
-    made: Any = _PAYLOADS[kind](**_known(_PAYLOADS[kind], payload))
-    mirrored = {target: MlflowIds(**ids) for target, ids in values.pop("mirrored", {}).items()}
-    return Record(payload=made, mirrored=mirrored, **_known(Record, values))
-
-
-def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a class, and under ``extra`` those that it does not know."""
-    known = _names_of_fields(kind)
-    extra = {key: value for key, value in values.items() if key not in known}
-    return {key: values[key] for key in known & values.keys()} | {"extra": extra}
-
-
-@cache
-def _names_of_fields(kind: Any) -> frozenset[str]:
-    return frozenset(f.name for f in fields(kind)) - {"extra"}
-
-
-def _checksum_of_format_1(values: Mapping[str, Any]) -> str:
-    return _sha256(json.dumps(values, ensure_ascii=False, sort_keys=True).encode("utf-8"))
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib  # imported lazily
-
-    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,46 @@
+"""The journal's records, their JSON, and `ModelRecord`, what a lookup returns.
+
+A record is an envelope, `Record`, around a payload; the envelope's ``kind`` says which. A new kind
+adds a payload here, and its functions to `lotto_mlflow.kinds`.
+"""
+
+from lotto_mlflow.records.codec import FORMAT, FORMAT_RELEASE, parse, render
+from lotto_mlflow.records.types import (
+    BACKFILL,
+    RESTORE,
+    SAVE,
+    Aliases,
+    Description,
+    MlflowIds,
+    ModelRecord,
+    Progress,
+    Record,
+    RestorePayload,
+    RestoreRecord,
+    SavePayload,
+    SaveRecord,
+    aliases_by_version,
+    no_progress,
+)
+
+__all__ = [
+    "BACKFILL",
+    "FORMAT",
+    "FORMAT_RELEASE",
+    "RESTORE",
+    "SAVE",
+    "Aliases",
+    "Description",
+    "MlflowIds",
+    "ModelRecord",
+    "Progress",
+    "Record",
+    "RestorePayload",
+    "RestoreRecord",
+    "SavePayload",
+    "SaveRecord",
+    "aliases_by_version",
+    "no_progress",
+    "parse",
+    "render",
+]
