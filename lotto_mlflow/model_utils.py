@@ -48,7 +48,34 @@ def save_model(
     artifacts: Mapping[str, Any] | None = None,
     dataset: Any = None,
 ) -> str:
-    """Save a model under `TRAINED_DIR`; see `lotto_mlflow.ModelManager.save_model`."""
+    """Save a model under `TRAINED_DIR`, and mirror the save into MLflow.
+
+    Parameters
+    ----------
+    model : object
+        What joblib can pickle; an estimator, a pipeline, or any other object.
+    model_name : str, optional
+        One plain file name without ``.pkl``; ``lotto_model_YYYYMMDD`` by default.
+    metadata : mapping of str to object, optional
+        Numbers become metrics in MLflow, everything else parameters.
+    input_example : array-like, DataFrame or list of shape (n_samples, n_features), optional
+        Rows from which the signature of inputs and outputs is inferred.
+    artifacts : mapping of str to object, optional
+        Files (``Path``), text, dicts and matplotlib figures to show with the run.
+    dataset : DataFrame, array-like or mapping of str to these, optional
+        The training data, of which name, digest, schema and shape are recorded.
+
+    Returns
+    -------
+    str
+        Path of the saved file.
+
+    Raises
+    ------
+    LottoMlflowError
+        As in `lotto_mlflow.ModelManager.save_model`, which says what is guaranteed. The folder
+        is as it was.
+    """
     return _manager().save_model(
         model,
         model_name,
@@ -60,14 +87,54 @@ def save_model(
 
 
 def load_model(model_path: str | os.PathLike[str]) -> Any:
-    """Load a model from a file or the registry; see `lotto_mlflow.ModelManager.load_model`."""
+    """Load a model from a file, or from the registry.
+
+    Parameters
+    ----------
+    model_path : str or path-like
+        A file; or ``models:/NAME/1``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+
+    Returns
+    -------
+    object
+        The model as it was saved.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such file, version or alias; also a ``FileNotFoundError``.
+    LoadError
+        If the bytes are not the ones that were saved, or joblib cannot read them; also an
+        ``OSError``. `lotto_mlflow.ModelManager.load_model` says more.
+
+    Warnings
+    --------
+    Unpickling runs code: load only models whose origin you trust.
+    """
     return _manager().load_model(model_path)
 
 
 def get_latest_model_path(
     *, source: Literal["filesystem", "registry"] = "filesystem"
 ) -> str | None:
-    """Return the newest model's path; see `lotto_mlflow.ModelManager.get_latest_model_path`."""
+    """Return the path of the newest model.
+
+    Parameters
+    ----------
+    source : {"filesystem", "registry"}
+        ``filesystem``: the newest ``lotto_model_*.pkl`` in `TRAINED_DIR` by modification time.
+        ``registry``: a file with the bytes of the newest save that MLflow has.
+
+    Returns
+    -------
+    str or None
+        ``None`` where there is no model.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If the registry could not be asked.
+    """
     return _manager().get_latest_model_path(source=source)
 
 

@@ -117,10 +117,10 @@ def test_a_run_that_could_not_be_ended_is_ended_later(
 ) -> None:
     really = MlflowClient.set_terminated
 
-    def broken(client: MlflowClient, run_id: str, status: str) -> None:
+    def broken(client: MlflowClient, run_id: str, status: str, **named: Any) -> None:
         if status == "FINISHED":
             raise OSError("the connection broke")
-        really(client, run_id, status)
+        really(client, run_id, status, **named)
 
     manager = ModelManager(base_dir)
     monkeypatch.setattr(MlflowClient, "set_terminated", broken)
