@@ -4,11 +4,9 @@
 """
 
 from lotto_mlflow.errors import Fix, LottoMlflowError
-from lotto_mlflow.kinds import Finding
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
-from lotto_mlflow.operations.sync import SyncReport
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import Finding, ModelRecord, SyncReport
 
 __all__ = [
     "Finding",

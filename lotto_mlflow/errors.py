@@ -28,7 +28,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +60,8 @@ class Fix:
     def as_call(self) -> str:
         """Return the call in Python, or the command of the system."""
         if self.verb == "shell":
+            import shlex  # imported lazily
+
             return shlex.join(str(word) for word in self.arguments["command"])
         given = [
             repr(value) if name in _POSITIONAL else f"{name}={value!r}"

@@ -259,7 +259,7 @@ class History:
         return frozenset({recorded} if recorded else ())
 
     def _expected_by_records(self, file: ModelFile) -> frozenset[str]:
-        """Return the digests in the records of its name, and in its metadata.
+        """Return the digests in the records of its name, else the one that its metadata declares.
 
         Notes
         -----
@@ -269,11 +269,11 @@ class History:
         entries = [e for name in file.possible_names for e in self.entries_of(name)]
         is_lost = any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries)
         payloads = [record.payload for record in self.records_of(*file.possible_names)]
-        if is_lost or (file.is_backup and _is_older_than_its_records(file, payloads)):
+        is_older = file.is_backup and _is_older_than_its_records(file, payloads)
+        if not payloads or is_lost or is_older:
             return frozenset(declared)
         known = {payload.sha256 for payload in payloads}
-        replaced = {payload.replaced_sha256 for payload in payloads} - {None}
-        return frozenset(declared | known | replaced)
+        return frozenset(known | {payload.replaced_sha256 for payload in payloads} - {None})
 
     def is_changed(self, file: ModelFile) -> bool:
         """Return whether digests are known that a file may have, and it has none of them."""

@@ -95,7 +95,7 @@ class _Listing:
         self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
         self._folder = folder
         try:
-            self._file_names = [n for n in os.listdir(folder) if n.endswith(".json")]
+            self._file_names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             self._file_names = []
 
@@ -266,7 +266,7 @@ class Journal:
 
     def is_waiting(self, record: Record[Any]) -> bool:
         """Return whether a record is still to be pushed; nothing is listed."""
-        states: tuple[State, ...] = ("committed", "begun", "committed")  # one may be marked between
+        states: tuple[State, ...] = ("committed", "begun")  # in the order in which it has them
         return any(self.entry_of(record, state).path.exists() for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow.errors import Fix, MirrorError
 from lotto_mlflow.files import sweep
@@ -17,66 +17,21 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.layout import registered_model
-from lotto_mlflow.records import BACKFILL, RESTORE, SAVE, MlflowIds, Record, SaveRecord
+from lotto_mlflow.records import (
+    BACKFILL,
+    RESTORE,
+    SAVE,
+    Finding,
+    MlflowIds,
+    Record,
+    SaveRecord,
+)
 from lotto_mlflow.references import of_name
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
-
-FindingKind = Literal[
-    "damaged",
-    "changed",
-    "missing on disk",
-    "missing in MLflow",
-    "orphan metadata",
-    "orphan artifact",
-    "stuck record",
-    "moved store",
-    "clock in the future",
-    "late on top",
-    "mlflow unavailable",
-]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One difference between disk, records and MLflow.
-
-    Attributes
-    ----------
-    kind : str
-        ``damaged``: bytes that are not the ones saved, or a record that cannot be read.
-        ``changed``: metadata that is not the one saved. ``missing on disk``: a save whose bytes
-        are in neither folder. ``missing in MLflow``: a save or file that the current store
-        lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
-        no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
-        database with the paths of another folder. ``clock in the future``: a file that will stay
-        the latest. ``late on top``: the highest version is an older save. ``mlflow unavailable``:
-        the other view could not be looked at.
-    name : str
-        The model, if it is about one.
-    path : pathlib.Path or None
-        The file or folder.
-    detail : str
-        What was found.
-    repair : str
-        What to do, in one sentence; the fix in words, where there is one.
-    fix : Fix or None
-        The call that fixes it, as data.
-    """
-
-    kind: FindingKind
-    name: str
-    path: Path | None
-    detail: str
-    repair: str = ""
-    fix: Fix | None = None
-
-    def __post_init__(self) -> None:
-        if self.fix is not None:
-            object.__setattr__(self, "repair", self.fix.in_words())
 
 
 class Verification:

@@ -6,19 +6,17 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow import settings
+from lotto_mlflow import operations, settings
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.kinds import Finding
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.operations import find, load, relocate, restore, save, sync, verify
-from lotto_mlflow.operations.find import Source
-from lotto_mlflow.operations.restore import RestoreSource
-from lotto_mlflow.operations.sync import SyncReport
-from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import ModelRecord, Progress
-from lotto_mlflow.settings import MirrorMode
+from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
+
+if TYPE_CHECKING:
+    from lotto_mlflow.operations.find import Source
+    from lotto_mlflow.operations.restore import RestoreSource
+    from lotto_mlflow.settings import MirrorMode
 
 
 class ModelManager:
@@ -26,7 +24,7 @@ class ModelManager:
 
     Parameters
     ----------
-    base_dir : str or path-like
+    base_dir : str, path-like or Layout
         Folder that holds ``trained/``, ``metadata/`` and ``backups/``; made when first needed.
     mirror : {"sync", "background", "off"}, optional
         Wins over ``LOTTO_MIRROR``.
@@ -48,7 +46,7 @@ class ModelManager:
 
     def __init__(
         self,
-        base_dir: str | os.PathLike[str],
+        base_dir: str | os.PathLike[str] | Layout,
         *,
         mirror: MirrorMode | None = None,
         timezone: str | None = None,
@@ -63,14 +61,14 @@ class ModelManager:
             registry_uri=registry_uri,
         )
         read_settings()  # refuses unknown values now, not at the first save
-        self._folder = ModelFolder(Layout.under(Path(base_dir).absolute()), read_settings)
+        if not isinstance(base_dir, Layout):
+            base_dir = Layout.under(Path(base_dir).absolute())
+        self._folder = ModelFolder(base_dir, read_settings)
 
     @classmethod
     def of_layout(cls, layout: Layout) -> ModelManager:
         """Return a manager of three folders that need not lie side by side."""
-        manager = cls(layout.trained_dir.parent)
-        manager._folder = ModelFolder(layout)
-        return manager
+        return cls(layout)
 
     def save_model(
         self,
@@ -123,8 +121,10 @@ class ModelManager:
         never fails a save, nor blocks it more than five seconds; what could not be pushed is pushed
         by a later save.
         """
-        given = save.Given(model, model_name, metadata, input_example, artifacts, dataset)
-        return str(save.save(self._folder, given))
+        given = operations.save.Given(
+            model, model_name, metadata, input_example, artifacts, dataset
+        )
+        return str(operations.save.save(self._folder, given))
 
     def load_model(self, model_path: str | os.PathLike[str]) -> Any:
         """Load a model from a file, or from the registry.
@@ -156,7 +156,7 @@ class ModelManager:
         Unpickling runs code. A digest shows that bytes are unchanged, not that they are harmless:
         load only models whose origin you trust.
         """
-        return load.load(self._folder, model_path)
+        return operations.load.load(self._folder, model_path)
 
     def get_latest_model_path(self, *, source: Source = "filesystem") -> str | None:
         """Return the path of the newest model.
@@ -177,7 +177,7 @@ class ModelManager:
         MirrorUnavailableError
             If the registry could not be asked.
         """
-        path = find.latest_path(self._folder, source)
+        path = operations.find.latest_path(self._folder, source)
         return None if path is None else str(path)
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
@@ -194,7 +194,7 @@ class ModelManager:
         -----
         Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
         """
-        return find.records(self._folder, name, limit)
+        return operations.find.records(self._folder, name, limit)
 
     def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
         """Return what is known of one model.
@@ -210,7 +210,7 @@ class ModelManager:
         ModelNotFoundError, MirrorUnavailableError
             If there is no such model; if it is a version and the registry could not be asked.
         """
-        return find.get(self._folder, reference)
+        return operations.find.get(self._folder, reference)
 
     def latest(
         self,
@@ -236,7 +236,7 @@ class ModelManager:
         ModelRecord or None
             ``None`` where there is no model.
         """
-        return find.latest(self._folder, source, download=download, progress=progress)
+        return operations.find.latest(self._folder, source, download=download, progress=progress)
 
     def sync(
         self,
@@ -282,7 +282,7 @@ class ModelManager:
         Idempotent. Nothing is unpickled. Saves go on meanwhile. An unknown file has the time in its
         metadata, else its own, as the start of its run, and the tag ``backfilled``.
         """
-        return sync.sync(
+        return operations.sync.sync(
             self._folder,
             dry_run=dry_run,
             include_backups=include_backups,
@@ -307,9 +307,9 @@ class ModelManager:
 
         Notes
         -----
-        Reads only, and unpickles nothing. Saves under way may show as differences.
+        Reads only, unpickles nothing. Saves under way may show as differences.
         """
-        return verify.verify(self._folder, progress)
+        return operations.verify.verify(self._folder, progress)
 
     def restore(
         self,
@@ -330,8 +330,7 @@ class ModelManager:
         backup : str, optional
             Which backup, by its file name or stem; the newest of the name by default.
         progress : callable, optional
-            As in `lotto_mlflow.records.Progress`; once before the model is fetched, and
-            once at the end.
+            As in `lotto_mlflow.records.Progress`: before the model is fetched, and at the end.
 
         Returns
         -------
@@ -353,10 +352,9 @@ class ModelManager:
         -----
         The existing model goes to ``backups/`` first, and the source stays where it is. The file
         keeps its own time, so that an old model does not become the latest; it is no new save.
-        Atomic and durable: whatever is killed, the old model or the restored one is there after
-        the next save, restore or sync, with its own metadata.
+        Atomic and durable like a save: what is killed is finished or undone by the next of them.
         """
-        return restore.restore(self._folder, name_or_version, source, backup, progress)
+        return operations.restore.restore(self._folder, name_or_version, source, backup, progress)
 
     def relocate(self, *, relative_to: str | os.PathLike[str] | None = None) -> int:
         """Rewrite the paths in the embedded store's database to where the folder lies now.
@@ -383,7 +381,7 @@ class ModelManager:
         One transaction, after a copy of the database was kept beside it (``mlflow.db.*.bak``).
         Idempotent.
         """
-        return relocate.relocate(self._folder, relative_to)
+        return operations.relocate.relocate(self._folder, relative_to)
 
     def flush(self, timeout: float = 60.0) -> bool:
         """Push what waits for the current store, and wait for it, ``timeout`` seconds at most.
@@ -393,7 +391,4 @@ class ModelManager:
         bool
             Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
         """
-        current = self._folder.settings()
-        if current.mirror == "off" or self._folder.later_release is not None:
-            return not self._folder.journal.waiting()
-        return PushWorker.of(self._folder, self._folder.target(current)).flush(timeout)
+        return operations.sync.flush(self._folder, timeout)

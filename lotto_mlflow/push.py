@@ -137,7 +137,7 @@ class PushWorker:
     def __init__(self, folder: ModelFolder, target: Target) -> None:
         self._folder = folder
         self._target = target
-        self._forget()
+        self.forget()
 
     @classmethod
     def of(cls, folder: ModelFolder, target: Target) -> PushWorker:
@@ -145,7 +145,7 @@ class PushWorker:
         with _workers_guard:
             return _WORKERS.setdefault((folder.layout, target), cls(folder, target))
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin anew: in a forked child the thread is not there, and its locks never open."""
         self._changed = threading.Condition()
         self._requested = 0
@@ -362,7 +362,7 @@ def _forget_all() -> None:
     global _workers_guard
     _workers_guard = threading.Lock()
     for worker in list(_WORKERS.values()):
-        worker._forget()
+        worker.forget()
 
 
 @cache

@@ -19,7 +19,7 @@ def masked(uri: str) -> str:
         return uri  # a file; some Pythons drop slashes when they put it together again
     host = f"***@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
     query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&") if pair)
-    return urlunsplit(parts._replace(netloc=host, query=query))
+    return urlunsplit((parts.scheme, host, parts.path, query, parts.fragment))
 
 
 def one_line(text: str) -> str:

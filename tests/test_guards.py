@@ -147,10 +147,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_errors() -> None:
 
 
 def private_names_of_others(tree: ast.Module) -> Iterator[str]:
-    """Yield each private name that a module uses without defining it.
-
-    ``_replace`` is the public method of named tuples.
-    """
+    """Yield each private name that a module uses without defining it."""
     nodes = list(ast.walk(tree))
     defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     defined |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -159,7 +156,7 @@ def private_names_of_others(tree: ast.Module) -> Iterator[str]:
     used = [n.attr for n in attributes]
     used += [alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names]
     for name in used:
-        is_private = name.startswith("_") and not name.endswith("__") and name != "_replace"
+        is_private = name.startswith("_") and not name.endswith("__")
         if is_private and name not in defined:
             yield name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import joblib
 import pytest
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import DigestMismatchError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.layout import Layout
@@ -159,3 +161,32 @@ def test_a_copy_without_times_or_metadata_is_of_the_newest_record(
     os.utime(path, (1_700_000_000, 1_700_000_000))
     assert manager.load_model(path) == {"n": 0}
     assert manager.get("x").sha256 == first.sha256
+
+
+def test_a_record_overrules_what_replaced_metadata_declares(
+    manager: ModelManager, folder: ModelFolder
+) -> None:
+    save_three(manager)
+    path = folder.layout.model_path("x")
+    joblib.dump({"n": "another"}, path)
+    content = json.loads(folder.layout.metadata_path("x").read_text(encoding="utf-8"))
+    content["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    folder.layout.metadata_path("x").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DigestMismatchError, match="changed after it was saved"):
+        manager.load_model(path)
+    assert ("damaged", "x") in {(f.kind, f.name) for f in manager.verify()}
+
+
+def test_metadata_declares_the_digest_of_a_file_without_a_record(
+    manager: ModelManager, folder: ModelFolder
+) -> None:
+    path, metadata_path = folder.layout.model_path("old"), folder.layout.metadata_path("old")
+    path.parent.mkdir(parents=True)
+    metadata_path.parent.mkdir()
+    joblib.dump({"n": 1}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    metadata_path.write_text(json.dumps({"sha256": digest}), encoding="utf-8")
+    assert manager.load_model(path) == {"n": 1}
+    metadata_path.write_text(json.dumps({"sha256": "0" * 64}), encoding="utf-8")
+    with pytest.raises(DigestMismatchError):
+        manager.load_model(path)

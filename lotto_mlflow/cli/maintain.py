@@ -19,7 +19,7 @@ from lotto_mlflow.cli.application import (
     named_base_dir,
 )
 from lotto_mlflow.cli.output import bar, epilog
-from lotto_mlflow.operations.sync import SyncReport
+from lotto_mlflow.records import SyncReport
 from lotto_mlflow.text import one_line
 
 

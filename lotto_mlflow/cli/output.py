@@ -20,10 +20,8 @@ import typer
 
 from lotto_mlflow import metadata, settings
 from lotto_mlflow.errors import Fix
-from lotto_mlflow.kinds import Finding
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.operations.sync import SyncReport
-from lotto_mlflow.records import ModelRecord, Progress
+from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import masked, one_line, size_as_text
 
@@ -166,7 +164,8 @@ def ui_address(current: Settings) -> str:
     if not is_server(current.tracking_uri):
         return f"http://127.0.0.1:{UI_PORT}"
     parts = urlsplit(str(current.tracking_uri))
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, parts.fragment)).rstrip("/")
 
 
 def runs_page(address: str, experiment_id: str | None) -> str:

@@ -1,1 +1,20 @@
-"""What can be done with a folder of models, one file a verb; each takes a `ModelFolder` first."""
+"""What can be done with a folder of models, one file a verb; each takes a `ModelFolder` first.
+
+A verb is imported when it is first used: who only loads models does not wait for the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lotto_mlflow.operations import find, load, relocate, restore, save, sync, verify
+
+__all__ = ["find", "load", "relocate", "restore", "save", "sync", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

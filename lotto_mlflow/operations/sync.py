@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow.description import describe_by_metadata
 from lotto_mlflow.errors import (
-    Fix,
     LottoMlflowError,
     MirrorError,
     MirrorUnavailableError,
@@ -25,8 +24,16 @@ from lotto_mlflow.kinds import recover
 from lotto_mlflow.layout import registered_model
 from lotto_mlflow.metadata import strict
 from lotto_mlflow.operations.load import fix_of_file
-from lotto_mlflow.push import push
-from lotto_mlflow.records import BACKFILL, Progress, Record, SavePayload, SaveRecord, no_progress
+from lotto_mlflow.push import PushWorker, push
+from lotto_mlflow.records import (
+    BACKFILL,
+    Progress,
+    Record,
+    SavePayload,
+    SaveRecord,
+    SyncReport,
+    no_progress,
+)
 from lotto_mlflow.settings import Target
 
 if TYPE_CHECKING:
@@ -37,41 +44,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 _END_OF_NANOSECONDS = 2262
 """The year in which nanoseconds since 1970 need more than the 63 bits that file systems have."""
-
-
-@dataclass
-class SyncReport:
-    """What a sync did, or would do.
-
-    Attributes
-    ----------
-    sent : list of str
-        Names of the saves that were sent, in save order.
-    backfilled : list of str
-        Names of the files among them that no save knew.
-    resent : list of str
-        Names of the saves among them that had been deleted in MLflow.
-    failed : dict of str to str
-        Reason for each save that MLflow refused, and for each file that was changed after it was
-        saved, by name.
-    dry_run : bool
-        Whether nothing was done.
-    fixes : dict of str to Fix
-        The call that helps, for each of `failed` where one does.
-    """
-
-    sent: list[str] = field(default_factory=list)
-    backfilled: list[str] = field(default_factory=list)
-    resent: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    dry_run: bool = False
-    fixes: dict[str, Fix] = field(default_factory=dict)
-
-    def fail(self, name: str, reason: str, fix: Fix | None) -> None:
-        """Note a save or file that was not sent, and what helps."""
-        self.failed[name] = reason
-        if fix is not None:
-            self.fixes[name] = fix
 
 
 @dataclass(frozen=True)
@@ -295,3 +267,11 @@ def _fetch_artifacts(
                     return
         except MirrorError as cause:
             _logger.warning("extra artifacts of %s may be missing: %s", record.name, cause)
+
+
+def flush(folder: ModelFolder, timeout_seconds: float) -> bool:
+    """Push what waits for the current store, and wait for it; return whether nothing is left."""
+    current = folder.settings()
+    if current.mirror == "off" or folder.later_release is not None:
+        return not folder.journal.waiting()
+    return PushWorker.of(folder, folder.target(current)).flush(timeout_seconds)

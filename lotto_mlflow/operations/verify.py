@@ -14,10 +14,10 @@ from lotto_mlflow.errors import Fix, MirrorError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History, ModelFile
 from lotto_mlflow.journal import Entry
-from lotto_mlflow.kinds import KINDS, Finding, Verification
+from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.operations.load import fix_of_file, fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
-from lotto_mlflow.records import Progress, SaveRecord, no_progress
+from lotto_mlflow.records import Finding, Progress, SaveRecord, no_progress
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 

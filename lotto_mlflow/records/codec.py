@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -48,7 +47,7 @@ def render(record: Record[Any]) -> bytes:
     if isinstance(record.payload, SavePayload):
         payload["description"] = _values(record.payload.description)
     elif record.payload.metadata is not None:
-        payload["metadata"] = base64.b64encode(record.payload.metadata).decode("ascii")
+        payload["metadata"] = _in_base64(record.payload.metadata)
     mirrored = {target: vars(ids) for target, ids in record.mirrored.items()}
     values = {"format": FORMAT} | _values(record) | {"payload": payload, "mirrored": mirrored}
     text = json.dumps(values, ensure_ascii=False, indent=2).encode("utf-8")
@@ -108,7 +107,7 @@ def _record(values: dict[str, Any]) -> Record[Any]:
     if kind != RESTORE:
         made["description"] = Description(**_checked(Description, made["description"]))
     elif made.get("metadata") is not None:
-        made["metadata"] = base64.b64decode(made["metadata"], validate=True)
+        made["metadata"] = _from_base64(made["metadata"])
     envelope = _checked(Record, values)
     envelope["payload"] = _PAYLOADS[kind](**made)
     envelope["mirrored"] = {
@@ -241,6 +240,18 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "parent_run_id": _or_none(_is_text),
     },
 }
+
+
+def _in_base64(content: bytes) -> str:
+    import base64  # imported lazily
+
+    return base64.b64encode(content).decode("ascii")
+
+
+def _from_base64(text: str) -> bytes:
+    import base64  # imported lazily
+
+    return base64.b64decode(text, validate=True)
 
 
 def _checksum_of_format_1(values: Mapping[str, Any]) -> str:
