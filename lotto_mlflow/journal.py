@@ -24,7 +24,7 @@ from typing import Any, Literal
 from lotto_mlflow import records
 from lotto_mlflow.errors import LaterFormatError
 from lotto_mlflow.files import remove_tree, replace_content, sync_dir
-from lotto_mlflow.layout import is_name
+from lotto_mlflow.layout import is_plain
 from lotto_mlflow.records import Record
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
@@ -73,7 +73,7 @@ class Entry:
         record = records.parse(self.path.read_bytes())
         backup = record.payload.backup
         if (record.id, record.name) != (self.id, self.name) or not (
-            backup is None or is_name(backup)
+            backup is None or is_plain(backup)
         ):
             raise ValueError(f"{self.path} holds another record than its name says")
         return record
@@ -152,7 +152,7 @@ def _listing_of(folder: Path) -> _Listing:
 def _entry_of_file(path: Path) -> Entry | None:
     """Return the entry of a file, ``None`` where its name is not that of a record."""
     match = _FILE_NAME.fullmatch(path.name)
-    if match is None or not is_name(match["name"]):
+    if match is None or not is_plain(match["name"]):
         return None
     return Entry(match["id"], match["state"], match["name"], path)
 

@@ -19,6 +19,8 @@ MAX_NAME_BYTES = 200
 
 _FORBIDDEN = frozenset('/\\:*?"<>|@#%')
 """Not plain in file names, or not in the URIs by which MLflow names versions and artifacts."""
+_LONGEST_NAME_BYTES = 250
+"""A file name holds 255 bytes, ``.pkl`` included; other programs leave no room for more."""
 _BACKUP_NUMBER = re.compile(r"\.([2-9]|[1-9]\d+)$")
 
 
@@ -50,6 +52,12 @@ def check_name(name: object) -> str:
 def is_name(name: object) -> bool:
     """Return whether `check_name` would return the name."""
     return _problem(name) is None
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a name is one plain file name, whether or not a save would accept it."""
+    is_one_name = bool(name) and not {"/", "\\", "\0"} & set(name) and not name.startswith(".")
+    return is_one_name and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME_BYTES
 
 
 def _problem(name: object) -> str | None:

@@ -173,8 +173,9 @@ def _check_schema(revision: str, uri: str) -> None:
 
 
 def _in_shell(uri: str) -> str:
-    """Return a URI as a shell reads it; one with secrets by the variable that holds it."""
-    return shlex.quote(uri) if masked(uri) == uri else '"$MLFLOW_TRACKING_URI"'
+    """Return a URI as a shell reads it; the secrets of one that has any are left to the reader."""
+    shown = masked(uri)
+    return shlex.quote(uri) if shown == uri else f"{shown} with its secrets in the place of ***"
 
 
 @lru_cache(maxsize=1)

@@ -45,7 +45,6 @@ _logger = logging.getLogger("lotto_mlflow")
 Source = Literal["filesystem", "registry"]
 _ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
 _ALIASES_SECONDS = 2.0
-_LONGEST_NAME = 250
 
 
 def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[ModelRecord]:
@@ -181,12 +180,7 @@ def version_reference(
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
     """Return the file of one name in ``trained/``, without a listing."""
     path = folder.layout.model_path(name)
-    return [history.file(path)] if _is_plain(name) and path.is_file() else []
-
-
-def _is_plain(name: str) -> bool:
-    """Return whether a file in ``trained/`` may have a name, of this package or of another."""
-    return bool(name) and not {"/", "\\", "\0"} & set(name) and len(name) < _LONGEST_NAME
+    return [history.file(path)] if names.is_plain(name) and path.is_file() else []
 
 
 def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord:
@@ -198,7 +192,7 @@ def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord
         If there is no such file.
     """
     path, history = Path(reference), folder.history()
-    is_plain = path.suffix == names.SUFFIX and _is_plain(names.name_of(path))
+    is_plain = path.suffix == names.SUFFIX and names.is_plain(names.name_of(path))
     is_file = is_plain and history.folder_of(path) == folder.layout.trained_dir
     name = names.name_of(path) if is_file else reference
     found = _files_named(folder, history, name)
