@@ -204,9 +204,14 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the URI by which SQLAlchemy opens a database file; `sqlite_path` is its inverse."""
+    """Return the URI by which SQLAlchemy opens a database file; `sqlite_path` is its inverse.
+
+    Notes
+    -----
+    SQLAlchemy 2.0 opens no path with a question mark: there the URI names a file that is not.
+    """
     text = str(path)
-    if not _decodes_paths() or not {"%", "?"} & set(text):
+    if "?" not in text and not ("%" in text and _decodes_paths()):
         return f"{_SQLITE}{text}"
     from urllib.parse import quote  # imported lazily
 
