@@ -33,7 +33,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_POSITIONAL = ("name_or_version", "reference")
+POSITIONAL = ("name_or_version", "reference")
+"""Arguments of methods that are given without their name, to a method and to a command alike."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Fix:
 
             return shlex.join(str(word) for word in self.arguments["command"])
         given = [
-            repr(value) if name in _POSITIONAL else f"{name}={value!r}"
+            repr(value) if name in POSITIONAL else f"{name}={value!r}"
             for name, value in self.arguments.items()
         ]
         return f"ModelManager.{self.verb}({', '.join(given)})"

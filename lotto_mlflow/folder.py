@@ -72,7 +72,7 @@ class ModelFolder:
         return History(self.store, self.journal)
 
     def make_dirs(self) -> None:
-        """Make every folder where it is missing, and note the format of the records.
+        """Make every folder where it is missing.
 
         Raises
         ------

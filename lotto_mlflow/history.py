@@ -137,6 +137,9 @@ class History:
             self._entries[name] = self._journal.entries(name)
         return self._entries.get(name, [])
 
+    def _entries_for(self, file: ModelFile) -> list[Entry]:
+        return [entry for name in file.possible_names for entry in self.entries_of(name)]
+
     def read(self, entry: Entry) -> Record[Any] | None:
         """Return the record of an entry, ``None`` where it cannot be read."""
         if entry not in self._records:
@@ -266,7 +269,7 @@ class History:
         Where the record of the very file is damaged, those of other saves say nothing of it.
         """
         declared = set() if file.declared_sha256 is None else {file.declared_sha256}
-        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        entries = self._entries_for(file)
         is_lost = any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries)
         payloads = [record.payload for record in self.records_of(*file.possible_names)]
         is_older = file.is_backup and _is_older_than_its_records(file, payloads)
@@ -289,7 +292,7 @@ class History:
         that was pushed stays known by the name of its record, even where the record is damaged.
         A restore may be of a file that no save knows, and MLflow has it only if it came from there.
         """
-        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        entries = self._entries_for(file)
         if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
             return True
         payloads = [
@@ -331,7 +334,7 @@ class History:
         return None if self._is_of_record(file) else file.sha256
 
     def _is_of_record(self, file: ModelFile) -> bool:
-        entries = [e for name in file.possible_names for e in self.entries_of(name)]
+        entries = self._entries_for(file)
         if any(entry.is_of_time(file.time_ns) for entry in entries):
             return True
         records = self.records_of(*file.possible_names)

@@ -113,17 +113,20 @@ class _Listing:
     def names(self, beginning: str) -> set[str]:
         """Return the model names with this beginning."""
         found = (n for n in self._file_names if f"~{beginning}" in n)
-        names = {file_name.removesuffix(".json").split("~", 2)[-1] for file_name in found}
+        names = set(map(_name_in, found))
         return {name for name in names if name.startswith(beginning)}
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for file_name in self._file_names:
-            found.setdefault(file_name.removesuffix(".json").split("~", 2)[-1], []).append(
-                file_name
-            )
+            found.setdefault(_name_in(file_name), []).append(file_name)
         return found
+
+
+def _name_in(file_name: str) -> str:
+    """Return the model name in a file name; nothing is checked, since thousands are looked at."""
+    return file_name.removesuffix(".json").split("~", 2)[-1]
 
 
 _LISTINGS: dict[Path, _Listing] = {}

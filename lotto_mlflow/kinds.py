@@ -26,7 +26,7 @@ from lotto_mlflow.records import (
     Record,
     SaveRecord,
 )
-from lotto_mlflow.references import of_name
+from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
@@ -133,7 +133,7 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
             name,
             verification.folder.layout.model_path(name),
             f"the bytes of the save of {record.payload.saved_at} are in neither folder",
-            fix=Fix("restore", {"name_or_version": of_name(name), "source": "registry"}),
+            fix=restore_from_registry(name),
         )
     ids = record.mirrored.get(verification.target.name)
     if ids is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lotto_mlflow.errors import InvalidReferenceError
+from lotto_mlflow.errors import Fix, InvalidReferenceError
 
 SCHEME = "models:/"
 _LATEST = "latest"
@@ -39,14 +39,15 @@ def is_version(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
 
 
-def of_name(name: str) -> str:
-    """Return a reference to the newest version of a model name that is read as nothing else.
+def restore_from_registry(name: str, effect: str = "") -> Fix:
+    """Return the fix that brings a model back from MLflow, by a reference that means no other.
 
     Notes
     -----
     A name of digits would be read as a version of ``lotto_model``.
     """
-    return f"{SCHEME}{name}/{_LATEST}" if is_version(name) else name
+    reference = f"{SCHEME}{name}/{_LATEST}" if is_version(name) else name
+    return Fix("restore", {"name_or_version": reference, "source": "registry"}, effect=effect)
 
 
 def parse(uri: str) -> VersionReference:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import typer
 
 from lotto_mlflow import metadata, settings
-from lotto_mlflow.errors import Fix
+from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
 from lotto_mlflow.settings import Settings, Target
@@ -34,7 +34,6 @@ UI_PORT = 5000
 PROGRAM = "lotto-mlflow"
 _COMMANDS = {"records": "list", "get": "show"}
 """Commands that do not have the name of their method."""
-_POSITIONAL = ("name_or_version", "reference")
 _ALWAYS = ("download",)
 """Arguments of methods that commands always give."""
 RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
@@ -114,7 +113,7 @@ def command_of(fix: Fix, base_dir: Path | None) -> str:
         return _joined([str(word) for word in fix.arguments["command"]])
     words, positional, options = [PROGRAM, _COMMANDS.get(fix.verb, fix.verb)], [], []
     for name, value in fix.arguments.items():
-        if name in _POSITIONAL:
+        if name in POSITIONAL:
             positional.append(str(value))
         elif name not in _ALWAYS:
             options.append(f"--{name.replace('_', '-')}")

@@ -25,6 +25,7 @@ from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
 
 _logger = logging.getLogger("lotto_mlflow")
+_EFFECT = "brings the model back"
 
 
 def load(folder: ModelFolder, model_path: str | os.PathLike[str]) -> Any:
@@ -122,21 +123,15 @@ def fix_of_file(history: History, file: ModelFile) -> Fix:
     """Return the restore that brings the model of a damaged file back."""
     name = history.name_of(file)
     found = None if file.is_backup else fix_of_name(history, name)
-    return found or _restore(name, "registry")
+    return found or references.restore_from_registry(name, _EFFECT)
 
 
 def fix_of_name(history: History, name: str) -> Fix | None:
     """Return the restore that brings a model back: from MLflow where that has it."""
     if any(save.mirrored for save in history.saves_of(name)):
-        return _restore(name, "registry")
-    return _restore(name, "backups") if history.backups_of(name) else None
-
-
-def _restore(name: str, source: str) -> Fix:
-    arguments = {"name_or_version": name}
-    if source == "registry":
-        arguments = {"name_or_version": references.of_name(name), "source": source}
-    return Fix("restore", arguments, effect="brings the model back")
+        return references.restore_from_registry(name, _EFFECT)
+    has_backup = bool(history.backups_of(name))
+    return Fix("restore", {"name_or_version": name}, effect=_EFFECT) if has_backup else None
 
 
 def _log(

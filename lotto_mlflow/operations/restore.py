@@ -32,7 +32,7 @@ from lotto_mlflow.records import (
     RestoreRecord,
     no_progress,
 )
-from lotto_mlflow.references import VersionReference
+from lotto_mlflow.references import VersionReference, restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
@@ -128,11 +128,7 @@ def _restore(
                 found.expected,
                 sha256,
                 "nothing was changed",
-                Fix(
-                    "restore",
-                    {"name_or_version": found.name, "source": "registry"},
-                    effect="may have it intact",
-                )
+                restore_from_registry(found.name, "may have it intact")
                 if source == "backups"
                 else None,
             )
@@ -255,11 +251,7 @@ def _backup(
             near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"there is no {wanted} of {name!r} in {folder.layout.backup_dir}{question(near)}",
-            fix=Fix(
-                "restore",
-                {"name_or_version": name, "source": "registry"},
-                effect="may find it in MLflow",
-            ),
+            fix=restore_from_registry(name, "may find it in MLflow"),
             name=name,
             suggestions=near,
         )

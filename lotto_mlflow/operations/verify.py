@@ -18,6 +18,7 @@ from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.operations.load import fix_of_file, fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Finding, Progress, SaveRecord, no_progress
+from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 
@@ -195,7 +196,7 @@ def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Fi
         repair = "none is needed where the save is known: a restore uses what its record has"
         yield Finding("changed", file.stem, path, detail, repair)
     else:
-        fix = Fix("restore", {"name_or_version": file.stem, "source": "registry"})
+        fix = restore_from_registry(file.stem)
         yield Finding("changed", file.stem, path, detail, fix=fix)
 
 
