@@ -28,7 +28,8 @@ from lotto_mlflow.records import (
 )
 
 OLD_DIR = Path(__file__).with_name("records") / "format_1"
-"""Written by release 0.1.0: two saves, a file that was brought in, and a save that waits."""
+"""Written by release 0.1.0: two saves, a file that was brought in, and a save that waits; their
+names lack the model's, which is Korean."""
 PLAIN = Record(
     id="1762100000000000000-00000000",
     kind=SAVE,
@@ -161,8 +162,9 @@ def test_a_folder_with_records_of_the_first_format_goes_on(tmp_path: Path) -> No
     mlflow_dir = tmp_path / "ml" / "mlflow"
     Journal(mlflow_dir).make_dirs()
     for path in OLD_DIR.glob("*.json"):
-        folder = "sent" if "~sent~" in path.name else "outbox"
-        shutil.copyfile(path, mlflow_dir / folder / path.name)
+        folder = "sent" if path.stem.endswith("~sent") else "outbox"
+        name = parse(path.read_bytes()).name
+        shutil.copyfile(path, mlflow_dir / folder / f"{path.stem}~{name}.json")
     manager = ModelManager(tmp_path / "ml", mirror="off")
     manager.save_model({"new": 1}, "회귀", {"n": 1})
     missing = [finding for finding in manager.verify() if finding.kind == "missing on disk"]
