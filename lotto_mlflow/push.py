@@ -156,6 +156,7 @@ class PushWorker:
         self._waited_for: threading.Thread | None = None
         self._refusals: dict[str, LottoMlflowError] = {}
         self._outage: LottoMlflowError | None = None
+        self._pushing: str | None = None
 
     def request(self, *, warns: bool = False) -> int:
         """Have the journal pushed; returns at once.
@@ -235,6 +236,8 @@ class PushWorker:
         return [(e, r) for e, r in found if r is not None and r.target == self._target.name]
 
     def _push(self, mirror: Mirror, entry: Entry, record: Record[Any], refused: set[str]) -> None:
+        with self._changed:
+            self._pushing = entry.id
         try:
             push(self._folder, mirror, entry, record, self._target)
             refusal = None
@@ -244,6 +247,7 @@ class PushWorker:
             refusal = cause
             refused.add(entry.id)
         with self._changed:
+            self._pushing = None
             self._refusals.pop(entry.id, None)
             if refusal is not None:
                 self._refusals[entry.id] = refusal
@@ -268,6 +272,7 @@ class PushWorker:
         A handler of log records may take long, or fork, or save: it must find nothing locked.
         """
         self._outage, self._answered, self._thread = outage, self._requested, None
+        self._pushing = None
         level = logging.WARNING if self._warns else logging.INFO
         self._warns = False
         self._changed.notify_all()
@@ -278,11 +283,13 @@ class PushWorker:
 
         Notes
         -----
-        Importing MLflow and creating the database come before the five seconds.
+        Importing MLflow and creating the database come before the five seconds. A thread that has
+        pushed the record is waited for until it has removed its temporary files, too, so that the
+        folder can be copied.
         """
         self._wait_until_prepared(request)
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._folder.journal.is_waiting(record):
+        while self._folder.journal.is_waiting(record) or self._pushing == record.id:
             left = deadline - time.monotonic()
             with self._changed:
                 if self._answered >= request:

@@ -31,6 +31,7 @@ def copied_dir(base_dir: Path, forest: Any) -> Path:
     manager = ModelManager(base_dir)
     manager.save_model(forest, "lotto_model_told", {"loss": 0.5})
     manager.save_model({"a": 1}, "lotto_model_untold")
+    assert manager.flush(120)  # nothing is at work in what is copied
     copied = base_dir.with_name("복사 본's")
     shutil.copytree(base_dir, copied, copy_function=shutil.copyfile)
     return copied

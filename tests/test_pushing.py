@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, files
 from lotto_mlflow.mirror import Mirror
 from lotto_mlflow.mirror import push as pushing
 
 SAVE_AND_END = """
 import sys
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, files
 manager = ModelManager(sys.argv[1], mirror="background")
 for number in range(3):
     manager.save_model({"number": number}, metadata={"number": number})
@@ -278,3 +278,21 @@ def test_nothing_that_a_record_names_is_advised_to_be_removed(
     found = ModelManager(base_dir).verify()
     assert "missing on disk" in {finding.kind for finding in found}
     assert not [finding for finding in found if finding.repair.startswith("rm")]
+
+
+def test_a_folder_can_be_copied_right_after_a_save_that_waited(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pushed the save has removed its temporary files, however busy the machine is."""
+    really = files.remove_tree
+
+    def slowly(folder: Path) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.3)
+        really(folder)
+
+    monkeypatch.setattr(files, "remove_tree", slowly)
+    manager = ModelManager(base_dir)
+    for number in range(3):
+        manager.save_model({"n": number}, f"x{number}", {"n": number})
+        assert not list((base_dir / "mlflow" / "tmp").iterdir())
