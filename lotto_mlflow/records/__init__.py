@@ -5,13 +5,14 @@ adds a payload here, and its functions to `lotto_mlflow.kinds`.
 """
 
 from lotto_mlflow.records.codec import FORMAT, FORMAT_RELEASE, parse, render
+from lotto_mlflow.records.reports import Finding, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
     SAVE,
     Aliases,
+    Attempt,
     Description,
-    Finding,
     MlflowIds,
     ModelRecord,
     Progress,
@@ -20,7 +21,6 @@ from lotto_mlflow.records.types import (
     RestoreRecord,
     SavePayload,
     SaveRecord,
-    SyncReport,
     aliases_by_version,
     no_progress,
 )
@@ -32,6 +32,7 @@ __all__ = [
     "RESTORE",
     "SAVE",
     "Aliases",
+    "Attempt",
     "Description",
     "Finding",
     "MlflowIds",

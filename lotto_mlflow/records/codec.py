@@ -14,6 +14,7 @@ from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
     SAVE,
+    Attempt,
     Description,
     MlflowIds,
     Record,
@@ -36,6 +37,8 @@ _PAYLOADS: dict[str, type[SavePayload] | type[RestorePayload]] = {
     RESTORE: RestorePayload,
 }
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
+"""What MLflow calls a run or a logged model: one plain name, in a path or a query."""
 _END_OF_COUNT = 2**63
 _CHECKSUM, _END = b',\n  "checksum": "', b'"\n}'
 """The last key of a record's JSON, whose value is the digest of all bytes before it."""
@@ -48,11 +51,18 @@ def render(record: Record[Any]) -> bytes:
         payload["description"] = _values(record.payload.description)
     elif record.payload.metadata is not None:
         payload["metadata"] = _in_base64(record.payload.metadata)
-    mirrored = {target: vars(ids) for target, ids in record.mirrored.items()}
-    values = {"format": FORMAT} | _values(record) | {"payload": payload, "mirrored": mirrored}
+    places = {
+        key: {target: _known(ids) for target, ids in found.items()}
+        for key, found in (("mirrored", record.mirrored), ("attempts", record.attempts))
+    }
+    values = {"format": FORMAT} | _values(record) | {"payload": payload} | places
     text = json.dumps(values, ensure_ascii=False, indent=2).encode("utf-8")
     head = text.removesuffix(b"\n}")
     return b"".join((head, _CHECKSUM, _sha256(head).encode("ascii"), _END))
+
+
+def _known(ids: MlflowIds | Attempt) -> dict[str, Any]:
+    return {key: value for key, value in vars(ids).items() if value not in (None, {})}
 
 
 def _values(part: Any) -> dict[str, Any]:
@@ -110,10 +120,11 @@ def _record(values: dict[str, Any]) -> Record[Any]:
         made["metadata"] = _from_base64(made["metadata"])
     envelope = _checked(Record, values)
     envelope["payload"] = _PAYLOADS[kind](**made)
-    envelope["mirrored"] = {
-        target: MlflowIds(**_checked(MlflowIds, ids, keeps_extra=False))
-        for target, ids in envelope.get("mirrored", {}).items()
-    }
+    for key, kind_of_ids in (("mirrored", MlflowIds), ("attempts", Attempt)):
+        envelope[key] = {
+            target: kind_of_ids(**_checked(kind_of_ids, ids, keeps_extra=False))
+            for target, ids in envelope.get(key, {}).items()
+        }
     return Record(**envelope)
 
 
@@ -162,6 +173,14 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_digest, value.values()))
+
+
 def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -200,10 +219,18 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "host": _is_text,
         "payload": _is_dict,
         "mirrored": _is_dict_of_dicts,
+        "attempts": _is_dict_of_dicts,
         "tries": _is_count,
         "reason": _or_none(_is_text),
     },
-    MlflowIds: {"version": _is_count, "run_id": _is_text, "model_id": _is_text},
+    MlflowIds: {
+        "version": _is_count,
+        "run_id": _is_id,
+        "model_id": _is_id,
+        "registered_model": _or_none(_is_text),
+        "files": _are_digests,
+    },
+    Attempt: {"run_id": _is_id, "model_id": _is_id},
     SavePayload: {
         "name": _is_text,
         "sha256": _is_digest,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
-
-from lotto_mlflow.errors import Fix
+from typing import Any, Generic, TypeVar
 
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
@@ -60,6 +58,8 @@ class ModelRecord:
         MLflow logged model of the save, once it is mirrored.
     sklearn_version : str or None
         Version of scikit-learn that the model was saved with, if it needs scikit-learn.
+    save_id : str or None
+        Identity of the save, which its record and its version share.
     aliases : tuple of str
         Aliases of the version; empty where MLflow could not be asked.
     params : dict of str to str
@@ -80,98 +80,10 @@ class ModelRecord:
     run_id: str | None = None
     model_id: str | None = None
     sklearn_version: str | None = None
+    save_id: str | None = None
     aliases: tuple[str, ...] = ()
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class SyncReport:
-    """What a sync did, or would do.
-
-    Attributes
-    ----------
-    sent : list of str
-        Names of the saves that were sent, in save order.
-    backfilled : list of str
-        Names of the files among them that no save knew.
-    resent : list of str
-        Names of the saves among them that had been deleted in MLflow.
-    failed : dict of str to str
-        Reason for each save that MLflow refused, and for each file that was changed after it was
-        saved, by name.
-    dry_run : bool
-        Whether nothing was done.
-    fixes : dict of str to Fix
-        The call that helps, for each of `failed` where one does.
-    """
-
-    sent: list[str] = field(default_factory=list)
-    backfilled: list[str] = field(default_factory=list)
-    resent: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    dry_run: bool = False
-    fixes: dict[str, Fix] = field(default_factory=dict)
-
-    def fail(self, name: str, reason: str, fix: Fix | None) -> None:
-        """Note a save or file that was not sent, and what helps."""
-        self.failed[name] = reason
-        if fix is not None:
-            self.fixes[name] = fix
-
-
-FindingKind = Literal[
-    "damaged",
-    "changed",
-    "missing on disk",
-    "missing in MLflow",
-    "orphan metadata",
-    "orphan artifact",
-    "stuck record",
-    "moved store",
-    "clock in the future",
-    "late on top",
-    "mlflow unavailable",
-]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One difference between disk, records and MLflow.
-
-    Attributes
-    ----------
-    kind : str
-        ``damaged``: bytes that are not the ones saved, or a record that cannot be read.
-        ``changed``: metadata that is not the one saved. ``missing on disk``: a save whose bytes
-        are in neither folder. ``missing in MLflow``: a save or file that the current store
-        lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
-        no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
-        database with the paths of another folder. ``clock in the future``: a file that will stay
-        the latest. ``late on top``: the highest version is an older save. ``mlflow unavailable``:
-        the other view could not be looked at.
-    name : str
-        The model, if it is about one.
-    path : pathlib.Path or None
-        The file or folder.
-    detail : str
-        What was found.
-    repair : str
-        What to do, in one sentence; the fix in words, where there is one.
-    fix : Fix or None
-        The call that fixes it, as data.
-    """
-
-    kind: FindingKind
-    name: str
-    path: Path | None
-    detail: str
-    repair: str = ""
-    fix: Fix | None = None
-
-    def __post_init__(self) -> None:
-        if self.fix is not None:
-            object.__setattr__(self, "repair", self.fix.in_words())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +96,30 @@ class MlflowIds:
         Version of the registered model.
     run_id, model_id : str
         The run and the logged model.
+    registered_model : str or None
+        Name of the registered model, where it is not the one that the model's name gives.
+    files : dict of str to str
+        SHA-256 of each file of the MLflow model folder, by its path in it; empty where it was
+        pushed by an earlier release.
     """
 
     version: int
+    run_id: str
+    model_id: str
+    registered_model: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What a push that was not seen to end created: a later one may remove these, and no others.
+
+    Attributes
+    ----------
+    run_id, model_id : str
+        The run and the logged model.
+    """
+
     run_id: str
     model_id: str
 
@@ -341,6 +274,8 @@ class Record(Generic[Payload]):
         What is recorded.
     mirrored : dict of str to MlflowIds
         What it is called in each tracking store that has it, by the name of the target.
+    attempts : dict of str to Attempt
+        What a push to each tracking store created, until it ends; by the name of the target.
     tries : int
         How often MLflow answered that it refuses this record.
     reason : str or None
@@ -355,6 +290,7 @@ class Record(Generic[Payload]):
     host: str
     payload: Payload
     mirrored: dict[str, MlflowIds] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
     tries: int = 0
     reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,104 @@
+"""What maintenance answers: the findings of a verification, the report of a sync."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lotto_mlflow.errors import Fix
+
+
+@dataclass
+class SyncReport:
+    """What a sync did, or would do.
+
+    Attributes
+    ----------
+    sent : list of str
+        Names of the saves that were sent, in save order.
+    backfilled : list of str
+        Names of the files among them that no save knew.
+    resent : list of str
+        Names of the saves among them that had been deleted or damaged in MLflow.
+    found : list of str
+        Names of the saves that were in MLflow already, where their records did not say: renamed,
+        copied, or pushed to the same store by another address. Nothing is sent for them.
+    failed : dict of str to str
+        Reason for each save that MLflow refused, and for each file that was changed after it was
+        saved, by name.
+    dry_run : bool
+        Whether nothing was done.
+    fixes : dict of str to Fix
+        The call that helps, for each of `failed` where one does.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    backfilled: list[str] = field(default_factory=list)
+    resent: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+    fixes: dict[str, Fix] = field(default_factory=dict)
+
+    def fail(self, name: str, reason: str, fix: Fix | None) -> None:
+        """Note a save or file that was not sent, and what helps."""
+        self.failed[name] = reason
+        if fix is not None:
+            self.fixes[name] = fix
+
+
+FindingKind = Literal[
+    "damaged",
+    "changed",
+    "missing on disk",
+    "missing in MLflow",
+    "orphan metadata",
+    "orphan artifact",
+    "stuck record",
+    "moved store",
+    "moved version",
+    "clock in the future",
+    "late on top",
+    "mlflow unavailable",
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference between disk, records and MLflow.
+
+    Attributes
+    ----------
+    kind : str
+        ``damaged``: bytes that are not the ones saved, or a record that cannot be read.
+        ``changed``: metadata that is not the one saved. ``missing on disk``: a save whose bytes
+        are in neither folder. ``missing in MLflow``: a save or file that the current store
+        lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
+        no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
+        database with the paths of another folder. ``moved version``: a save whose version has
+        another name or number than its record says, renamed or copied with MLflow. ``clock in the future``: a file that will stay
+        the latest. ``late on top``: the highest version is an older save. ``mlflow unavailable``:
+        the other view could not be looked at.
+    name : str
+        The model, if it is about one.
+    path : pathlib.Path or None
+        The file or folder.
+    detail : str
+        What was found.
+    repair : str
+        What to do, in one sentence; the fix in words, where there is one.
+    fix : Fix or None
+        The call that fixes it, as data.
+    """
+
+    kind: FindingKind
+    name: str
+    path: Path | None
+    detail: str
+    repair: str = ""
+    fix: Fix | None = None
+
+    def __post_init__(self) -> None:
+        if self.fix is not None:
+            object.__setattr__(self, "repair", self.fix.in_words())
