@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
 from lotto_mlflow.journal import Entry, Journal
-from lotto_mlflow.layout import Layout
+from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import (
     RESTORE,
@@ -22,82 +22,9 @@ from lotto_mlflow.records import (
     SavePayload,
     SaveRecord,
 )
+from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
-from lotto_mlflow.store import Store, sha256_of_file
-
-
-class ModelFile:
-    """A model file in one of the folders; its digest is computed once.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    folder : pathlib.Path or None
-        The layout's ``trained_dir``, ``backup_dir`` or ``downloads_dir`` that it lies in.
-    layout : Layout
-        The folders.
-    status : os.stat_result, optional
-        Its status, where that was asked already.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        folder: Path | None,
-        layout: Layout,
-        status: os.stat_result | None = None,
-    ) -> None:
-        self.path = path
-        self.status = path.stat() if status is None else status
-        self.is_trained = folder == layout.trained_dir
-        self.is_backup = folder == layout.backup_dir
-        self.is_download = folder == layout.downloads_dir
-        self._layout = layout
-
-    @property
-    def time_ns(self) -> int:
-        """Its modification time in nanoseconds since 1970."""
-        return self.status.st_mtime_ns
-
-    @property
-    def stem(self) -> str:
-        """Its file name without ``.pkl``, which in ``backups/`` may end with a number."""
-        return names.name_of(self.path)
-
-    @property
-    def possible_names(self) -> set[str]:
-        """The names of the models that it may be of."""
-        return {self.stem, names.name_of_backup(self.path)} if self.is_backup else {self.stem}
-
-    @cached_property
-    def sha256(self) -> str:
-        """The digest of its bytes."""
-        return sha256_of_file(self.path)
-
-    @property
-    def metadata_path(self) -> Path:
-        """Where its metadata lies, if it has any."""
-        if self.is_backup:
-            return self._layout.backup_metadata_path(self.stem)
-        return self._layout.metadata_path(self.stem)
-
-    @cached_property
-    def metadata(self) -> dict[str, Any] | None:
-        """Its metadata, ``None`` where that is missing or damaged."""
-        return metadata.read(self.metadata_path)
-
-    @property
-    def declared_sha256(self) -> str | None:
-        """The digest that its own metadata declares."""
-        declared = (self.metadata or {}).get("sha256")
-        return declared if isinstance(declared, str) else None
-
-    @property
-    def model_dir(self) -> Path | None:
-        """The MLflow model folder that it is the data of, if it is one."""
-        folder = self.path.resolve().parent.parent
-        return folder if (folder / "MLmodel").is_file() else None
+from lotto_mlflow.store import Store
 
 
 class History:
@@ -244,8 +171,47 @@ class History:
 
     def own_save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return the save that a version mirrors, ``None`` where another folder made it."""
-        saves = self.saves_of(version.name)
-        return next((s for s in saves if s.payload.saved_at_ns == version.saved_at_ns), None)
+        entry = None if version.save_id is None else self._journal.with_id(version.save_id)
+        record = None if entry is None else self.read(entry)
+        return record if record is not None and record.is_save else None
+
+    def corrected(self, version: ModelRecord) -> ModelRecord:
+        """Return a version with what the record of its save says, where this folder has one.
+
+        Notes
+        -----
+        The tags of a version can be set by whoever reaches the registry.
+        """
+        save = self.own_save_of_version(version)
+        if save is None:
+            return version
+        return replace(
+            version,
+            name=save.name,
+            sha256=save.payload.sha256,
+            saved_at=save.payload.saved_at,
+            saved_at_ns=save.payload.saved_at_ns,
+            sklearn_version=version_in(save.payload.description.requirements, "scikit-learn"),
+        )
+
+    def newest_sent(self, registered: str, target: Target) -> SaveRecord | None:
+        """Return the newest save in a registered model that was pushed to a target from here."""
+        beginning = names.PREFIX if registered == names.REGISTERED_MODEL else registered
+        for entry in self._journal.sent(beginning):
+            if names.registered_model(entry.name) == registered:
+                record = self.read(entry)
+                if record is not None and record.is_save and target.name in record.mirrored:
+                    return record
+        return None
+
+    def save_of_run(self, target: Target, run_id: str) -> SaveRecord | None:
+        """Return the save that a run of a target is of; every record is read for it."""
+        for entry in self.entries():
+            record = self.read(entry)
+            ids = None if record is None or not record.is_save else record.mirrored.get(target.name)
+            if ids is not None and ids.run_id == run_id:
+                return record
+        return None
 
     def save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return a version's own save, or else the newest of its name with its bytes."""

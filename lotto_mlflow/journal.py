@@ -110,6 +110,20 @@ class _Listing:
         entries = (_entry_of_file(self._folder / file_name) for file_name in found)
         return [entry for entry in entries if entry is not None and name in (None, entry.name)]
 
+    def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
+        """Return the record of this id."""
+        found = (_entry_of_file(self._folder / n) for n in self._file_names if n.startswith(id))
+        return next((entry for entry in found if entry is not None and entry.id == id), None)
+
+    def newest_first(self, beginning: str) -> Iterator[Entry]:
+        """Yield the records of model names with this beginning, newest first."""
+        for file_name in sorted(
+            (n for n in self._file_names if f"~{beginning}" in n), reverse=True
+        ):
+            entry = _entry_of_file(self._folder / file_name)
+            if entry is not None and entry.name.startswith(beginning):
+                yield entry
+
     def names(self, beginning: str) -> set[str]:
         """Return the model names with this beginning."""
         found = (n for n in self._file_names if f"~{beginning}" in n)
@@ -283,6 +297,15 @@ class Journal:
         """Return every record, or those of one model name, newest first."""
         found = {e.id: e for folder in self._dirs for e in _listing_of(folder).entries(name)}
         return sorted(found.values(), reverse=True)
+
+    def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
+        """Return the record of this id, whatever model it is of."""
+        found = (_listing_of(folder).with_id(id) for folder in self._dirs)
+        return next((entry for entry in found if entry is not None), None)
+
+    def sent(self, beginning: str) -> Iterator[Entry]:
+        """Yield the records of model names with this beginning that were pushed, newest first."""
+        return _listing_of(self._sent_dir).newest_first(beginning)
 
     def current(self, entry: Entry) -> Entry | None:
         """Return where a record lies now, ``None`` where it is gone."""

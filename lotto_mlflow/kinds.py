@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow.errors import Fix, MirrorError
+from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
 from lotto_mlflow.files import sweep
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -21,6 +20,7 @@ from lotto_mlflow.records import (
     BACKFILL,
     RESTORE,
     SAVE,
+    Attempt,
     Finding,
     MlflowIds,
     Record,
@@ -32,6 +32,11 @@ from lotto_mlflow.store.commit import Protocol
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
+
+
+MAX_TRIES = 3
+"""Refusals after which a record is set aside; being unable to ask is no refusal."""
+Note = Callable[[Attempt], Record[Any]]
 
 
 class Verification:
@@ -56,11 +61,7 @@ class Verification:
         self.history = history
         self.target = target
         self.mirror = mirror
-        self.save_ids = cache(self._save_ids)
-
-    def _save_ids(self, registered: str) -> dict[int, str]:
-        """Return the id of the save that each version of a registered model mirrors."""
-        return {} if self.mirror is None else self.mirror.saves_in(registered)
+        self.survey = None if mirror is None else mirror.survey()
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,16 @@ class Kind:
     end : str
         State of a record of this kind once its work on disk is done.
     push : callable or None
-        ``push(folder, mirror, record, is_begun, work_dir)`` brings it to MLflow and returns the
-        ids there; ``None`` where MLflow gets nothing. ``is_begun`` says whether an earlier push
-        of the record may have got somewhere.
+        ``push(folder, mirror, record, is_begun, note, work_dir)`` brings it to MLflow and returns
+        the ids there; ``None`` where MLflow gets nothing. ``is_begun`` says whether an earlier
+        push of the record may have got somewhere; ``note`` writes into the record what a push
+        created.
     verify : callable
         ``verify(verification, entry, record)`` yields the findings about it.
     """
 
     end: State
-    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Path], MlflowIds] | None
+    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds] | None
     verify: Callable[[Verification, Entry, Record[Any]], Iterator[Finding]]
 
     def recover(self, protocol: Protocol, entry: Entry, record: Record[Any]) -> None:
@@ -100,8 +102,104 @@ def recover(folder: ModelFolder, work_dir: Path) -> None:
             folder.journal.quarantine(entry)
 
 
+def push(
+    folder: ModelFolder, mirror: Mirror, entry: Entry, record: Record[Any], target: Target
+) -> Record[Any]:
+    """Bring one record to MLflow, and move it on; the caller holds the push lock.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    mirror : Mirror
+        The MLflow view in the target.
+    entry : Entry
+        Where the record lies: in ``outbox/``, or, when another store gets it too, in ``sent/``.
+    record : Record
+        The record.
+    target : Target
+        The store.
+
+    Returns
+    -------
+    Record
+        The record as it lies on disk now.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If MLflow could not be asked; the record stays where it is.
+    MirrorError
+        If MLflow refuses this record, or its bytes are gone; it counts as a try.
+    """
+    mirror.prepare()
+    with folder.workspace() as work_dir:
+        try:
+            return _pushed(folder, mirror, entry, record, target, work_dir)
+        except MirrorUnavailableError:
+            raise
+        except MirrorError as cause:
+            _count_refusal(folder, entry, record, cause, work_dir)
+            raise
+
+
+def _pushed(
+    folder: ModelFolder,
+    mirror: Mirror,
+    entry: Entry,
+    record: Record[Any],
+    target: Target,
+    work_dir: Path,
+) -> Record[Any]:
+    kind, journal = KINDS[record.kind], folder.journal
+    is_begun = entry.state != "committed"
+    pushed = replace(record, tries=0, reason=None)
+    if kind.push is not None:
+        if not is_begun:
+            entry = journal.mark(entry, "begun")
+        at, noted = entry, record
+
+        def note(attempt: Attempt) -> Record[Any]:
+            nonlocal noted
+            noted = replace(noted, attempts=noted.attempts | {target.name: attempt})
+            journal.rewrite(at, noted, work_dir)
+            return noted
+
+        ids = kind.push(folder, mirror, record, is_begun, note, work_dir)
+        attempts = {name: one for name, one in noted.attempts.items() if name != target.name}
+        mirrored = record.mirrored | {target.name: ids}
+        pushed = replace(pushed, mirrored=mirrored, attempts=attempts)
+    is_done = kind.push is None or record.target in pushed.mirrored
+    if is_done or entry.state == "sent":
+        journal.move(entry, pushed, "sent", work_dir)
+    else:  # the store that it was meant for has still to get it
+        journal.rewrite(entry, pushed, work_dir)
+    return pushed
+
+
+def _count_refusal(
+    folder: ModelFolder, entry: Entry, record: Record[Any], cause: MirrorError, work_dir: Path
+) -> None:
+    """Count a refusal, and set the record aside where it is one too many."""
+    current = folder.journal.current(entry)
+    if current is None or current.state not in ("committed", "begun"):
+        return
+    record = folder.journal.read(current) or record  # which may have been noted something
+    refused = replace(record, tries=record.tries + 1, reason=str(cause))
+    is_hopeless = cause.data.get("error_code") == "BYTES_GONE" or refused.tries >= MAX_TRIES
+    if is_hopeless:
+        folder.journal.move(current, refused, "aside", work_dir)
+    else:
+        folder.journal.rewrite(current, refused, work_dir)
+
+
 def _push_save(
-    folder: ModelFolder, mirror: Mirror, record: SaveRecord, is_begun: bool, work_dir: Path
+    folder: ModelFolder,
+    mirror: Mirror,
+    record: SaveRecord,
+    is_begun: bool,
+    note: Note,
+    work_dir: Path,
 ) -> MlflowIds:
     pkl_path = folder.store.link_bytes_of(record.payload, work_dir)
     if pkl_path is None:
@@ -116,6 +214,7 @@ def _push_save(
         pkl_path,
         artifacts_dir=folder.journal.artifacts_dir(record.id),
         begun=is_begun,
+        note=note,
         work_dir=work_dir,
     )
 
@@ -135,29 +234,47 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
             f"the bytes of the save of {record.payload.saved_at} are in neither folder",
             fix=restore_from_registry(name),
         )
-    ids = record.mirrored.get(verification.target.name)
-    if ids is not None:
-        yield from _verify_in_mlflow(verification, entry, record, ids)
-    elif entry.state != "aside":
-        detail = f"the save of {record.payload.saved_at} was not sent to the current store"
-        yield Finding("missing in MLflow", name, entry.path, detail, fix=Fix("sync"))
+    yield from _verify_in_mlflow(verification, entry, record)
 
 
 def _verify_in_mlflow(
-    verification: Verification, entry: Entry, record: SaveRecord, ids: MlflowIds
+    verification: Verification, entry: Entry, record: SaveRecord
 ) -> Iterator[Finding]:
-    mirror = verification.mirror
-    if mirror is None:
+    """Check that a save is in the current tracking store, where its record says."""
+    ids = record.mirrored.get(verification.target.name)
+    standing = None
+    if verification.survey is not None:
+        standing = verification.survey.standing(record, ids)
+    if ids is None and (standing is None or standing.ids is None):
+        if entry.state != "aside":
+            detail = f"the save of {record.payload.saved_at} was not sent to the current store"
+            yield Finding("missing in MLflow", record.name, entry.path, detail, fix=Fix("sync"))
         return
-    fix = Fix("sync", {"resend": True})
-    if verification.save_ids(registered_model(record.name)).get(ids.version) != record.id:
-        detail = f"version {ids.version} was deleted"
-    elif not mirror.has_bytes(ids.model_id):
-        detail = f"the file of version {ids.version} is gone"
-        fix = replace(fix, before="delete the version in MLflow, then")
-    else:
+    if standing is None or verification.mirror is None:
         return
-    yield Finding("missing in MLflow", record.name, entry.path, detail, fix=fix)
+    missing = standing.missing
+    if standing.ids is not None and not missing:
+        if standing.other_digest:
+            detail = (
+                f"the tags of version {standing.ids.version} say SHA-256 {standing.other_digest}, "
+                f"and the record of its save {record.payload.sha256}"
+            )
+            fix = Fix("sync", {"resend": True}, effect="sets the tags right")
+            yield Finding("damaged", record.name, entry.path, detail, fix=fix)
+        if ids is None or not standing.is_at(ids):
+            yield _moved_version(entry, record, standing.ids)
+        elif not verification.mirror.has_bytes(ids.model_id):
+            missing = f"the file of version {ids.version} is gone"
+    if missing:
+        fix = Fix("sync", {"resend": True})
+        yield Finding("missing in MLflow", record.name, entry.path, missing, fix=fix)
+
+
+def _moved_version(entry: Entry, record: SaveRecord, ids: MlflowIds) -> Finding:
+    registered = ids.registered_model or registered_model(record.name)
+    detail = f"it is version {ids.version} of {registered} now, and its record does not say so"
+    fix = Fix("sync", {"resend": True}, effect="notes that; nothing is sent twice")
+    return Finding("moved version", record.name, entry.path, detail, fix=fix)
 
 
 def _verify_nothing(*_: object) -> Iterator[Finding]:

@@ -6,13 +6,16 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path, PurePath
 from typing import Any
 
 from lotto_mlflow.errors import InvalidMetadataError
 
+MAX_BYTES = 64 << 20
+"""More than any metadata that people write; a list of a million numbers has a third of it."""
 _MAX_DEPTH = 100
+_CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,6 +147,44 @@ def from_json(content: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def is_of(content: bytes, sha256: str, now_ns: int) -> bool:
+    """Return whether a metadata JSON that others kept is strict, of these bytes, and not of later.
+
+    Parameters
+    ----------
+    content : bytes
+        The JSON.
+    sha256 : str
+        Digest of the model. JSON of another program may declare none, and no other.
+    now_ns : int
+        The present, in nanoseconds since 1970; ``saved_at`` must not lie after it.
+    """
+    if len(content) > MAX_BYTES:
+        return False
+    try:
+        values = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(values, dict) or values.get("sha256", sha256) != sha256:
+        return False
+    return not _is_future(str(values.get("saved_at")), now_ns)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_future(saved_at: str, now_ns: int) -> bool:
+    try:
+        moment = datetime.fromisoformat(saved_at.replace("Z", "+00:00"))
+    except ValueError:  # the caller's own words
+        return False
+    if moment.tzinfo is None:  # of any zone: the one that is ahead of all others decides
+        moment = moment.replace(tzinfo=timezone(timedelta(hours=14)))
+    present = datetime.fromtimestamp(now_ns / 1e9, timezone.utc)
+    return moment > present + _CLOCK_TOLERANCE
 
 
 def completed(

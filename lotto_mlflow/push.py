@@ -10,16 +10,14 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
-from lotto_mlflow.kinds import KINDS
+from lotto_mlflow.kinds import push
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import Record
 from lotto_mlflow.settings import Target
@@ -30,91 +28,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 WAIT_SECONDS = 5.0
 """How long a save waits for MLflow beyond its work on disk."""
-MAX_TRIES = 3
-"""Refusals after which a record is set aside; being unable to ask is no refusal."""
 _PREPARE_SECONDS = 120.0
 _OTHERS_SECONDS = 0.05
 """How often a waiting save looks whether another process has pushed its record."""
-
-
-def push(
-    folder: ModelFolder, mirror: Mirror, entry: Entry, record: Record[Any], target: Target
-) -> Record[Any]:
-    """Bring one record to MLflow, and move it on; the caller holds the push lock.
-
-    Parameters
-    ----------
-    folder : ModelFolder
-        The folder.
-    mirror : Mirror
-        The MLflow view in the target.
-    entry : Entry
-        Where the record lies: in ``outbox/``, or, when another store gets it too, in ``sent/``.
-    record : Record
-        The record.
-    target : Target
-        The store.
-
-    Returns
-    -------
-    Record
-        The record as it lies on disk now.
-
-    Raises
-    ------
-    MirrorUnavailableError
-        If MLflow could not be asked; the record stays where it is.
-    MirrorError
-        If MLflow refuses this record, or its bytes are gone; it counts as a try.
-    """
-    mirror.prepare()
-    with folder.workspace() as work_dir:
-        try:
-            return _pushed(folder, mirror, entry, record, target, work_dir)
-        except MirrorUnavailableError:
-            raise
-        except MirrorError as cause:
-            _count_refusal(folder, entry, record, cause, work_dir)
-            raise
-
-
-def _pushed(
-    folder: ModelFolder,
-    mirror: Mirror,
-    entry: Entry,
-    record: Record[Any],
-    target: Target,
-    work_dir: Path,
-) -> Record[Any]:
-    kind, journal = KINDS[record.kind], folder.journal
-    is_begun = entry.state != "committed"
-    pushed = replace(record, tries=0, reason=None)
-    if kind.push is not None:
-        if not is_begun:
-            entry = journal.mark(entry, "begun")
-        ids = kind.push(folder, mirror, record, is_begun, work_dir)
-        pushed = replace(pushed, mirrored=record.mirrored | {target.name: ids})
-    is_done = kind.push is None or record.target in pushed.mirrored
-    if is_done or entry.state == "sent":
-        journal.move(entry, pushed, "sent", work_dir)
-    else:  # the store that it was meant for has still to get it
-        journal.rewrite(entry, pushed, work_dir)
-    return pushed
-
-
-def _count_refusal(
-    folder: ModelFolder, entry: Entry, record: Record[Any], cause: MirrorError, work_dir: Path
-) -> None:
-    """Count a refusal, and set the record aside where it is one too many."""
-    current = folder.journal.current(entry)
-    if current is None or current.state not in ("committed", "begun"):
-        return
-    refused = replace(record, tries=record.tries + 1, reason=str(cause))
-    is_hopeless = cause.data.get("error_code") == "BYTES_GONE" or refused.tries >= MAX_TRIES
-    if is_hopeless:
-        folder.journal.move(current, refused, "aside", work_dir)
-    else:
-        folder.journal.rewrite(current, refused, work_dir)
 
 
 class PushWorker:

@@ -40,12 +40,15 @@ class Settings:
         MLflow tracking store; ``None`` for the embedded one.
     registry_uri : str or None
         MLflow model registry; ``None`` where it is the tracking store.
+    artifact_roots : tuple of str
+        Beginnings of addresses at which artifacts may lie, beside those known.
     """
 
     mirror: MirrorMode
     timezone: ZoneInfo
     tracking_uri: str | None
     registry_uri: str | None
+    artifact_roots: tuple[str, ...] = ()
 
 
 def read(
@@ -77,6 +80,7 @@ def read(
         timezone=_zone(timezone or values.get("LOTTO_TIMEZONE") or DEFAULT_TIMEZONE),
         tracking_uri=_normal(tracking_uri or _callers_uri("tracking", values)),
         registry_uri=_normal(registry_uri or _callers_uri("registry", values)),
+        artifact_roots=_listed(values.get("LOTTO_ARTIFACT_ROOTS", "")),
     )
 
 
@@ -94,6 +98,10 @@ def app_dir(environment: Mapping[str, str] | None = None) -> Path:
 def base_dir_under(app_dir: Path) -> Path:
     """Return the folder that the specification gives the models in a backend's folder."""
     return app_dir / "models" / "ml"
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _mirror_mode(value: str) -> MirrorMode:
@@ -158,12 +166,15 @@ class Target:
         Addresses; they may hold secrets, and are never shown or recorded.
     database_path : pathlib.Path or None
         The tracking store's SQLite file, ``None`` for a store of another kind.
+    artifact_roots : tuple of str
+        As in `Settings`.
     """
 
     name: str
     tracking_uri: str
     registry_uri: str
     database_path: Path | None
+    artifact_roots: tuple[str, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings, embedded_path: Path) -> Target:
@@ -178,6 +189,7 @@ class Target:
             tracking_uri=tracking_uri,
             registry_uri=settings.registry_uri or tracking_uri,
             database_path=path,
+            artifact_roots=settings.artifact_roots,
         )
 
     @property

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -277,9 +278,18 @@ def test_verify_tells_of_the_folder_of_a_run_whose_push_failed(
     client.log_text(rest.run_id, "rest", "note.txt")
     client.set_terminated(rest.run_id, "FAILED")
     client.delete_run(rest.run_id)
-    (finding,) = manager.verify()
-    assert (finding.kind, finding.path) == ("orphan artifact", _folder_of_run(base_dir, rest))
-    assert shlex.split(finding.repair) == ["rm", "-r", str(finding.path)]
+    deleted, finding = manager.verify()
+    assert (deleted.kind, deleted.name) == ("missing in MLflow", "kept")
+    assert deleted.detail == f"the run {kept} was deleted"
+    folder = _folder_of_run(base_dir, rest)
+    assert (finding.kind, finding.path) == ("orphan artifact", folder)
+    aside = base_dir / "mlflow" / "aside" / folder.name
+    assert shlex.split(finding.repair) == ["mv", str(folder), str(aside)]
+    subprocess.run(shlex.split(finding.repair), check=True)
+    assert manager.sync(resend=True).resent == ["kept"]
+    assert manager.verify() == []
+    assert client.get_run(str(kept)).info.lifecycle_stage == "active"
+    assert (_folder_of_run(base_dir, client.get_run(str(kept)).info) / "artifacts").is_dir()
 
 
 def _folder_of_run(base_dir: Path, info: Any) -> Path:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import Fix, ForeignModelError, ModelNotFoundError
+from lotto_mlflow import model_dir
+from lotto_mlflow.errors import Fix, ForeignModelError, MirrorError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, model_folder, registry
+from lotto_mlflow.mirror import fetch, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.push import Note
+from lotto_mlflow.mirror.survey import Standing, Survey
+from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import Aliases, MlflowIds, ModelRecord, SaveRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror"]
-
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+__all__ = ["Mirror", "Standing", "Survey"]
 
 
 class Mirror:
@@ -73,6 +72,7 @@ class Mirror:
         *,
         artifacts_dir: Path | None,
         begun: bool,
+        note: Note,
         work_dir: Path,
     ) -> MlflowIds:
         """Mirror one save; see `lotto_mlflow.mirror.push.push`."""
@@ -83,6 +83,7 @@ class Mirror:
                 pkl_path,
                 artifacts_dir=artifacts_dir,
                 begun=begun,
+                note=note,
                 work_dir=work_dir,
             )
 
@@ -108,8 +109,7 @@ class Mirror:
         if reference.version is None and reference.alias is None:
             record = self.latest(reference.registered_model)
         else:
-            doing = f"looking up {reference}"
-            record = self._connection.ask(lambda: self._get(reference), doing, None)
+            record = self.find(reference)
         if record is None:
             raise ModelNotFoundError(
                 f"{reference} is not in the registry",
@@ -117,6 +117,10 @@ class Mirror:
                 reference=str(reference),
             )
         return record
+
+    def find(self, reference: VersionReference) -> ModelRecord | None:
+        """Return the version that a number or an alias names, ``None`` where there is none."""
+        return self._connection.ask(lambda: self._get(reference), f"looking up {reference}", None)
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
         """Return the newest version of each model name, newest save first.
@@ -130,12 +134,11 @@ class Mirror:
         """
 
         def ask() -> list[ModelRecord]:
-            registered = None if name is None else names.registered_model(name)
             condition = "" if name is None else f'tags.{registry.MODEL_NAME_TAG} = "{name}"'
-            found = registry.versions(self._connection.client, registered, condition)
-            newest_first = sorted(found, key=registry.save_id_of, reverse=True)
+            found = registry.versions(self._connection.client, None, condition)
+            newest_first = registry.newest_first(found)
             by_name = {v.tags[registry.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
-            latest = sorted(by_name.values(), key=registry.save_id_of, reverse=True)
+            latest = registry.newest_first(by_name.values())
             return [registry.as_record(v) for v in itertools.islice(latest, limit)]
 
         return self._connection.ask(ask, "listing the registry", [])
@@ -168,7 +171,7 @@ class Mirror:
             try:
                 found = self._connection.client.get_registered_model(registered_model).aliases
             except MlflowException as cause:
-                if cause.error_code in _MISSING:
+                if cause.error_code in registry.MISSING:
                     return {}
                 raise
             return aliases_by_version(sorted(found.items()))
@@ -185,7 +188,7 @@ class Mirror:
             try:
                 data = self._connection.client.get_run(str(record.run_id)).data
             except MlflowException as cause:
-                if cause.error_code in _MISSING:
+                if cause.error_code in registry.MISSING:
                     return {}, {}
                 raise
             return dict(data.params), dict(data.metrics)
@@ -193,22 +196,30 @@ class Mirror:
         nothing: tuple[dict[str, str], dict[str, float]] = ({}, {})
         return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
 
-    def saves_in(self, registered_model: str) -> dict[int, str]:
-        """Return the id of the save that each version of a registered model mirrors."""
-
-        def ask() -> dict[int, str]:
-            found = registry.versions(self._connection.client, registered_model)
-            return {int(version.version): registry.save_id_of(version) for version in found}
-
-        return self._connection.ask(ask, f"listing the versions of {registered_model}", {})
+    def survey(self) -> Survey:
+        """Return what the store has of all saves, which is asked for where it is needed."""
+        return Survey(self._connection)
 
     def has_bytes(self, model_id: str) -> bool:
         """Return whether the file of a logged model is there; true for stores elsewhere."""
-        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        path = models_dir / model_id / "artifacts" / model_folder.DATA_FILE
-        return path.exists() or not self._connection.is_embedded
+        return not self._connection.is_embedded or (self._model_dir(model_id) / DATA_FILE).exists()
 
-    def orphan_folders(self, known_ids: set[str]) -> list[Path]:
+    def is_intact(self, ids: MlflowIds, sha256: str) -> bool:
+        """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
+        if not self._connection.is_embedded:
+            return True
+        folder = self._model_dir(ids.model_id)
+        return model_dir.is_intact(folder, sha256, ids.files or model_dir.digests(folder))
+
+    def _model_dir(self, model_id: str) -> Path:
+        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
+        return models_dir / model_id / "artifacts"
+
+    def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:
+        """Download the folder of a logged model; ``None`` where it lies on this machine."""
+        return fetch.model_dir_of(self._connection, ids.model_id, work_dir)
+
+    def orphan_folders(self, known_ids: set[str], survey: Survey) -> list[Path]:
         """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
 
         Parameters
@@ -216,11 +227,14 @@ class Mirror:
         known_ids : set of str
             Runs and logged models that records name; MLflow is asked only where there are
             folders of others.
+        survey : Survey
+            What the store has.
 
         Notes
         -----
-        That is the folder of a logged model that is not there, or of a run that is not there or
-        is the deleted rest of a push that failed. A run that a person deleted can be brought back.
+        That is the folder of a logged model that is not there and that no version uses, or of a
+        run that is not there or is the deleted rest of a push that failed. A run that a person
+        deleted can be brought back.
         """
         folder = self._layout.artifacts_dir / names.REGISTERED_MODEL
         if not self._connection.is_embedded or not folder.is_dir():
@@ -228,22 +242,8 @@ class Mirror:
         models_dir = folder / "models"
         found = [path for path in folder.iterdir() if path != models_dir]
         found += models_dir.iterdir() if models_dir.is_dir() else []
-        found = [path for path in found if path.name not in known_ids]
-        if not found:
-            return []
-        everything = {path.name for path in found}
-        owned = self._connection.ask(self._owned_names, "listing runs and models", everything)
-        return sorted(path for path in found if path.name not in owned)
-
-    def top_is_late(self, registered_model: str) -> bool:
-        """Return whether the highest version is one of an older save."""
-
-        def ask() -> bool:
-            found = registry.versions(self._connection.client, registered_model, first_page=1)
-            top = next(found, None)
-            return top is not None and registry.LATE_TAG in top.tags
-
-        return self._connection.ask(ask, f"looking up the top of {registered_model}", False)
+        unknown = (path for path in found if path.name not in known_ids)
+        return sorted(path for path in unknown if not survey.refers_to(path.name))
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""
@@ -258,46 +258,30 @@ class Mirror:
             else:
                 version = client.get_model_version_by_alias(name, reference.alias)
         except MlflowException as cause:
-            if cause.error_code in _MISSING:
+            if cause.error_code in registry.MISSING:
                 return None
             raise
-        if not registry.is_ours(version):
+        number = version.version if reference.version is None else reference.version
+        if (version.name, str(version.version)) != (name, str(number)):
+            raise MirrorError(
+                f"the registry was asked for {reference}, and answers with version "
+                f"{version.version} of {version.name}; nothing was loaded",
+                error_code=None,
+                reference=str(reference),
+            )
+        tags = version.tags
+        if not registry.is_ours(tags):
+            tags = registry.tags_of_logged_model(client, version)
+        if tags is None:
             raise ForeignModelError(
                 f"{reference} was not made by lotto_mlflow, so its digest is not known; open it "
                 f"with mlflow.pyfunc.load_model({str(reference)!r})",
                 reference=str(reference),
+                run_id=version.run_id,
+                version=int(version.version),
             )
-        return registry.as_record(version)
+        return registry.as_record(version, tags)
 
-    def _full(self, registered_model: str, version: str | int) -> ModelRecord:
+    def _full(self, registered_model: str, version: str | int) -> ModelRecord | None:
         """Return a version with its aliases, which a search leaves out."""
-        found = self._connection.client.get_model_version(registered_model, str(version))
-        return registry.as_record(found)
-
-    def _owned_names(self) -> set[str]:
-        """Return the ids of the logged models and runs that may still be used."""
-        client, experiment_id = self._connection.client, self._connection.known_experiment_id()
-        if experiment_id is None:
-            return set()
-        models = _pages(
-            lambda token: client.search_logged_models([experiment_id], page_token=token)
-        )
-        runs = _pages(
-            lambda token: client.search_runs(
-                [experiment_id], run_view_type=ViewType.ALL, page_token=token
-            )
-        )
-        return {model.model_id for model in models} | {
-            run.info.run_id for run in runs if not pushing.is_rest_of_failed_push(run)
-        }
-
-
-def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield what a search of MLflow's finds, page by page."""
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+        return self._get(VersionReference(registered_model, version=int(version)))

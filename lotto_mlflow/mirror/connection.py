@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lotto_mlflow.errors import (
     Fix,
@@ -25,6 +29,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
+from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import bounded
@@ -122,7 +127,9 @@ class Connection:
     def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
         self._target = target
+        self.target_name = target.name
         self.is_embedded = target.is_embedded
+        self.places = Places(layout, target)
         self._uris = list(dict.fromkeys((target.tracking_uri, target.registry_uri)))
         self._shown = masked(target.tracking_uri)
         self.tracking_uri = database.uri_alias(target.tracking_uri, generation)
@@ -282,9 +289,25 @@ class Connection:
         here = self._layout.artifacts_dir / EXPERIMENT
         return recorded if recorded.resolve() != here.resolve() else None
 
+    def repository(self, location: str) -> ArtifactRepository:
+        """Return MLflow's access to the artifacts in a place that `places` believed.
+
+        Notes
+        -----
+        By the id of a run or logged model, MLflow's client would ask for the place once more, and
+        open whatever is answered then; it has no public call for a place that is known.
+        """
+        return get_artifact_repository(
+            location, tracking_uri=self.tracking_uri, registry_uri=self.registry_uri
+        )
+
+    def put_aside(self, folder: Path, name: str) -> None:
+        """Move a folder of artifacts to where nothing looks for it."""
+        os.replace(folder, self._layout.mlflow_dir / "aside" / f"{name}-{time.time_ns()}")
+
     def _artifacts_name(self) -> str:
         """Return the artifact folder of the current store, which no other store shares."""
-        if self.is_embedded:
+        if self.places.is_beside_database:
             return EXPERIMENT
         digest = hashlib.sha256(self._target.name.encode("utf-8")).hexdigest()
         return f"{EXPERIMENT}-{digest[:8]}"
@@ -303,12 +326,15 @@ class Connection:
                 f"{found.experiment_id}",
                 error_code=None,
             )
-        return None if found is None else str(found.experiment_id)
+        if found is None:
+            return None
+        self.places.readable(str(found.artifact_location))
+        return str(found.experiment_id)
 
     def _create_experiment(self) -> str:
         location = None
         if probing.is_sql(self.tracking_uri):
-            location = (self._layout.artifacts_dir.absolute() / self._artifacts_name()).as_uri()
+            location = (self.places.own_dir.absolute() / self._artifacts_name()).as_uri()
         try:
             return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
         except MlflowException as cause:

@@ -7,16 +7,17 @@ import shutil
 from pathlib import Path
 
 import mlflow.artifacts
-from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
+from lotto_mlflow import metadata
 from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError
-from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import model_folder
+from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.text import masked
 
 
 def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Path:
@@ -32,9 +33,16 @@ def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_di
     uri = connection.ask(
         lambda: connection.client.get_model_version_download_uri(name, version), doing, ""
     )
-    folder = local_path(uri)
+    if connection.is_embedded and not connection.places.is_believed(uri):
+        raise ModelNotFoundError(
+            f"version {version} of {name} says that its file lies in {masked(uri)}, which is not "
+            f"in {layout.artifacts_dir}; nothing was read there",
+            fix=Fix("relocate", before="if the folder was moved, call"),
+            path=uri,
+        )
+    folder = connection.places.readable(uri)
     if folder is not None:
-        return _verified(folder / model_folder.DATA_FILE, record)
+        return _verified(folder / DATA_FILE, record)
     with translated(doing):
         return _downloaded(connection, layout, uri, record, work_dir)
 
@@ -45,13 +53,8 @@ def _downloaded(
     target = layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
     if target.exists():
         return _verified(target, record)
-    found = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"{uri.rstrip('/')}/{model_folder.DATA_FILE}",
-        dst_path=str(work_dir / "download"),
-        tracking_uri=connection.tracking_uri,
-        registry_uri=connection.registry_uri,
-    )
-    path = _verified(Path(found), record)
+    found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "download")
+    path = _verified(found, record)
     if record.saved_at_ns is not None:
         os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +63,51 @@ def _downloaded(
 
 
 def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> bytes | None:
-    """Return the metadata JSON among the artifacts of a version's run, if there is one."""
+    """Return the metadata JSON among the artifacts of a version's run, if there is one.
+
+    Notes
+    -----
+    It is what MLflow says, and nothing of it is checked here but its size.
+    """
     name = f"{record.name}{names.METADATA_SUFFIX}"
     with translated(f"fetching the metadata of {record.name}"):
-        items = connection.client.list_artifacts(str(record.run_id))
-        if name not in {item.path for item in items}:
+        location = _location_of_run(connection, str(record.run_id))
+        if location is None:
             return None
-        found = connection.client.download_artifacts(str(record.run_id), name, str(work_dir))
-    return Path(found).read_bytes()
+        items = connection.repository(location).list_artifacts()
+        if not any(item.path == name and not item.is_dir for item in items):
+            return None
+        found = _download(connection, f"{location.rstrip('/')}/{name}", work_dir / "metadata")
+    return found.read_bytes() if found.stat().st_size <= metadata.MAX_BYTES else None
+
+
+def _location_of_run(connection: Connection, run_id: str) -> str | None:
+    """Return where the artifacts of a run lie, ``None`` where the run was removed for good."""
+    run = leftovers.run_of(connection, run_id)
+    if run is None:
+        return None
+    connection.places.readable(run.info.artifact_uri, run_id)
+    return str(run.info.artifact_uri)
+
+
+def _download(connection: Connection, uri: str, target_dir: Path) -> Path:
+    """Download what lies in a place that was believed."""
+    found = mlflow.artifacts.download_artifacts(
+        artifact_uri=uri,
+        dst_path=str(target_dir),
+        tracking_uri=connection.tracking_uri,
+        registry_uri=connection.registry_uri,
+    )
+    return Path(found)
+
+
+def model_dir_of(connection: Connection, model_id: str, work_dir: Path) -> Path | None:
+    """Download the folder of a logged model; ``None`` where it lies on this machine."""
+    with translated(f"fetching the logged model {model_id}"):
+        location = connection.client.get_logged_model(model_id).artifact_location
+        if connection.places.readable(location, model_id) is not None:
+            return None
+        return _download(connection, location, work_dir / model_id)
 
 
 def artifacts_of_run(
@@ -84,20 +124,18 @@ def artifacts_of_run(
         local = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
         return Path(shutil.copytree(local, target_dir)) if local.is_dir() else None
 
-    def has_some() -> bool:
-        try:
-            return bool(connection.client.list_artifacts(run_id))
-        except MlflowException as cause:
-            if cause.error_code != "RESOURCE_DOES_NOT_EXIST":  # removed for good
-                raise
-            return False
+    def location_of_some() -> str | None:
+        location = _location_of_run(connection, run_id)
+        if location is None or not connection.repository(location).list_artifacts():
+            return None
+        return location
 
     doing = f"fetching the artifacts of run {run_id}"
-    if not connection.ask(has_some, doing, False):
+    location = connection.ask(location_of_some, doing, None)
+    if location is None:
         return None
     with translated(doing):
-        target_dir.mkdir()
-        return Path(connection.client.download_artifacts(run_id, "", str(target_dir)))
+        return _download(connection, location, target_dir)
 
 
 def _verified(path: Path, record: ModelRecord) -> Path:

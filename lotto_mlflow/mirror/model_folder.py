@@ -14,13 +14,12 @@ from mlflow.models import Model, ModelSignature
 from lotto_mlflow import pyfunc_loader
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import data
+from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
 
 FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
-DATA_FILE = "data/model.pkl"
-"""Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 
 
 def copy(pkl_path: Path, work_dir: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 
@@ -16,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import layout as names
 from lotto_mlflow.mirror import entities
 from lotto_mlflow.mirror.connection import Connection, NewestVersion
-from lotto_mlflow.records import ModelRecord, SaveRecord
+from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.requirements import version_in
 
 MODEL_NAME_TAG = "model_name"
@@ -31,15 +32,26 @@ SKLEARN_TAG = "sklearn_version"
 LATE_TAG = "late"
 """On a version whose save is older than one that already had a version."""
 _VERSIONS_TAG = "mlflow.modelVersions"
-_PAGE = 100
+MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""Answers about what is not there."""
+_PAGE = 1_000
+_NEWEST_PAGE = 20
+"""Versions looked at for the newest save: copies of old ones may have higher numbers."""
+_CLOCK_TOLERANCE_NS = 60 * 10**9
+_MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]+)(?:/|$)")
 _SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def versions(
+def pages(
     client: MlflowClient, registered: str | None, condition: str = "", first_page: int = _PAGE
-) -> Iterator[ModelVersion]:
-    """Yield the versions that this package made, of one registered model or all, newest first."""
+) -> Iterator[list[ModelVersion]]:
+    """Yield the versions of one registered model or all, newest first, a page at a time.
+
+    Notes
+    -----
+    A version of another registered model than the one asked for is no answer.
+    """
     parts = [f'name = "{registered}"'] if registered is not None else []
     query = " and ".join(parts + ([condition] if condition else [])) or None
     token, size = None, first_page
@@ -47,15 +59,22 @@ def versions(
         page = client.search_model_versions(
             query, max_results=size, order_by=["version_number DESC"], page_token=token
         )
-        yield from (version for version in page if is_ours(version))
+        yield [version for version in page if registered in (None, version.name)]
         token, size = page.token, _PAGE
         if not token:
             return
 
 
-def is_ours(version: ModelVersion) -> bool:
-    """Return whether a version was made by this package; its tags may be anybody's."""
-    tags = version.tags
+def versions(
+    client: MlflowClient, registered: str | None, condition: str = "", first_page: int = _PAGE
+) -> Iterator[ModelVersion]:
+    """Yield the versions that this package made, of one registered model or all, newest first."""
+    for page in pages(client, registered, condition, first_page):
+        yield from (version for version in page if is_ours(version.tags))
+
+
+def is_ours(tags: Mapping[str, str]) -> bool:
+    """Return whether tags are those of a save; those of a version may be anybody's."""
     return (
         _SAVE_ID.fullmatch(tags.get(SAVE_ID_TAG, "")) is not None
         and _SHA256.fullmatch(tags.get(SHA256_TAG, "")) is not None
@@ -65,15 +84,80 @@ def is_ours(version: ModelVersion) -> bool:
 
 
 def newest_version(client: MlflowClient, registered: str) -> ModelVersion | None:
-    """Return the highest version that is not tagged late: one indexed query, ordinarily."""
-    found = versions(client, registered, first_page=1)
-    return next((version for version in found if LATE_TAG not in version.tags), None)
+    """Return the version of the newest save: one indexed query, ordinarily."""
+    return newest_of(_newest_page(client, registered))[0]
+
+
+def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
+    """Return the highest versions, with one at least that is not tagged late.
+
+    Notes
+    -----
+    The tag only says that reading on may be worth while: others can set it, too.
+    """
+    found: list[ModelVersion] = []
+    for page in pages(client, registered, first_page=_NEWEST_PAGE):
+        found += [version for version in page if is_ours(version.tags)]
+        if any(LATE_TAG not in version.tags for version in found):
+            break
+    return found
+
+
+def newest_of(found: Iterable[ModelVersion]) -> tuple[ModelVersion | None, str]:
+    """Return the version of the newest save, and the place of that save in the order of ids.
+
+    Notes
+    -----
+    Of a save whose time has not come yet the number decides: its version is newer than those
+    before it, and older than the next. A copy of an older save stands where that save does.
+    """
+    end = _end_of_time()
+    newest, order = None, ""
+    for version in sorted(found, key=lambda version: int(version.version)):
+        own = save_id_of(version)
+        place = own if own < end else order
+        if place >= order:
+            newest, order = version, place
+    return newest, order
+
+
+def newest_first(found: Iterable[ModelVersion]) -> list[ModelVersion]:
+    """Return versions by the order of their saves; those whose time has not come yet are last."""
+    end = _end_of_time()
+    return sorted(found, key=lambda v: (save_id_of(v) < end, save_id_of(v)), reverse=True)
+
+
+def _end_of_time() -> str:
+    return f"{time.time_ns() + _CLOCK_TOLERANCE_NS:019d}"
 
 
 def version_of_save(client: MlflowClient, record: SaveRecord) -> ModelVersion | None:
-    """Return the version of a save, looked up by the save's id."""
-    condition = f"tags.{SAVE_ID_TAG} = '{record.id}'"
-    return next(versions(client, names.registered_model(record.name), condition), None)
+    """Return the version of a save, in whatever registered model it is; looked up by its id."""
+    found = versions(client, None, f"tags.{SAVE_ID_TAG} = '{record.id}'")
+    return first_of(record, (v for v in found if v.tags[SHA256_TAG] == record.payload.sha256))
+
+
+def first_of(record: SaveRecord, found: Iterable[ModelVersion]) -> ModelVersion | None:
+    """Return of several versions of a save the one that its push made, as far as can be told."""
+    own_name = names.registered_model(record.name)
+    return min(found, key=lambda v: (v.name != own_name, v.name, int(v.version)), default=None)
+
+
+def ids_of(version: ModelVersion, record: SaveRecord) -> MlflowIds:
+    """Return what a save is called where a version of it was found."""
+    is_renamed = version.name != names.registered_model(record.name)
+    return MlflowIds(
+        version=int(version.version),
+        run_id=version.run_id or "",
+        model_id=model_id_of(version),
+        registered_model=version.name if is_renamed else None,
+    )
+
+
+def model_id_of(version: ModelVersion) -> str:
+    """Return the logged model of a version, as its tag or its source says; empty without one."""
+    match = _MODEL_IN_SOURCE.search(version.source or "")
+    return str(version.tags.get(MODEL_ID_TAG) or (match.group(1) if match else ""))
 
 
 def save_id_of(version: ModelVersion) -> str:
@@ -81,25 +165,33 @@ def save_id_of(version: ModelVersion) -> str:
     return str(version.tags[SAVE_ID_TAG])
 
 
-def saved_at_ns_of(version: ModelVersion) -> int:
-    """Return the time of the save that a version mirrors, in nanoseconds since 1970."""
-    return int(save_id_of(version).partition("-")[0])
-
-
-def as_record(version: ModelVersion) -> ModelRecord:
-    """Return what a version's tags say, with no path on disk."""
+def as_record(version: ModelVersion, tags: Mapping[str, str] | None = None) -> ModelRecord:
+    """Return what tags say of a version, by default its own, with no path on disk."""
+    own = version.tags if tags is None else tags
     return ModelRecord(
-        name=version.tags[MODEL_NAME_TAG],
-        sha256=version.tags[SHA256_TAG],
-        saved_at=version.tags[SAVED_AT_TAG],
-        saved_at_ns=saved_at_ns_of(version),
+        name=own[MODEL_NAME_TAG],
+        sha256=own[SHA256_TAG],
+        saved_at=own[SAVED_AT_TAG],
+        saved_at_ns=int(own[SAVE_ID_TAG].partition("-")[0]),
         registered_model=version.name,
         version=int(version.version),
         run_id=version.run_id,
-        model_id=version.tags.get(MODEL_ID_TAG),
-        sklearn_version=version.tags.get(SKLEARN_TAG),
+        model_id=model_id_of(version),
+        sklearn_version=own.get(SKLEARN_TAG),
+        save_id=own[SAVE_ID_TAG],
         aliases=tuple(sorted(version.aliases)),
     )
+
+
+def tags_of_logged_model(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
+    """Return the tags that prove an untagged version to be ours: those of its logged model."""
+    try:
+        tags = dict(client.get_logged_model(model_id_of(version)).tags)
+    except MlflowException as cause:
+        if cause.error_code not in MISSING:
+            raise
+        return None
+    return tags if is_ours(tags) else None
 
 
 def newest_version_before(connection: Connection, record: SaveRecord) -> NewestVersion:
@@ -116,17 +208,41 @@ def newest_version_before(connection: Connection, record: SaveRecord) -> NewestV
     known = connection.newest_versions.get(registered, NewestVersion())
     if known.number and known.save_id <= record.id:
         return known
-    found = newest_version(connection.client, registered)
-    if found is None:
-        return NewestVersion()
-    return NewestVersion(int(found.version), save_id_of(found))
+    found = _newest_page(connection.client, registered)
+    number = max((int(version.version) for version in found), default=0)
+    return NewestVersion(number, newest_of(found)[1])
+
+
+def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
+    """Give the version that a record names the tags that the record knows, where they differ."""
+    name = ids.registered_model or names.registered_model(record.name)
+    try:
+        version = client.get_model_version(name, str(ids.version))
+    except MlflowException as cause:
+        if cause.error_code not in MISSING:
+            raise
+        return
+    if (version.name, version.run_id) != (name, ids.run_id):
+        return
+    for key, value in identity_tags(record).items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(name, str(ids.version), key, value)
+
+
+def identity_tags(record: SaveRecord) -> dict[str, str]:
+    """Return the tags by which run, logged model and version of a save are known."""
+    return {
+        MODEL_NAME_TAG: record.name,
+        SHA256_TAG: record.payload.sha256,
+        SAVED_AT_TAG: record.payload.saved_at,
+        SAVE_ID_TAG: record.id,
+    } | ({BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
 
 
 def create_version(
     connection: Connection,
     model: LoggedModel,
     record: SaveRecord,
-    identity: dict[str, str],
     before: NewestVersion,
 ) -> int:
     """Create the version of a save, tagged late where its registered model has a newer save.
@@ -139,8 +255,6 @@ def create_version(
         The logged model of the save.
     record : SaveRecord
         The save.
-    identity : dict of str to str
-        The tags by which the save is known.
     before : NewestVersion
         What `newest_version_before` returned for the registered model.
 
@@ -156,7 +270,7 @@ def create_version(
     """
     registered = names.registered_model(record.name)
     late = {LATE_TAG: "true"} if before.save_id > record.id else {}
-    created = _create(connection, model, record, identity | late)
+    created = _create(connection, model, record, identity_tags(record) | late)
     if late:
         return created
     if created > before.next and _has_newer(connection.client, record, before.number):
@@ -171,7 +285,7 @@ def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
     """Return whether a version after the one of this number is of a newer save."""
     found = versions(client, names.registered_model(record.name))
     later = takewhile(lambda version: int(version.version) > number, found)
-    return any(save_id_of(v) > record.id for v in later if LATE_TAG not in v.tags)
+    return newest_of(later)[1] > record.id
 
 
 def _create(

@@ -8,23 +8,22 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, references
+from lotto_mlflow import metadata
 from lotto_mlflow.description import params_and_metrics
 from lotto_mlflow.errors import (
     Fix,
-    InvalidReferenceError,
     MirrorError,
     ModelNotFoundError,
     SettingsError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.history import History, ModelFile
-from lotto_mlflow.push import PushWorker
+from lotto_mlflow.history import History
+from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import versions
 from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
@@ -32,14 +31,13 @@ from lotto_mlflow.records import (
     aliases_by_version,
     no_progress,
 )
-from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.store import make_dir
 from lotto_mlflow.text import nearest, question
 
 if TYPE_CHECKING:
-    from lotto_mlflow.mirror import Mirror
+    pass
 
 _logger = logging.getLogger("lotto_mlflow")
 Source = Literal["filesystem", "registry"]
@@ -63,9 +61,9 @@ def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[Mo
 def get(folder: ModelFolder, reference: str | int | os.PathLike[str]) -> ModelRecord:
     """Return what is known of one model, by its name, its path, or one of its versions."""
     target = folder.target()
-    version = version_reference(folder, reference)
+    version = versions.version_reference(folder, reference)
     if version is not None:
-        found = of_version(folder, target, version, str(reference))
+        found = versions.of_version(folder, target, version, str(reference))
         return _joined(folder, target, found)
     record = _of_file(folder, target, str(reference))
     return _with_aliases(folder, target, [record])[0]
@@ -83,7 +81,7 @@ def latest(
         path = folder.store.latest()
         return None if path is None else get(folder, path)
     target = folder.target()
-    found = latest_version(folder, target)
+    found = versions.latest_version(folder, target)
     if found is None:
         return None
     record = _joined(folder, target, found)
@@ -91,7 +89,7 @@ def latest(
         return record
     report = progress or no_progress
     report(0, 1, record.size or 0, record.name)
-    fetched = file_of_version(folder, target, record)
+    fetched = versions.file_of_version(folder, target, record)
     report(1, 1, 0, "")
     return replace(record, path=fetched, size=fetched.stat().st_size)
 
@@ -104,8 +102,8 @@ def latest_path(folder: ModelFolder, source: str) -> Path | None:
             make_dir(folder.layout.trained_dir)
         return path
     target = folder.target()
-    record = latest_version(folder, target)
-    return None if record is None else file_of_version(folder, target, record)
+    record = versions.latest_version(folder, target)
+    return None if record is None else versions.file_of_version(folder, target, record)
 
 
 def checked(source: str) -> str:
@@ -120,61 +118,6 @@ def checked(source: str) -> str:
         allowed = ", ".join(get_args(Source))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
     return source
-
-
-def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
-    """Return the newest save that the registry has, ``None`` where it has none."""
-    PushWorker.of(folder, target).wait_for_queued()
-    return folder.mirror(target).latest()
-
-
-def of_version(
-    folder: ModelFolder, target: Target, reference: VersionReference, given: str | None = None
-) -> ModelRecord:
-    """Return what the registry knows of a version.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If there is none; the message suggests what may have been meant.
-    """
-    PushWorker.of(folder, target).wait_for_queued()
-    mirror = folder.mirror(target)
-    try:
-        return mirror.get(reference)
-    except ModelNotFoundError as cause:
-        near = _near_versions(folder, mirror, given or str(reference), reference)
-        summary = f"{cause.summary}{question(near)}"
-        data = cause.data | {"suggestions": near}
-        raise ModelNotFoundError(summary, fix=cause.fix, **data) from cause
-
-
-def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
-    """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
-    path = folder.layout.model_path(record.name)
-    if _has_bytes_of(folder.history(), path, record):
-        return path
-    make_dir(folder.layout.tmp_dir)
-    with folder.workspace() as work_dir:
-        return folder.mirror(target).file_of(record, work_dir)
-
-
-def version_reference(
-    folder: ModelFolder, reference: str | int | os.PathLike[str]
-) -> VersionReference | None:
-    """Return the version that a reference names, ``None`` where it names a file."""
-    if isinstance(reference, int):
-        return VersionReference(names.REGISTERED_MODEL, version=reference)
-    if not isinstance(reference, (str, os.PathLike)):
-        raise InvalidReferenceError(
-            f"{reference!r:.100} names no model; give a name, a path, a version or a models:/ URI"
-        )
-    text = os.fspath(reference)
-    if text.startswith(references.SCHEME):
-        return references.parse(text)
-    if references.is_version(text) and not folder.layout.model_path(text).exists():
-        return VersionReference(names.REGISTERED_MODEL, version=int(text))
-    return None
 
 
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
@@ -197,7 +140,7 @@ def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord
     name = names.name_of(path) if is_file else reference
     found = _files_named(folder, history, name)
     if not found:
-        near = nearest(name, names_on_disk(folder))
+        near = nearest(name, versions.names_on_disk(folder))
         raise ModelNotFoundError(
             f"there is no model {name!r} in {folder.layout.trained_dir}{question(near)}",
             fix=Fix("records", effect="lists those there are"),
@@ -227,10 +170,12 @@ def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord
         saved_at=payload.saved_at if payload else str(declared.get("saved_at") or modified),
         saved_at_ns=payload.saved_at_ns if payload else file.time_ns,
         metadata=file.metadata,
-        registered_model=names.registered_model(file.stem),
+        registered_model=(ids.registered_model if ids else None)
+        or names.registered_model(file.stem),
         version=ids.version if ids else None,
         run_id=ids.run_id if ids else None,
         model_id=ids.model_id if ids else None,
+        save_id=save.id if save else None,
         sklearn_version=version_in(payload.description.requirements, "scikit-learn")
         if payload
         else None,
@@ -249,7 +194,7 @@ def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRe
         description = save.payload.description
         params, metrics = description.params, description.last_metrics
     path = folder.layout.model_path(record.name)
-    is_same = _has_bytes_of(history, path, record)
+    is_same = versions.has_bytes_of(history, path, record)
     is_in_place = is_same and (save is None or path.stat().st_mtime_ns == save.payload.file_time_ns)
     recorded = save.payload.metadata if save else None
     return replace(
@@ -264,39 +209,14 @@ def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRe
     )
 
 
-def _has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:
-    return path.is_file() and history.file(path).sha256 == record.sha256
-
-
-def names_on_disk(folder: ModelFolder) -> list[str]:
-    """Return the names in ``trained/``, newest first."""
-    found = folder.store.files_in(folder.layout.trained_dir)
-    newest_first = sorted(found, key=lambda item: item[1].st_mtime_ns, reverse=True)
-    return [names.name_of(path) for path, _ in newest_first]
-
-
 def other_names(folder: ModelFolder, name: str) -> list[str]:
     """Return the names of all models but one that are, or have been, in the folders."""
-    found = {*names_on_disk(folder), *folder.store.names_in_backups(), *folder.journal.names()}
+    found = {
+        *versions.names_on_disk(folder),
+        *folder.store.names_in_backups(),
+        *folder.journal.names(),
+    }
     return sorted(found - {name})
-
-
-def _near_versions(
-    folder: ModelFolder, mirror: Mirror, given: str, version: VersionReference
-) -> tuple[str, ...]:
-    """Return what may have been meant by a version that is not there."""
-    on_disk = names_on_disk(folder)
-    models = sorted({names.registered_model(name) for name in on_disk})
-    if references.is_version(given):
-        return nearest(given, on_disk)
-    if version.registered_model not in models:
-        found = nearest(version.registered_model, models)
-        return tuple(str(replace(version, registered_model=name)) for name in found)
-    if version.alias is not None:
-        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
-        found = nearest(version.alias, aliases)
-        return tuple(str(replace(version, alias=alias)) for alias in found)
-    return ()
 
 
 def _with_aliases(

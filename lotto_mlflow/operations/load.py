@@ -17,8 +17,9 @@ from lotto_mlflow.errors import (
     PickleNotAllowedError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.history import History, ModelFile
-from lotto_mlflow.operations import find
+from lotto_mlflow.history import History
+from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import versions
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed, sha256_of
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.requirements import version_in
@@ -33,8 +34,8 @@ def load(folder: ModelFolder, model_path: str | os.PathLike[str]) -> Any:
     given, target = os.fspath(model_path), folder.target()
     if not given.startswith(references.SCHEME):
         return _load_file(folder, target, given)
-    record = find.of_version(folder, target, references.parse(given))
-    path = find.file_of_version(folder, target, record)
+    record = versions.of_version(folder, target, references.parse(given))
+    path = versions.file_of_version(folder, target, record)
     return _load_file(folder, target, path, record)
 
 

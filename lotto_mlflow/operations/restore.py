@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,9 +20,10 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import copy_content, locked, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.history import History
 from lotto_mlflow.kinds import KINDS, recover
-from lotto_mlflow.operations import find
+from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import find, versions
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     RESTORE,
@@ -38,6 +41,7 @@ from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
 from lotto_mlflow.text import nearest, question
 
+_logger = logging.getLogger("lotto_mlflow")
 RestoreSource = Literal["backups", "registry"]
 
 
@@ -213,12 +217,18 @@ def _from_registry(
     save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
     report(0, 1, 0 if save is None else save.payload.size, version.name)
     path = mirror.file_of(version, work_dir)
+    if save is None:
+        time_ns = min(version.saved_at_ns or 0, time.time_ns())
+        content = _believed(version, mirror.metadata_of(version, work_dir))
+    else:
+        recorded, time_ns = save.payload.metadata, save.payload.file_time_ns
+        content = None if recorded is None else metadata.to_json(recorded)
     return _Source(
         version.name,
         path,
         frozenset({str(version.sha256)}),
-        (version.saved_at_ns or 0) if save is None else save.payload.file_time_ns,
-        mirror.metadata_of(version, work_dir),
+        time_ns,
+        content,
         None if save is None else save.id,
         MlflowIds(
             version=version.version or 0,
@@ -226,6 +236,19 @@ def _from_registry(
             model_id=version.model_id or "",
         ),
     )
+
+
+def _believed(version: ModelRecord, content: bytes | None) -> bytes | None:
+    """Return the metadata that MLflow has of a version, if it is that of the version's bytes."""
+    if content is None or metadata.is_of(content, str(version.sha256), time.time_ns()):
+        return content
+    _logger.warning(
+        "the metadata of version %s of %s in MLflow is not what was saved with it, and is left "
+        "out; the model is restored without metadata",
+        version.version,
+        version.registered_model,
+    )
+    return None
 
 
 def _backup(
@@ -236,7 +259,7 @@ def _backup(
     backup: str | None,
 ) -> ModelFile:
     """Return the file in ``backups/`` that is meant."""
-    reference = find.version_reference(folder, name_or_version)
+    reference = versions.version_reference(folder, name_or_version)
     name = str(name_or_version)
     if reference is not None and not folder.store.backups_of(name):
         return _backup_of_version(folder, history, target, reference)
@@ -266,7 +289,7 @@ def _backup_of_version(
     folder: ModelFolder, history: History, target: Target, reference: VersionReference
 ) -> ModelFile:
     """Return the backup that holds the bytes of a version."""
-    record = find.of_version(folder, target, reference)
+    record = versions.of_version(folder, target, reference)
     own = history.own_save_of_version(record)
     files = [f for f in history.backups_of(record.name) if history.name_of(f) == record.name]
     # saves of the same bytes are several files: the version's own comes first
@@ -288,17 +311,18 @@ def _backup_of_version(
 
 def _version(folder: ModelFolder, target: Target, name_or_version: str | int) -> ModelRecord:
     """Return the version that is meant, of a name the newest."""
-    reference = find.version_reference(folder, name_or_version)
+    reference = versions.version_reference(folder, name_or_version)
     if reference is not None:
-        return find.of_version(folder, target, reference)
+        return versions.of_version(folder, target, reference)
     name = str(name_or_version)
     PushWorker.of(folder, target).wait_for_queued()
-    versions = folder.mirror(target).records(name, 1)
-    if not versions:
+    mirror, history = folder.mirror(target), folder.history()
+    found = [history.corrected(version) for version in mirror.records(name, 1)]
+    if not found:
         near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"the registry has no version of {name!r}{question(near)}",
             name=name_or_version,
             suggestions=near,
         )
-    return versions[0]
+    return found[0]

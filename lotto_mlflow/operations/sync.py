@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,15 +18,16 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import lock_at, locked
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
-from lotto_mlflow.kinds import recover
-from lotto_mlflow.layout import registered_model
+from lotto_mlflow.kinds import push, recover
 from lotto_mlflow.metadata import strict
+from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations.load import fix_of_file
-from lotto_mlflow.push import PushWorker, push
+from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     BACKFILL,
+    MlflowIds,
     Progress,
     Record,
     SavePayload,
@@ -39,7 +40,7 @@ from lotto_mlflow.settings import Target
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from lotto_mlflow.mirror import Mirror
+    from lotto_mlflow.mirror import Mirror, Standing
 
 _logger = logging.getLogger("lotto_mlflow")
 _END_OF_NANOSECONDS = 2262
@@ -48,12 +49,16 @@ _END_OF_NANOSECONDS = 2262
 
 @dataclass(frozen=True)
 class _Work:
-    """One record to push; ``entry`` is missing for a file that no record knows yet."""
+    """One record to push; ``entry`` is missing for a file that no record knows yet.
+
+    ``found`` is where the store has it already, for the record to say so.
+    """
 
     record: SaveRecord
     entry: Entry | None
     is_resent: bool = False
     may_be_mirrored: bool = False
+    found: MlflowIds | None = None
 
 
 def sync(
@@ -121,8 +126,8 @@ def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:
 def _recorded(
     folder: ModelFolder, history: History, mirror: Mirror, target: Target, *, resend: bool
 ) -> list[_Work]:
-    """Return the recorded saves that the current store lacks."""
-    work, saves_in = [], functools.cache(mirror.saves_in)
+    """Return the recorded saves that the current store lacks, or has elsewhere than recorded."""
+    work, survey = [], mirror.survey()
     waiting = {entry.id: entry for entry in folder.journal.waiting()}
     for found in history.entries():
         # one that was killed on its way to sent/ lies in both folders, and is pushed once more
@@ -132,11 +137,31 @@ def _recorded(
             continue
         ids = record.mirrored.get(target.name)
         is_waiting = entry.state in ("committed", "begun") and record.target == target.name
-        if ids is None or is_waiting:
+        if is_waiting:
             work.append(_Work(record, entry))
-        elif resend and saves_in(registered_model(record.name)).get(ids.version) != record.id:
-            work.append(_Work(record, entry, is_resent=True))
+        elif ids is None:
+            there = survey.standing(record, None).ids
+            work.append(_Work(record, entry, found=there))
+        elif resend:
+            work += _resent(folder, mirror, record, entry, ids, survey.standing(record, ids))
     return work
+
+
+def _resent(
+    folder: ModelFolder,
+    mirror: Mirror,
+    record: SaveRecord,
+    entry: Entry,
+    ids: MlflowIds,
+    standing: Standing,
+) -> Iterator[_Work]:
+    """Yield what is to be done for a save that is not in MLflow as its record says."""
+    if standing.ids is None or standing.missing or standing.other_digest:
+        yield _Work(record, entry, is_resent=True)
+    elif not standing.is_at(ids):
+        yield _Work(record, entry, found=replace(standing.ids, files=ids.files))
+    elif not mirror.is_intact(ids, record.payload.sha256):
+        yield _Work(record, entry, is_resent=True)
 
 
 def _unrecorded(
@@ -220,6 +245,13 @@ def _push(
     folder: ModelFolder, mirror: Mirror, target: Target, item: _Work, report: SyncReport
 ) -> None:
     record, entry = item.record, item.entry
+    if item.found is not None and entry is not None:
+        if not report.dry_run:
+            with folder.workspace() as work_dir:
+                noted = replace(record, mirrored=record.mirrored | {target.name: item.found})
+                folder.journal.rewrite(entry, noted, work_dir)
+        report.found.append(record.name)
+        return
     if not report.dry_run:
         if entry is None:
             with folder.workspace() as work_dir:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,14 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import metadata
 from lotto_mlflow.errors import Fix, MirrorError
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.history import History, ModelFile
+from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
+from lotto_mlflow.model_dir import differing
+from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations.load import fix_of_file, fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
-from lotto_mlflow.records import Finding, Progress, SaveRecord, no_progress
+from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
@@ -35,6 +37,7 @@ class _ToHash:
     name: str
     file: ModelFile | None = None
     save: SaveRecord | None = None
+    files: Mapping[str, str] | None = None
 
 
 def verify(folder: ModelFolder, progress: Progress | None) -> list[Finding]:
@@ -114,16 +117,16 @@ def _model_files(folder: ModelFolder, history: History) -> Iterator[_ToHash]:
 
 
 def _artifacts(folder: ModelFolder, history: History, entries: list[Entry]) -> Iterator[_ToHash]:
-    by_model_id: dict[str, SaveRecord] = {}
+    by_model_id: dict[str, tuple[SaveRecord, MlflowIds]] = {}
     for entry in entries:
         record = history.read(entry)
         if record is not None and record.is_save:
-            by_model_id |= {ids.model_id: record for ids in record.mirrored.values()}
+            by_model_id |= {ids.model_id: (record, ids) for ids in record.mirrored.values()}
     for ml_model in _below(folder.layout.artifacts_dir, "MLmodel"):
-        save = by_model_id.get(ml_model.parent.parent.name)
+        save, ids = by_model_id.get(ml_model.parent.parent.name, (None, None))
         name, size = (save.name, save.payload.size) if save else ("", 0)
         for path in _below(ml_model.parent / "data", f"*{names.SUFFIX}"):
-            yield _ToHash(path, size, name, save=save)
+            yield _ToHash(path, size, name, save=save, files=ids.files if ids else None)
 
 
 def _below(folder: Path, pattern: str) -> list[Path]:
@@ -157,8 +160,12 @@ def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
     model_dir = item.path.parent.parent
     recorded = recorded_sha256(model_dir)
     expected = item.save.payload.sha256 if item.save else recorded
-    fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
-    if recorded != expected:
+    fix = Fix("sync", {"resend": True}, effect="writes it anew") if item.save else None
+    if item.files:
+        for name in differing(model_dir, dict(item.files)):
+            detail = "it is not the file that was pushed there, and MLflow may run it"
+            yield Finding("damaged", item.name, model_dir / name, detail, fix=fix)
+    elif recorded != expected:
         detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
         yield Finding("damaged", item.name, model_dir / "MLmodel", detail, fix=fix)
     if expected is not None and found != expected:
@@ -237,17 +244,19 @@ def _moved(folder: ModelFolder, moved_from: Path) -> Finding:
 
 
 def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:
-    mirror = verification.mirror
-    if mirror is None:
+    mirror, survey = verification.mirror, verification.survey
+    if mirror is None or survey is None:
         return
-    for folder in mirror.orphan_folders(_known_ids(verification, entries)):
-        fix = Fix("shell", {"command": ("rm", "-r", folder)})
+    aside_dir = verification.folder.layout.mlflow_dir / "aside"
+    for folder in mirror.orphan_folders(_known_ids(verification, entries), survey):
+        fix = Fix("shell", {"command": ("mv", folder, aside_dir / folder.name)})
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
-    for registered in sorted({names.registered_model(entry.name) for entry in entries}):
-        if mirror.top_is_late(registered):
+    registered = {names.registered_model(entry.name) for entry in entries}
+    for name in survey.late_on_top():
+        if name in registered:
             detail = "the highest version is an older save; /latest of MLflow itself would load it"
             repair = "none is needed: this package looks past it"
-            yield Finding("late on top", registered, None, detail, repair)
+            yield Finding("late on top", name, None, detail, repair)
 
 
 def _known_ids(verification: Verification, entries: list[Entry]) -> set[str]:

@@ -77,9 +77,9 @@ class Finding:
         lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
         no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
         database with the paths of another folder. ``moved version``: a save whose version has
-        another name or number than its record says, renamed or copied with MLflow. ``clock in the future``: a file that will stay
-        the latest. ``late on top``: the highest version is an older save. ``mlflow unavailable``:
-        the other view could not be looked at.
+        another name or number than its record says, renamed or copied with MLflow.
+        ``clock in the future``: a file that will stay the latest. ``late on top``: the highest
+        version is an older save. ``mlflow unavailable``: the other view could not be looked at.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None

@@ -1,0 +1,159 @@
+"""What an earlier push of a save left in MLflow: finished, brought back, or removed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import suppress
+
+from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from lotto_mlflow.mirror import registry
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord
+
+_logger = logging.getLogger("lotto_mlflow")
+
+
+def run_of(connection: Connection, run_id: str) -> Run | None:
+    """Return a run, deleted or not; ``None`` where it was removed for good."""
+    try:
+        return connection.client.get_run(run_id)
+    except MlflowException as cause:
+        if cause.error_code not in registry.MISSING:
+            raise
+        return None
+
+
+def logged_model_of(connection: Connection, model_id: str) -> LoggedModel | None:
+    """Return a logged model; ``None`` where it was deleted."""
+    try:
+        return connection.client.get_logged_model(model_id)
+    except MlflowException as cause:
+        if cause.error_code not in registry.MISSING:
+            raise
+        return None
+
+
+def is_deleted(run: Run) -> bool:
+    """Return whether a run is marked as deleted."""
+    return bool(run.info.lifecycle_stage == LifecycleStage.DELETED)
+
+
+def is_rest_of_failed_push(run: Run) -> bool:
+    """Return whether a run was deleted here, because its push failed, and not by a person."""
+    is_ours = registry.SAVE_ID_TAG in run.data.tags
+    return is_deleted(run) and run.info.status == "FAILED" and is_ours
+
+
+def remove(connection: Connection, record: SaveRecord) -> None:
+    """Remove what a push of a save created that did not end, as its record says.
+
+    Notes
+    -----
+    Only the ids in the record are believed, and nothing is removed to which a version of any
+    registered model refers. What was created in the moment before its id was recorded has no
+    files, and is only marked as deleted.
+    """
+    attempt = record.attempts.get(connection.target_name)
+    if attempt is not None and not _is_in_use(connection, attempt):
+        _remove_model(connection, attempt.model_id)
+        _remove_run(connection, attempt.run_id)
+    _mark_unrecorded(connection, record)
+
+
+def _is_in_use(connection: Connection, attempt: Attempt) -> bool:
+    """Return whether any version refers to a run or a logged model."""
+    queries = (f"run_id = '{attempt.run_id}'", f"source_path LIKE '%{attempt.model_id}%'")
+    return any(connection.client.search_model_versions(query, max_results=1) for query in queries)
+
+
+def _remove_model(connection: Connection, model_id: str) -> None:
+    model = logged_model_of(connection, model_id)
+    if model is not None:
+        _remove_files(connection, model.artifact_location, model_id)
+        connection.client.delete_logged_model(model_id)
+
+
+def _remove_run(connection: Connection, run_id: str) -> None:
+    run = run_of(connection, run_id)
+    if run is None:
+        return
+    _remove_files(connection, run.info.artifact_uri, run_id)
+    if not is_deleted(run):
+        connection.client.set_terminated(run_id, "FAILED")
+        connection.client.delete_run(run_id)
+
+
+def _remove_files(connection: Connection, location: str, owner: str) -> None:
+    folder = connection.places.writable(location, owner)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # the folder of the run or logged model, with nothing else in it
+            folder.parent.rmdir()
+        return
+    try:
+        connection.repository(location).delete_artifacts()
+    except Exception as cause:  # noqa: BLE001 - each store raises its own; the files are no harm
+        _logger.info(
+            "the files of %s, which a push that failed left in %s, could not be removed (%s); "
+            "mlflow gc does it",
+            owner,
+            location,
+            type(cause).__name__,
+        )
+
+
+def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
+    """Mark as deleted what was created, and not recorded any more; no files are touched."""
+    client, experiments = connection.client, [connection.experiment_id()]
+    of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
+    for model in client.search_logged_models(experiments, filter_string=of_save):
+        if model.status == "PENDING" and _has_tags_of(record, model.tags):
+            client.delete_logged_model(model.model_id)
+    for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
+        is_unfinished = run.info.status == "RUNNING" and not run.data.params
+        is_of_start = run.info.start_time == record.payload.saved_at_ns // 10**6
+        if is_unfinished and is_of_start and _has_tags_of(record, run.data.tags):
+            client.set_terminated(run.info.run_id, "FAILED")
+            client.delete_run(run.info.run_id)
+
+
+def _has_tags_of(record: SaveRecord, tags: dict[str, str]) -> bool:
+    own = {
+        registry.SAVE_ID_TAG: record.id,
+        registry.SHA256_TAG: record.payload.sha256,
+        registry.MODEL_NAME_TAG: record.name,
+    }
+    return own.items() <= dict(tags).items()
+
+
+def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | None:
+    """Finish the push of a save that has its version already; ``None`` where it has none."""
+    client = connection.client
+    version = registry.version_of_save(client, record)
+    if version is None:
+        return None
+    ids = registry.ids_of(version, record)
+    run = run_of(connection, ids.run_id)
+    if run is not None:
+        if is_rest_of_failed_push(run):  # it failed after the version
+            client.restore_run(ids.run_id)
+        if run.info.status != "FINISHED" and _is_own_attempt(connection, record, ids):
+            with suppress(MlflowException):  # the logged model may have been deleted since
+                tag = registry.link_tag(record, version.version)
+                client.set_logged_model_tags(ids.model_id, tag)
+            finish_run(connection, ids.run_id, record)
+    return ids
+
+
+def _is_own_attempt(connection: Connection, record: SaveRecord, ids: MlflowIds) -> bool:
+    attempt = record.attempts.get(connection.target_name)
+    return attempt is None or attempt.run_id == ids.run_id
+
+
+def finish_run(connection: Connection, run_id: str, record: SaveRecord) -> None:
+    """End a run at the time of its save: sent weeks later, it would seem to have lasted weeks."""
+    end_time = record.payload.saved_at_ns // 10**6
+    connection.client.set_terminated(run_id, "FINISHED", end_time=end_time)

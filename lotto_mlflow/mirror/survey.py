@@ -1,0 +1,208 @@
+"""What a tracking store has of this folder's saves: asked for once, compared with the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from mlflow.entities import ViewType
+from mlflow.entities.model_registry import ModelVersion
+
+from lotto_mlflow.layout import registered_model
+from lotto_mlflow.mirror import registry
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
+from lotto_mlflow.records import MlflowIds, SaveRecord
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a tracking store has of one save.
+
+    Attributes
+    ----------
+    ids : MlflowIds or None
+        What the save is called there; ``None`` where it has no version.
+    missing : str
+        What is not there, in words; empty where all is.
+    other_digest : str
+        What the tags of its version say of its bytes, where that is not what its record says.
+    """
+
+    ids: MlflowIds | None
+    missing: str = ""
+    other_digest: str = ""
+
+    def is_at(self, ids: MlflowIds) -> bool:
+        """Return whether the save is where its record says."""
+        return replace(ids, files={}) == replace(self.ids or ids, files={})
+
+
+class Survey:
+    """The versions, runs and logged models of one tracking store at one moment.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+
+    Notes
+    -----
+    With MLflow's own commands people rename registered models, copy versions, register a logged
+    model again, and delete one of several things that belong together. Each of these leaves the
+    save's id or its run, by which it is found here.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _ask(self, call: Callable[[], Any], doing: str, missing: Any) -> Any:
+        return self._connection.ask(call, doing, missing)
+
+    @cached_property
+    def _versions(self) -> list[ModelVersion]:
+        def ask() -> list[ModelVersion]:
+            found = registry.pages(self._connection.client, None)
+            return [version for page in found for version in page]
+
+        found: list[ModelVersion] = self._ask(ask, "listing the versions", [])
+        return found
+
+    @cached_property
+    def _by_save_id(self) -> dict[str, list[ModelVersion]]:
+        found: dict[str, list[ModelVersion]] = {}
+        for version in self._versions:
+            if registry.is_ours(version.tags):
+                found.setdefault(registry.save_id_of(version), []).append(version)
+        return found
+
+    @cached_property
+    def _by_run_id(self) -> dict[str, list[ModelVersion]]:
+        found: dict[str, list[ModelVersion]] = {}
+        for version in self._versions:
+            found.setdefault(version.run_id or "", []).append(version)
+        return found
+
+    @cached_property
+    def _runs(self) -> dict[str, Any]:
+        """The runs of the experiment by id, deleted ones among them."""
+
+        def ask() -> dict[str, Any]:
+            client, experiment_id = self._connection.client, self._connection.known_experiment_id()
+            if experiment_id is None:
+                return {}
+            runs = _listed(
+                lambda token: client.search_runs(
+                    [experiment_id], run_view_type=ViewType.ALL, page_token=token
+                )
+            )
+            return {run.info.run_id: run for run in runs}
+
+        found: dict[str, Any] = self._ask(ask, "listing the runs", {})
+        return found
+
+    @cached_property
+    def _model_ids(self) -> set[str]:
+        """The logged models of the experiment that are not deleted."""
+
+        def ask() -> set[str]:
+            client, experiment_id = self._connection.client, self._connection.known_experiment_id()
+            if experiment_id is None:
+                return set()
+            models = _listed(
+                lambda token: client.search_logged_models([experiment_id], page_token=token)
+            )
+            return {model.model_id for model in models}
+
+        found: set[str] = self._ask(ask, "listing the logged models", set())
+        return found
+
+    def standing(self, record: SaveRecord, ids: MlflowIds | None) -> Standing:
+        """Return what there is of a save.
+
+        Parameters
+        ----------
+        record : SaveRecord
+            The save.
+        ids : MlflowIds or None
+            What it is called there, as its record says.
+        """
+        own = None if ids is None else self._at(record, ids)
+        version = own or registry.first_of(record, self._of_save(record, ids))
+        if version is None:
+            number = "" if ids is None else f" {ids.version}"
+            return Standing(None, missing=f"version{number} was deleted")
+        declared = version.tags.get(registry.SHA256_TAG, "")
+        is_other = own is not None and not _has_tags_of(record, version)
+        found = ids if own is not None and ids is not None else registry.ids_of(version, record)
+        return Standing(found, self._missing_beside(found), declared or "none" if is_other else "")
+
+    def _at(self, record: SaveRecord, ids: MlflowIds) -> ModelVersion | None:
+        """Return the version that a record names, if it is of the record's run or save."""
+        name = ids.registered_model or registered_model(record.name)
+        found = [*self._by_run_id.get(ids.run_id, ()), *self._by_save_id.get(record.id, ())]
+        return next((v for v in found if (v.name, int(v.version)) == (name, ids.version)), None)
+
+    def _of_save(self, record: SaveRecord, ids: MlflowIds | None) -> Iterator[ModelVersion]:
+        """Yield the versions with the save's id, and untagged ones of its run and logged model."""
+        for version in self._by_save_id.get(record.id, ()):
+            if version.tags[registry.SHA256_TAG] == record.payload.sha256:
+                yield version
+        if ids is not None and ids.run_id:
+            for version in self._by_run_id.get(ids.run_id, ()):
+                is_tagged = registry.is_ours(version.tags)
+                if not is_tagged and registry.model_id_of(version) == ids.model_id:
+                    yield version
+
+    def _missing_beside(self, ids: MlflowIds) -> str:
+        """Return which part of a version's surroundings is not there any more."""
+        still = f"; version {ids.version} works until mlflow gc removes its files"
+        if ids.model_id and ids.model_id not in self._model_ids:
+            return f"the logged model {ids.model_id} was deleted{still}"
+        run = self._runs.get(ids.run_id)
+        if run is None:
+            return f"the run {ids.run_id} is gone"
+        return f"the run {ids.run_id} was deleted" if run.info.lifecycle_stage == "deleted" else ""
+
+    def refers_to(self, name: str) -> bool:
+        """Return whether a run, a logged model or a version is, or uses, what has this id."""
+        run = self._runs.get(name)
+        if run is not None and not is_rest_of_failed_push(run):
+            return True
+        if name in self._model_ids or name in self._by_run_id:
+            return True
+        return any(registry.model_id_of(v) == name or name in v.source for v in self._versions)
+
+    def late_on_top(self) -> Iterator[str]:
+        """Yield the registered models whose highest version is of an older save."""
+        by_model: dict[str, list[ModelVersion]] = {}
+        for found in self._by_save_id.values():
+            for version in found:
+                by_model.setdefault(version.name, []).append(version)
+        for name, found in sorted(by_model.items()):
+            top = max(found, key=lambda version: int(version.version))
+            if registry.newest_of(found)[0] is not top:
+                yield name
+
+
+def _has_tags_of(record: SaveRecord, version: ModelVersion) -> bool:
+    """Return whether a version says what a record says; one registered again has no tags."""
+    tags = version.tags
+    if registry.SAVE_ID_TAG not in tags and registry.SHA256_TAG not in tags:
+        return True
+    expected = (record.id, record.payload.sha256, record.name)
+    keys = (registry.SAVE_ID_TAG, registry.SHA256_TAG, registry.MODEL_NAME_TAG)
+    return tuple(tags.get(key) for key in keys) == expected
+
+
+def _listed(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Yield what a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,59 @@
+"""What lies in an MLflow model folder that a push wrote, and whether it is still that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lotto_mlflow.pyfunc_loader import MODULE_NAME, sha256_of
+
+DATA_FILE = "data/model.pkl"
+"""Where the model lies in its folder: one name for all, so that no URI has to quote it."""
+_ADDED_BY_MLFLOW = "registered_model_meta"
+_LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
+_COMPILED = re.compile(rf"code/__pycache__/{_LOADER}_v\d+\.[\w.-]+\.pyc")
+
+
+def digests(model_dir: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model folder, but for the model, by its path in it.
+
+    Notes
+    -----
+    MLflow runs what these files name. When it opens a version, it adds ``registered_model_meta``,
+    and Python what it compiled of the loader. What is no file has a word in place of a digest.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(model_dir.rglob("*")):
+        name = path.relative_to(model_dir).as_posix()
+        is_added = name == _ADDED_BY_MLFLOW or _COMPILED.fullmatch(name) is not None
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            found[name] = "no file"
+        elif path.is_file() and name != DATA_FILE and not is_added:
+            found[name] = _sha256(path)
+    return found
+
+
+def differing(model_dir: Path, files: dict[str, str]) -> list[str]:
+    """Return the files of a model folder that are not those recorded, or are missing or added.
+
+    Parameters
+    ----------
+    model_dir : pathlib.Path
+        The folder.
+    files : dict of str to str
+        What `digests` returned when it was written.
+    """
+    found = digests(model_dir)
+    return sorted(name for name in found | files if found.get(name) != files.get(name))
+
+
+def is_intact(model_dir: Path, sha256: str, files: dict[str, str]) -> bool:
+    """Return whether a model folder holds the model with a digest, and these other files."""
+    data_path = model_dir / DATA_FILE
+    is_there = data_path.is_file() and not data_path.is_symlink()
+    return is_there and _sha256(data_path) == sha256 and not differing(model_dir, files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of(file)

@@ -1,0 +1,87 @@
+"""A model file in one of the folders, and what it says of itself."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.store import sha256_of_file
+
+
+class ModelFile:
+    """A model file in one of the folders; its digest is computed once.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    folder : pathlib.Path or None
+        The layout's ``trained_dir``, ``backup_dir`` or ``downloads_dir`` that it lies in.
+    layout : Layout
+        The folders.
+    status : os.stat_result, optional
+        Its status, where that was asked already.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path | None,
+        layout: Layout,
+        status: os.stat_result | None = None,
+    ) -> None:
+        self.path = path
+        self.status = path.stat() if status is None else status
+        self.is_trained = folder == layout.trained_dir
+        self.is_backup = folder == layout.backup_dir
+        self.is_download = folder == layout.downloads_dir
+        self._layout = layout
+
+    @property
+    def time_ns(self) -> int:
+        """Its modification time in nanoseconds since 1970."""
+        return self.status.st_mtime_ns
+
+    @property
+    def stem(self) -> str:
+        """Its file name without ``.pkl``, which in ``backups/`` may end with a number."""
+        return names.name_of(self.path)
+
+    @property
+    def possible_names(self) -> set[str]:
+        """The names of the models that it may be of."""
+        return {self.stem, names.name_of_backup(self.path)} if self.is_backup else {self.stem}
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of its bytes."""
+        return sha256_of_file(self.path)
+
+    @property
+    def metadata_path(self) -> Path:
+        """Where its metadata lies, if it has any."""
+        if self.is_backup:
+            return self._layout.backup_metadata_path(self.stem)
+        return self._layout.metadata_path(self.stem)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any] | None:
+        """Its metadata, ``None`` where that is missing or damaged."""
+        return metadata.read(self.metadata_path)
+
+    @property
+    def declared_sha256(self) -> str | None:
+        """The digest that its own metadata declares."""
+        declared = (self.metadata or {}).get("sha256")
+        return declared if isinstance(declared, str) else None
+
+    @property
+    def model_dir(self) -> Path | None:
+        """The MLflow model folder that it is the data of, if it is one."""
+        folder = self.path.resolve().parent.parent
+        return folder if (folder / "MLmodel").is_file() else None

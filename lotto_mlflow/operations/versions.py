@@ -1,0 +1,151 @@
+"""Versions: which one a reference names, and a file with its bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import references
+from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelNotFoundError
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History
+from lotto_mlflow.push import PushWorker
+from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.requirements import version_in
+from lotto_mlflow.settings import Target
+from lotto_mlflow.store import make_dir
+from lotto_mlflow.text import nearest, question
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+
+def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
+    """Return the newest save that the registry has, ``None`` where it has none.
+
+    Notes
+    -----
+    A save of this folder that is newer than what the registry shows as such is asked for by the
+    number in its record.
+    """
+    PushWorker.of(folder, target).wait_for_queued()
+    mirror, history = folder.mirror(target), folder.history()
+    found = mirror.latest()
+    own = history.newest_sent(names.REGISTERED_MODEL, target)
+    if own is not None and (found is None or str(found.save_id) < own.id):
+        number = own.mirrored[target.name].version
+        version = mirror.find(VersionReference(names.REGISTERED_MODEL, version=number))
+        if version is not None and version.save_id == own.id:
+            found = version
+    return None if found is None else history.corrected(found)
+
+
+def of_version(
+    folder: ModelFolder, target: Target, reference: VersionReference, given: str | None = None
+) -> ModelRecord:
+    """Return what the registry knows of a version; what a record of its save says goes before.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is none; the message suggests what may have been meant.
+    """
+    if reference == VersionReference(names.REGISTERED_MODEL):
+        found = latest_version(folder, target)
+        if found is not None:
+            return found
+    PushWorker.of(folder, target).wait_for_queued()
+    mirror, history = folder.mirror(target), folder.history()
+    try:
+        return history.corrected(mirror.get(reference))
+    except ModelNotFoundError as cause:
+        near = _near_versions(folder, mirror, given or str(reference), reference)
+        summary = f"{cause.summary}{question(near)}"
+        data = cause.data | {"suggestions": near}
+        raise ModelNotFoundError(summary, fix=cause.fix, **data) from cause
+    except ForeignModelError as cause:
+        save = history.save_of_run(target, str(cause.data["run_id"]))
+        if save is None:
+            raise
+        return _of_own_save(save, save.mirrored[target.name], reference, cause.data["version"])
+
+
+def _of_own_save(
+    save: SaveRecord, ids: MlflowIds, reference: VersionReference, version: int
+) -> ModelRecord:
+    """Describe a version without tags that a record proves to be of one of this folder's saves."""
+    return ModelRecord(
+        name=save.name,
+        sha256=save.payload.sha256,
+        saved_at=save.payload.saved_at,
+        saved_at_ns=save.payload.saved_at_ns,
+        registered_model=reference.registered_model,
+        version=version,
+        run_id=ids.run_id,
+        model_id=ids.model_id,
+        sklearn_version=version_in(save.payload.description.requirements, "scikit-learn"),
+        save_id=save.id,
+    )
+
+
+def version_reference(
+    folder: ModelFolder, reference: str | int | os.PathLike[str]
+) -> VersionReference | None:
+    """Return the version that a reference names, ``None`` where it names a file."""
+    if isinstance(reference, int):
+        return VersionReference(names.REGISTERED_MODEL, version=reference)
+    if not isinstance(reference, (str, os.PathLike)):
+        raise InvalidReferenceError(
+            f"{reference!r:.100} names no model; give a name, a path, a version or a models:/ URI"
+        )
+    text = os.fspath(reference)
+    if text.startswith(references.SCHEME):
+        return references.parse(text)
+    if references.is_version(text) and not folder.layout.model_path(text).exists():
+        return VersionReference(names.REGISTERED_MODEL, version=int(text))
+    return None
+
+
+def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
+    """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
+    path = folder.layout.model_path(record.name)
+    if has_bytes_of(folder.history(), path, record):
+        return path
+    make_dir(folder.layout.tmp_dir)
+    with folder.workspace() as work_dir:
+        return folder.mirror(target).file_of(record, work_dir)
+
+
+def has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:
+    """Return whether a file is there and has the bytes of a version."""
+    return path.is_file() and history.file(path).sha256 == record.sha256
+
+
+def _near_versions(
+    folder: ModelFolder, mirror: Mirror, given: str, version: VersionReference
+) -> tuple[str, ...]:
+    """Return what may have been meant by a version that is not there."""
+    on_disk = names_on_disk(folder)
+    models = sorted({names.registered_model(name) for name in on_disk})
+    if references.is_version(given):
+        return nearest(given, on_disk)
+    if version.registered_model not in models:
+        found = nearest(version.registered_model, models)
+        return tuple(str(replace(version, registered_model=name)) for name in found)
+    if version.alias is not None:
+        aliases = chain.from_iterable(mirror.aliases(version.registered_model).values())
+        found = nearest(version.alias, aliases)
+        return tuple(str(replace(version, alias=alias)) for alias in found)
+    return ()
+
+
+def names_on_disk(folder: ModelFolder) -> list[str]:
+    """Return the names in ``trained/``, newest first."""
+    found = folder.store.files_in(folder.layout.trained_dir)
+    newest_first = sorted(found, key=lambda item: item[1].st_mtime_ns, reverse=True)
+    return [names.name_of(path) for path, _ in newest_first]
