@@ -291,11 +291,13 @@ class ModelManager:
             progress=progress,
         )
 
-    def verify(self, *, progress: Progress | None = None) -> list[Finding]:
+    def verify(self, *, deep: bool = False, progress: Progress | None = None) -> list[Finding]:
         """Compare disk, records and MLflow, and return every difference.
 
         Parameters
         ----------
+        deep : bool
+            Also download what a tracking server keeps; else one warning says how much that is.
         progress : callable, optional
             Called for the model files, whose digests need the time; as in
             `lotto_mlflow.records.Progress`.
@@ -309,7 +311,7 @@ class ModelManager:
         -----
         Reads only, unpickles nothing. Saves under way may show as differences.
         """
-        return operations.verify.verify(self._folder, progress)
+        return operations.verify.verify(self._folder, progress, deep=deep)
 
     def restore(
         self,

@@ -49,9 +49,13 @@ def differing(model_dir: Path, files: dict[str, str]) -> list[str]:
 
 def is_intact(model_dir: Path, sha256: str, files: dict[str, str]) -> bool:
     """Return whether a model folder holds the model with a digest, and these other files."""
-    data_path = model_dir / DATA_FILE
-    is_there = data_path.is_file() and not data_path.is_symlink()
-    return is_there and _sha256(data_path) == sha256 and not differing(model_dir, files)
+    return is_data_intact(model_dir, sha256) and not differing(model_dir, files)
+
+
+def is_data_intact(model_dir: Path, sha256: str) -> bool:
+    """Return whether a model folder holds the model with a digest."""
+    path = model_dir / DATA_FILE
+    return path.is_file() and not path.is_symlink() and _sha256(path) == sha256
 
 
 def _sha256(path: Path) -> str:

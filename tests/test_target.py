@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from mlflow import MlflowClient
 from sqlalchemy import make_url
 
 from lotto_mlflow import ModelManager, records, settings

@@ -25,14 +25,20 @@ from lotto_mlflow.text import one_line
 
 @app.command("verify", epilog=epilog("verify"))
 def verify(
-    ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
+    ctx: typer.Context,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Download and check what a tracking server keeps, too.")
+    ] = False,
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Compare disk, records and MLflow, and check every digest; exit code 1 on a difference.
 
     Changes nothing, and opens no model.
     """
     with calling(), bar("verifying") as progress:
-        findings = existing_manager_of(ctx, base_dir).verify(progress=progress)
+        findings = existing_manager_of(ctx, base_dir).verify(deep=deep, progress=progress)
     base = named_base_dir(ctx)
     if as_json:
         output.print_json([output.values_of_finding(one, base) for one in findings])

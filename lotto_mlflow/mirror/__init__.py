@@ -51,6 +51,11 @@ class Mirror:
         """Whether a database failed under this mirror, and another is to be opened."""
         return self._connection.is_stale
 
+    @property
+    def keeps_files_elsewhere(self) -> bool:
+        """Whether another machine, or another store, keeps the files of the models."""
+        return self._connection.places.is_served
+
     def create(self) -> None:
         """Create the SQLite databases that do not exist yet."""
         self._connection.create()

@@ -37,6 +37,8 @@ class Places:
         Where artifacts are put whose place is not MLflow's to choose.
     is_beside_database : bool
         Whether that is beside the database, in the model folder whose store it is.
+    is_served : bool
+        Whether a tracking server answers, and not a store on this machine or a database.
 
     Notes
     -----
@@ -61,7 +63,7 @@ class Places:
         file_store = local_path(target.tracking_uri)
         if file_store is not None:
             self._own_dirs.append(file_store)
-        self._is_served = not self._is_sql and file_store is None
+        self.is_served = not self._is_sql and file_store is None
 
     def is_believed(self, uri: str, owner: str | None = None) -> bool:
         """Return whether an artifact location is one of the store's places; as in `readable`."""
@@ -106,7 +108,7 @@ class Places:
         A server's ids are its own choice: it could name the folder of another logged model.
         """
         folder = self.readable(uri, owner)
-        if folder is not None and self._is_served and not self._is_configured(uri, folder):
+        if folder is not None and self.is_served and not self._is_configured(uri, folder):
             raise MirrorUnavailableError(
                 f"{masked(self._target.tracking_uri)} answers that the artifacts of {owner} lie in "
                 f"{folder}, on this machine; nothing was written there. Start the server with "
@@ -125,7 +127,7 @@ class Places:
         if _climbs(parts):
             return False
         if parts.scheme in _OF_THE_SERVER:
-            return self._is_served and self._is_of_the_server(parts)
+            return self.is_served and self._is_of_the_server(parts)
         return parts.scheme in _OBJECT_STORES
 
     def _is_of_the_server(self, parts: SplitResult) -> bool:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata
-from lotto_mlflow.errors import Fix, MirrorError
+from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
-from lotto_mlflow.model_dir import differing
+from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations.load import fix_of_file, fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
-from lotto_mlflow.store import sha256_of_file
+from lotto_mlflow.store import make_dir, sha256_of_file
 
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
 _CLOCK_TOLERANCE_NS = 60 * 10**9
 _HASHING_THREADS = 2
 
@@ -40,13 +46,13 @@ class _ToHash:
     files: Mapping[str, str] | None = None
 
 
-def verify(folder: ModelFolder, progress: Progress | None) -> list[Finding]:
+def verify(folder: ModelFolder, progress: Progress | None, *, deep: bool) -> list[Finding]:
     """Compare disk, records and MLflow, and return every difference."""
     with folder.disk_errors("verify could not be done", "Nothing was changed"):
-        return list(_findings(folder, progress or no_progress))
+        return list(_findings(folder, progress or no_progress, deep=deep))
 
 
-def _findings(folder: ModelFolder, report: Progress) -> Iterator[Finding]:
+def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[Finding]:
     history, target = folder.history(), folder.target()
     entries = list(reversed(history.entries()))
     yield from _folders(folder)
@@ -67,6 +73,7 @@ def _findings(folder: ModelFolder, report: Progress) -> Iterator[Finding]:
         yield from _of_records(verification, entries)
         yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
+        yield from _elsewhere(verification, entries, report, deep=deep)
     except MirrorError as cause:
         yield _unavailable(cause)
 
@@ -257,6 +264,50 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
             detail = "the highest version is an older save; /latest of MLflow itself would load it"
             repair = "none is needed: this package looks past it"
             yield Finding("late on top", name, None, detail, repair)
+
+
+def _elsewhere(
+    verification: Verification, entries: list[Entry], report: Progress, *, deep: bool
+) -> Iterator[Finding]:
+    """Check the model folders that another machine keeps, or say that they were not looked at."""
+    mirror, target = verification.mirror, verification.target
+    if mirror is None or not mirror.keeps_files_elsewhere:
+        return
+    records = (verification.history.read(entry) for entry in entries)
+    saves = [r for r in records if r is not None and r.is_save and target.name in r.mirrored]
+    if saves and not deep:
+        _logger.warning(
+            "the files of %d versions in %s were not looked at; verify(deep=True), on the command "
+            "line verify --deep, downloads and checks them",
+            len(saves),
+            target.name,
+        )
+        return
+    for number, save in enumerate(saves):
+        report(number, len(saves), save.payload.size, save.name)
+        yield from _fetched(verification.folder, mirror, save, save.mirrored[target.name])
+    report(len(saves), len(saves), 0, "")
+
+
+def _fetched(
+    folder: ModelFolder, mirror: Mirror, save: SaveRecord, ids: MlflowIds
+) -> Iterator[Finding]:
+    fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
+    make_dir(folder.layout.tmp_dir)
+    with folder.workspace() as work_dir:
+        try:
+            model_dir = mirror.fetched_model_dir(ids, work_dir)
+        except MirrorUnavailableError as cause:
+            detail = f"version {ids.version} could not be fetched: {cause.summary}"
+            yield Finding("missing in MLflow", save.name, None, detail, fix=fix)
+            return
+        if model_dir is None:
+            return
+        found = [] if is_data_intact(model_dir, save.payload.sha256) else [DATA_FILE]
+        found += differing(model_dir, ids.files) if ids.files else []
+        for name in found:
+            detail = f"{name} of version {ids.version} is not the file that was pushed"
+            yield Finding("damaged", save.name, None, detail, fix=fix)
 
 
 def _known_ids(verification: Verification, entries: list[Entry]) -> set[str]:
