@@ -13,6 +13,7 @@
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
+    │   ├── UntrustedModelError                    nothing that is trusted knows its digest
     │   ├── DigestMismatchError                    the bytes are not the ones that were saved
     │   ├── PickleNotAllowedError                  MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     │   └── ForeignModelError                      a version that this package did not make
@@ -160,6 +161,10 @@ class StoreError(LottoMlflowError, OSError):
 
 class LoadError(LottoMlflowError, OSError):
     """A model file could not be turned into an object."""
+
+
+class UntrustedModelError(LoadError):
+    """Nothing that the settings trust knows the digest of a file; nothing was unpickled."""
 
 
 class DigestMismatchError(LoadError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,14 @@ from typing import Any
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.journal import Entry, Journal
+from lotto_mlflow.model_dir import recorded_save_id
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import (
     RESTORE,
     ModelRecord,
     Record,
-    RestorePayload,
     RestoreRecord,
-    SavePayload,
     SaveRecord,
 )
 from lotto_mlflow.requirements import version_in
@@ -171,7 +170,10 @@ class History:
 
     def own_save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return the save that a version mirrors, ``None`` where another folder made it."""
-        entry = None if version.save_id is None else self._journal.with_id(version.save_id)
+        return None if version.save_id is None else self._save_with_id(version.save_id)
+
+    def _save_with_id(self, save_id: str) -> SaveRecord | None:
+        entry = self._journal.with_id(save_id)
         record = None if entry is None else self.read(entry)
         return record if record is not None and record.is_save else None
 
@@ -220,29 +222,47 @@ class History:
 
     def expected(self, file: ModelFile) -> frozenset[str]:
         """Return the digests that a file may have; none where nothing is known of it."""
-        if file.is_download:
-            return frozenset({file.path.resolve().parent.name})
-        if file.is_trained or file.is_backup:
-            return self._expected_by_records(file)
-        recorded = recorded_sha256(file.model_dir) if file.model_dir is not None else None
-        return frozenset({recorded} if recorded else ())
+        return self.known(file) or self._declared(file)
 
-    def _expected_by_records(self, file: ModelFile) -> frozenset[str]:
-        """Return the digests in the records of its name, else the one that its metadata declares.
+    def known(self, file: ModelFile, *, strictly: bool = False) -> frozenset[str]:
+        """Return the digests that records say a file may have; none where no record is of it.
+
+        Parameters
+        ----------
+        file : ModelFile
+            The file.
+        strictly : bool
+            Leave out digests that were only found on disk when a record was made.
 
         Notes
         -----
         Where the record of the very file is damaged, those of other saves say nothing of it.
         """
-        declared = set() if file.declared_sha256 is None else {file.declared_sha256}
-        entries = self._entries_for(file)
-        is_lost = any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries)
-        payloads = [record.payload for record in self.records_of(*file.possible_names)]
-        is_older = file.is_backup and _is_older_than_its_records(file, payloads)
-        if not payloads or is_lost or is_older:
-            return frozenset(declared)
-        known = {payload.sha256 for payload in payloads}
-        return frozenset(known | {payload.replaced_sha256 for payload in payloads} - {None})
+        if file.is_trained or file.is_backup:
+            entries = self._entries_for(file)
+            if any(e.is_of_time(file.time_ns) and self.read(e) is None for e in entries):
+                return frozenset()
+            records = list(self.records_of(*file.possible_names))
+            is_older = file.is_backup and _is_older_than_records(file, records)
+            return frozenset() if is_older else _digests_in(records, strictly=strictly)
+        save_id = None if file.model_dir is None else recorded_save_id(file.model_dir)
+        if save_id is not None:
+            save = self._save_with_id(save_id)
+            return frozenset() if save is None else frozenset({save.payload.sha256})
+        if file.is_download:
+            own = _digests_in(list(self.records_of(file.stem)), strictly=strictly)
+            return own & self._declared(file)
+        return frozenset()
+
+    def _declared(self, file: ModelFile) -> frozenset[str]:
+        """Return the digest that stands beside a file, where whoever wrote it could write it."""
+        if file.is_download:
+            declared: str | None = file.path.resolve().parent.name
+        elif file.is_trained or file.is_backup:
+            declared = file.declared_sha256
+        else:
+            declared = recorded_sha256(file.model_dir) if file.model_dir is not None else None
+        return frozenset({declared} if declared else ())
 
     def is_changed(self, file: ModelFile) -> bool:
         """Return whether digests are known that a file may have, and it has none of them."""
@@ -286,7 +306,7 @@ class History:
                 yield file
 
     def unrecorded_digest(self, name: str) -> str | None:
-        """Return the digest of a file in ``trained/`` that no record knows, ``None`` without one.
+        """Return the digest of a file in ``trained/`` of a name without records, if there is one.
 
         Notes
         -----
@@ -294,17 +314,14 @@ class History:
         without its digest in that record its backup would look changed.
         """
         path = self._layout.model_path(name)
-        if not path.exists():
-            return None
-        file = self.file(path)
-        return None if self._is_of_record(file) else file.sha256
+        has_none = not self.entries_of(name) and path.exists()
+        return self.file(path).sha256 if has_none else None
 
-    def _is_of_record(self, file: ModelFile) -> bool:
-        entries = self._entries_for(file)
-        if any(entry.is_of_time(file.time_ns) for entry in entries):
-            return True
-        records = self.records_of(*file.possible_names)
-        return any(record.payload.file_time_ns == file.time_ns for record in records)
+    def earlier_digests(self, name: str) -> list[str] | None:
+        """Return the digests of the backups of a name without records, ``None`` for any other."""
+        if self.entries_of(name):
+            return None
+        return sorted({f.sha256 for f in self.backups_of(name) if self.name_of(f) == name})
 
     def name_of(self, file: ModelFile) -> str:
         """Return the name of the model that a file is of.
@@ -328,13 +345,29 @@ class History:
         return own if is_own else numbered
 
 
-def _is_older_than_its_records(
-    file: ModelFile, payloads: list[SavePayload | RestorePayload]
-) -> bool:
-    """Return whether a backup is from before the first save of its name, and no record knows it."""
-    if any(payload.backup == file.stem for payload in payloads):
+def _digests_in(records: Iterable[Record[Any]], *, strictly: bool) -> frozenset[str]:
+    """Return the digests in records; strictly, only those of saves and of what MLflow had."""
+    found: set[str] = set()
+    for record in records:
+        payload = record.payload
+        if record.is_save or record.mirrored or not strictly:
+            found.add(payload.sha256)
+        if not strictly:
+            found.update(payload.earlier_sha256 or ())
+            found.update(filter(None, [payload.replaced_sha256]))
+    return frozenset(found)
+
+
+def _is_older_than_records(file: ModelFile, records: list[Record[Any]]) -> bool:
+    """Return whether a backup is from before the first save of its name, and no record knows it.
+
+    Notes
+    -----
+    Only the records of an earlier release do not say which files were there before them.
+    """
+    payloads = [record.payload for record in records]
+    if any(payload.earlier_sha256 is not None for payload in payloads):
         return False
-    if any(payload.file_time_ns == file.time_ns for payload in payloads):
+    if any(file.stem == p.backup or file.time_ns == p.file_time_ns for p in payloads):
         return False
-    saves = [payload for payload in payloads if isinstance(payload, SavePayload)]
-    return all(file.time_ns < payload.file_time_ns for payload in saves)
+    return all(file.time_ns < r.payload.file_time_ns for r in records if r.is_save)

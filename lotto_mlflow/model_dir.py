@@ -10,6 +10,7 @@ from lotto_mlflow.pyfunc_loader import MODULE_NAME, sha256_of
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 _ADDED_BY_MLFLOW = "registered_model_meta"
+_SAVE_ID_LINE = re.compile(r"""^\s+save_id:\s*['"]?(\d{19}-[0-9a-f]{8})['"]?\s*$""", re.MULTILINE)
 _LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
 _COMPILED = re.compile(rf"code/__pycache__/{_LOADER}_v\d+\.[\w.-]+\.pyc")
 
@@ -56,6 +57,13 @@ def is_data_intact(model_dir: Path, sha256: str) -> bool:
     """Return whether a model folder holds the model with a digest."""
     path = model_dir / DATA_FILE
     return path.is_file() and not path.is_symlink() and _sha256(path) == sha256
+
+
+def recorded_save_id(model_dir: Path) -> str | None:
+    """Return the id of the save in the ``MLmodel`` of a mirrored model folder, if it tells one."""
+    text = (model_dir / "MLmodel").read_text(encoding="utf-8", errors="replace")
+    match = _SAVE_ID_LINE.search(text)
+    return match.group(1) if match else None
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.text import masked
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 MirrorMode = Literal["sync", "background", "off"]
+Trust = Literal["any", "known"]
 MIRROR_MODES = ("sync", "background", "off")
 DEFAULT_TIMEZONE = "Asia/Seoul"
 EMBEDDED = "embedded"
@@ -42,6 +43,9 @@ class Settings:
         MLflow model registry; ``None`` where it is the tracking store.
     artifact_roots : tuple of str
         Beginnings of addresses at which artifacts may lie, beside those known.
+    trust : {"any", "known"}
+        Whether a file is opened whose digest no record knows, and no tag of a version without
+        record.
     """
 
     mirror: MirrorMode
@@ -49,6 +53,7 @@ class Settings:
     tracking_uri: str | None
     registry_uri: str | None
     artifact_roots: tuple[str, ...] = ()
+    trust: Trust = "any"
 
 
 def read(
@@ -76,11 +81,12 @@ def read(
     """
     values = os.environ if environment is None else environment
     return Settings(
-        mirror=_mirror_mode(mirror or values.get("LOTTO_MIRROR") or "sync"),
+        mirror=cast(MirrorMode, _one_of(MIRROR_MODES, "LOTTO_MIRROR", mirror, values)),
         timezone=_zone(timezone or values.get("LOTTO_TIMEZONE") or DEFAULT_TIMEZONE),
         tracking_uri=_normal(tracking_uri or _callers_uri("tracking", values)),
         registry_uri=_normal(registry_uri or _callers_uri("registry", values)),
         artifact_roots=_listed(values.get("LOTTO_ARTIFACT_ROOTS", "")),
+        trust=cast(Trust, _one_of(get_args(Trust), "LOTTO_TRUST", None, values)),
     )
 
 
@@ -104,12 +110,14 @@ def _listed(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def _mirror_mode(value: str) -> MirrorMode:
-    if value not in MIRROR_MODES:
-        raise SettingsError(
-            f"LOTTO_MIRROR is {value!r}; allowed are {', '.join(MIRROR_MODES)}", value=value
-        )
-    return cast(MirrorMode, value)
+def _one_of(
+    allowed: tuple[str, ...], name: str, given: str | None, values: Mapping[str, str]
+) -> str:
+    """Return an argument, else what a variable holds, else the first of the allowed values."""
+    value = given or values.get(name) or allowed[0]
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}", value=value)
+    return value
 
 
 def _zone(value: str) -> ZoneInfo:

@@ -15,6 +15,7 @@ from lotto_mlflow.errors import (
     LoadError,
     ModelNotFoundError,
     PickleNotAllowedError,
+    UntrustedModelError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -26,6 +27,8 @@ from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
 
 _logger = logging.getLogger("lotto_mlflow")
+_UNVERIFIED = " (unverified: no digest is known for this file)"
+_SELF_DECLARED = " (self-declared: only what lies beside the file says its digest)"
 _EFFECT = "brings the model back"
 
 
@@ -66,25 +69,50 @@ def _load_file(
     """
     if not os.path.exists(given):  # noqa: PTH110 - of any text, as the specification has it
         raise ModelNotFoundError(f"Model file not found: {given}", path=given)
-    path = Path(given)
+    path, is_strict = Path(given), folder.settings().trust == "known"
     for is_last in (False, False, True):
         with _opened(path) as opened:
             history = folder.history()
             file = history.file(path, os.fstat(opened.fileno()))
             _check_pickles_are_allowed(file, version)
             found = sha256_of(opened)
-            expected = {str(version.sha256)} if version else history.expected(file)
+            expected, doubt = _expected(history, file, version, is_strict=is_strict)
+            if is_strict and doubt:
+                raise _untrusted(file)
             if not expected and file.status.st_size == 0:
                 raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
             if not expected or found in expected:
                 model = store.load(opened, path)
-                _log(history, target, file, found, version, is_verified=bool(expected))
+                _log(history, target, file, found, version, doubt)
                 return model
             if is_last:
                 raise DigestMismatchError.of_file(
                     path, expected, found, "nothing was unpickled", _fix(history, file)
                 )
     raise AssertionError("unreachable")
+
+
+def _expected(
+    history: History, file: ModelFile, version: ModelRecord | None, *, is_strict: bool
+) -> tuple[frozenset[str], str]:
+    """Return the digests that a file may have, and what is to be said of who says so."""
+    if version is not None:
+        return frozenset({str(version.sha256)}), ""
+    known = history.known(file, strictly=is_strict)
+    if known:
+        return known, ""
+    declared = history.expected(file)
+    return declared, _SELF_DECLARED if declared else _UNVERIFIED
+
+
+def _untrusted(file: ModelFile) -> UntrustedModelError:
+    before = "if you trust the file, set LOTTO_TRUST=any for one"
+    return UntrustedModelError(
+        f"no record knows the digest of {file.path}, and LOTTO_TRUST=known opens no other file; "
+        "nothing was unpickled",
+        fix=Fix("sync", before=before, effect="which records it") if file.is_trained else None,
+        path=file.path,
+    )
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -141,22 +169,22 @@ def _log(
     file: ModelFile,
     sha256: str,
     version: ModelRecord | None,
-    *,
-    is_verified: bool,
+    doubt: str,
 ) -> None:
     """Log what was loaded, and one warning where it was saved with another scikit-learn."""
     name = names.name_of(file.path) if version is None else version.name
     knows_all = version is not None and version.sklearn_version is not None
     save = None if knows_all else history.save_with(name, sha256)
     ids = save.mirrored.get(target.name) if save else None
-    _logger.info(
+    _logger.log(
+        logging.WARNING if doubt == _UNVERIFIED else logging.INFO,
         "loaded name=%s version=%s run_id=%s path=%s sha256=%s%s",
         name,
         version.version if version else ids and ids.version,
         version.run_id if version else ids and ids.run_id,
         file.path,
         sha256,
-        "" if is_verified else " (unverified: no digest is known for this file)",
+        doubt,
     )
     recorded = version.sklearn_version if version else None
     if recorded is None and save is not None:

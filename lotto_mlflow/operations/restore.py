@@ -162,7 +162,7 @@ def _record(
 ) -> RestoreRecord:
     import socket  # imported lazily
 
-    status = staged.stat()
+    status, history = staged.stat(), folder.history()
     payload = RestorePayload(
         name=found.name,
         sha256=sha256,
@@ -174,7 +174,8 @@ def _record(
         backup=None
         if _loses_nothing(folder, found, sha256, status.st_size)
         else folder.store.free_backup_stem(found.name),
-        replaced_sha256=folder.history().unrecorded_digest(found.name),
+        replaced_sha256=history.unrecorded_digest(found.name),
+        earlier_sha256=history.earlier_digests(found.name),
     )
     return Record(
         id=f"{id_time_ns:019d}-{os.urandom(4).hex()}",

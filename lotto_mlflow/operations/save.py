@@ -189,6 +189,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         )
     else:
         _logger.warning("%s is saved without metadata; give some to tell models apart", name)
+    history = folder.history()
     replaces = folder.store.has_model_or_metadata(name)
     payload = SavePayload(
         name=name,
@@ -199,7 +200,8 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         description=request.description,
         metadata=on_disk,
         backup=folder.store.free_backup_stem(name) if replaces else None,
-        replaced_sha256=folder.history().unrecorded_digest(name),
+        replaced_sha256=history.unrecorded_digest(name),
+        earlier_sha256=history.earlier_digests(name),
     )
     return Record(
         id=f"{time_ns:019d}-{os.urandom(4).hex()}",

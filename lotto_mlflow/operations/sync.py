@@ -35,7 +35,7 @@ from lotto_mlflow.records import (
     SyncReport,
     no_progress,
 )
-from lotto_mlflow.settings import Target
+from lotto_mlflow.settings import Settings, Target
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -71,7 +71,8 @@ def sync(
     progress: Progress | None,
 ) -> SyncReport:
     """Push everything that the current store lacks, in save order."""
-    target, timezone = folder.target(), folder.settings().timezone
+    current = folder.settings()
+    target = folder.target(current)
     folder.check_format()
     with ExitStack() as stack:
         stack.enter_context(
@@ -88,7 +89,7 @@ def sync(
         report, history = SyncReport(dry_run=dry_run), folder.history()
         work = _recorded(folder, history, mirror, target, resend=resend)
         unknown = list(history.unknown_files(target, include_backups=include_backups))
-        work += _unrecorded(history, mirror, target, timezone, unknown, report)
+        work += _unrecorded(history, mirror, target, current, unknown, report)
         work.sort(key=lambda item: item.record.id)
         on_progress = progress or no_progress
         for number, item in enumerate(work):
@@ -168,7 +169,7 @@ def _unrecorded(
     history: History,
     mirror: Mirror,
     target: Target,
-    timezone: ZoneInfo,
+    current: Settings,
     unknown: list[ModelFile],
     report: SyncReport,
 ) -> list[_Work]:
@@ -178,17 +179,29 @@ def _unrecorded(
     found: dict[tuple[str, str], _Work] = {}
     for file in unknown:
         name = history.name_of(file)
+        if current.trust == "known" and not history.known(file, strictly=True):
+            reason = f"{file.path} is in no record, and LOTTO_TRUST=known sends only what is"
+            report.fail(name, f"{reason}; to bring it in, sync once with LOTTO_TRUST=any", None)
+            continue
         if history.is_changed(file):
             fix = fix_of_file(history, file)
             reason = f"{file.path} was changed after it was saved, and is not sent"
             report.fail(name, f"{reason}; {fix.in_words()}", fix)
             continue
-        work = _Work(backfill_record(name, file, target, timezone), None, may_be_mirrored=may_be)
+        earlier = history.earlier_digests(name)
+        record = backfill_record(name, file, target, current.timezone, earlier)
+        work = _Work(record, None, may_be_mirrored=may_be)
         found.setdefault((name, file.sha256), work)
     return list(found.values())
 
 
-def backfill_record(name: str, file: ModelFile, target: Target, timezone: ZoneInfo) -> SaveRecord:
+def backfill_record(
+    name: str,
+    file: ModelFile,
+    target: Target,
+    timezone: ZoneInfo,
+    earlier_sha256: list[str] | None,
+) -> SaveRecord:
     """Return a record made from a file and its metadata; nothing is unpickled.
 
     Notes
@@ -215,6 +228,7 @@ def backfill_record(name: str, file: ModelFile, target: Target, timezone: ZoneIn
         mtime_ns=file.time_ns,
         description=describe_by_metadata(metadata),
         metadata=None if file.metadata is None else strict(metadata),
+        earlier_sha256=earlier_sha256,
     )
     return Record(
         id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",

@@ -177,6 +177,10 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
+def _is_list_of_digests(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_digest, value))
+
+
 def _are_digests(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_digest, value.values()))
 
@@ -241,6 +245,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "metadata": _or_none(_is_dict),
         "backup": _or_none(_is_text),
         "replaced_sha256": _or_none(_is_digest),
+        "earlier_sha256": _or_none(_is_list_of_digests),
         "mtime_ns": _or_none(_is_file_time),
     },
     RestorePayload: {
@@ -253,6 +258,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "metadata": _or_none(_is_text),
         "backup": _or_none(_is_text),
         "replaced_sha256": _or_none(_is_digest),
+        "earlier_sha256": _or_none(_is_list_of_digests),
     },
     Description: {
         "model_type": _is_text,

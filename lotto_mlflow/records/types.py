@@ -190,6 +190,9 @@ class SavePayload:
         Name, in ``backups/``, given to what this save replaced.
     replaced_sha256 : str or None
         Digest of the file that this save replaced, where no record has it.
+    earlier_sha256 : list of str or None
+        Digests of the files in ``backups/`` that are older than the first record of the name;
+        ``None`` where it is not the first, or an earlier release made it.
     mtime_ns : int or None
         Modification time of the file, where it is not `saved_at_ns`.
     extra : dict
@@ -205,6 +208,7 @@ class SavePayload:
     metadata: dict[str, Any] | None = None
     backup: str | None = None
     replaced_sha256: str | None = None
+    earlier_sha256: list[str] | None = None
     mtime_ns: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -234,6 +238,9 @@ class RestorePayload:
         Name, in ``backups/``, given to what this restore replaced.
     replaced_sha256 : str or None
         Digest of the file that this restore replaced, where no record has it.
+    earlier_sha256 : list of str or None
+        Digests of the files in ``backups/`` that are older than the first record of the name;
+        ``None`` where it is not the first, or an earlier release made it.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -247,6 +254,7 @@ class RestorePayload:
     metadata: bytes | None = None
     backup: str | None = None
     replaced_sha256: str | None = None
+    earlier_sha256: list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
