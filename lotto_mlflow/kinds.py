@@ -26,7 +26,7 @@ from lotto_mlflow.records import (
     Record,
     SaveRecord,
 )
-from lotto_mlflow.references import restore_from_registry
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
@@ -227,14 +227,39 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
         fix = Fix("sync", {"retry_aside": True})
         yield Finding("stuck record", name, entry.path, reason, fix=fix)
     if not verification.history.has_bytes_of(record):
-        yield Finding(
-            "missing on disk",
-            name,
-            verification.folder.layout.model_path(name),
-            f"the bytes of the save of {record.payload.saved_at} are in neither folder",
-            fix=restore_from_registry(name),
-        )
+        yield from _missing_on_disk(verification, record)
     yield from _verify_in_mlflow(verification, entry, record)
+
+
+def _missing_on_disk(verification: Verification, record: SaveRecord) -> Iterator[Finding]:
+    """Say that the bytes of a save are in neither folder, and how they come back.
+
+    Notes
+    -----
+    An older save that MLflow has is not missed: bringing it back would put it in the place of a
+    newer one.
+    """
+    name, target = record.name, verification.target.name
+    newest = next(verification.history.records_of(name), record)
+    is_newest = newest.payload.sha256 == record.payload.sha256
+    ids, fix = record.mirrored.get(target), None
+    if verification.survey is not None and verification.mirror is not None:
+        standing = verification.survey.standing(record, ids)
+        ids = standing.ids
+        if ids is not None and not verification.mirror.has_bytes(ids.model_id):
+            ids = None
+        if ids is not None and not is_newest:
+            return
+    if ids is not None and is_newest:
+        reference = VersionReference(
+            ids.registered_model or registered_model(name), version=ids.version
+        )
+        arguments = {"name_or_version": str(reference), "source": "registry"}
+        fix = Fix("restore", arguments, effect="brings it back")
+    path = verification.folder.layout.model_path(name)
+    detail = f"the bytes of the save of {record.payload.saved_at} are in neither folder"
+    repair = "" if fix else "they are not in the current store, either; nothing brings them back"
+    yield Finding("missing on disk", name, path, detail, repair, fix)
 
 
 def _verify_in_mlflow(
