@@ -323,6 +323,10 @@ class History:
             return None
         return sorted({f.sha256 for f in self.backups_of(name) if self.name_of(f) == name})
 
+    def aside_path(self, file: ModelFile) -> Path:
+        """Return where a damaged file can be put aside, under a name that no other file has."""
+        return self._layout.aside_dir / f"{file.stem}.{file.time_ns}{names.SUFFIX}"
+
     def name_of(self, file: ModelFile) -> str:
         """Return the name of the model that a file is of.
 

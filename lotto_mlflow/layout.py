@@ -151,6 +151,11 @@ class Layout:
         return self.mlflow_dir / "downloads"
 
     @property
+    def aside_dir(self) -> Path:
+        """Folder of what is damaged, where no lookup meets it."""
+        return self.mlflow_dir / "aside"
+
+    @property
     def tmp_dir(self) -> Path:
         """Workspaces of living processes."""
         return self.mlflow_dir / "tmp"

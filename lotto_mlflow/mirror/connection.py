@@ -303,7 +303,7 @@ class Connection:
 
     def put_aside(self, folder: Path, name: str) -> None:
         """Move a folder of artifacts to where nothing looks for it."""
-        os.replace(folder, self._layout.mlflow_dir / "aside" / f"{name}-{time.time_ns()}")
+        os.replace(folder, self._layout.aside_dir / f"{name}-{time.time_ns()}")
 
     def _artifacts_name(self) -> str:
         """Return the artifact folder of the current store, which no other store shares."""

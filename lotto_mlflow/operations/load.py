@@ -159,7 +159,7 @@ def fix_of_name(history: History, name: str) -> Fix | None:
     """Return the restore that brings a model back: from MLflow where that has it."""
     if any(save.mirrored for save in history.saves_of(name)):
         return references.restore_from_registry(name, _EFFECT)
-    has_backup = bool(history.backups_of(name))
+    has_backup = any(not history.is_changed(file) for file in history.backups_of(name))
     return Fix("restore", {"name_or_version": name}, effect=_EFFECT) if has_backup else None
 
 

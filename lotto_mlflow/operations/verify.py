@@ -19,7 +19,7 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations.load import fix_of_file, fix_of_name
+from lotto_mlflow.operations.load import fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
 from lotto_mlflow.references import restore_from_registry
@@ -150,8 +150,7 @@ def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[
     expected = history.expected(file)
     if expected and found not in expected:
         detail = f"expected SHA-256 {' or '.join(sorted(expected))}, found {found}"
-        fix = fix_of_file(history, file)
-        yield Finding("damaged", name, path, detail, fix=fix)
+        yield Finding("damaged", name, path, detail, fix=_fix_of_damaged(history, file))
     if file.time_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
         yield Finding(
             "clock in the future",
@@ -160,6 +159,12 @@ def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[
             "its modification time has not come yet, so it stays the latest",
             fix=Fix("shell", {"command": ("touch", path)}),
         )
+
+
+def _fix_of_damaged(history: History, file: ModelFile) -> Fix:
+    """Return what ends a damage: an intact file in its place, or else none in its place."""
+    fix = fix_of_name(history, file.stem) if file.is_trained else None
+    return fix or Fix("shell", {"command": ("mv", file.path, history.aside_path(file))})
 
 
 def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
@@ -254,7 +259,7 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
     mirror, survey = verification.mirror, verification.survey
     if mirror is None or survey is None:
         return
-    aside_dir = verification.folder.layout.mlflow_dir / "aside"
+    aside_dir = verification.folder.layout.aside_dir
     for folder in mirror.orphan_folders(_known_ids(verification, entries), survey):
         fix = Fix("shell", {"command": ("mv", folder, aside_dir / folder.name)})
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
