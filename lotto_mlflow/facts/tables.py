@@ -136,14 +136,15 @@ def _column(series: Any, name: Any, rows: int | None) -> dict[str, Any]:
     is_new = bool(missing[first:].any() and not missing[:first].any())
     is_first_present = bool(missing[:first].all() and not missing.all())
     kept = [*range(first)] + ([int(missing.argmax())] if is_new else [])
+    any_value = [0] if len(series) else []  # where no row is kept, one says that there are some
     if instance_of("pandas", "CategoricalDtype", kind):
         return {"name": named} | _categories(series, kept, first)
     if instance_of("numpy", "dtype", kind):
         values = array_values(series.iloc[kept].to_numpy())
-        return {"name": named, "dtype": _dtype(kind), "values": values}
+        return {"name": named, "dtype": _dtype(kind), "values": values or any_value}
     if instance_of("pandas", "DatetimeTZDtype", kind):
         values = array_values(series.iloc[kept].to_numpy(dtype=f"datetime64[{kind.unit}]"))
-        return {"name": named, "dtype": _dtype(kind), "values": values}
+        return {"name": named, "dtype": _dtype(kind), "values": values or any_value}
     values = [plain(value) for value in series.iloc[kept].tolist()]
     if is_first_present:
         values += samples([series.iloc[int(missing.argmin())]])

@@ -310,7 +310,7 @@ def _telling(found: list[Any]) -> list[Any]:
     kept = []
     for index, fact in enumerate(found):
         content = contents.get(index)
-        if content is not None:
+        if content:
             shows = set(content.items()) | (keys - content.keys())
             if shows <= shown:
                 continue
