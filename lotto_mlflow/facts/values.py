@@ -17,6 +17,7 @@ _MAX_CELLS = 1_000
 _INT64 = 2**63
 _ONE_FORM = (str, bool, bytes, bytearray, date, type(None))
 """Types whose values are all alike to whoever infers a schema."""
+_PLAIN = frozenset((str, bool, bytes, type(None), int, float))
 _SAMPLES: dict[type, Any] = {
     str: "a",
     bool: True,
@@ -295,7 +296,39 @@ def _of_type(kind: type, values: Iterable[Any]) -> Iterable[Any]:
         return {math.isnan(value): value for value in mine}.values()
     if kind is datetime or kind is getattr(sys.modules.get("pandas"), "Timestamp", None):
         return {(v.tzinfo, getattr(v, "unit", None)): v for v in mine}.values()
+    if kind in (list, dict):
+        return _of_other_forms(mine)
+    if issubclass(kind, getattr(sys.modules.get("numpy"), "generic", ())):
+        return {(v.dtype, _generic_trait(v)): v for v in mine}.values()
     return mine
+
+
+def _generic_trait(value: Any) -> bool:
+    kind = value.dtype.kind
+    if kind in "iu":
+        return bool(value < 0 if kind == "i" else value >= _INT64)
+    return bool(kind in "fmM" and value != value)
+
+
+def _of_other_forms(values: Iterable[Any]) -> Iterator[Any]:
+    """Leave out lists and dicts of plain scalars that look like one before; most do, in a table."""
+    seen: set[Any] = set()
+    for value in values:
+        items = value if type(value) is list else value.values()
+        types = tuple(map(type, items))
+        if not _PLAIN.issuperset(types):
+            yield value
+            continue
+        keys = tuple(value) if type(value) is dict else None
+        traits = tuple(
+            (t, x != x if t is float else _INT64 > x >= -_INT64)
+            for t, x in zip(types, items, strict=True)
+            if t in (int, float)
+        )
+        form = (keys, types, traits) if keys else (keys, frozenset(types), frozenset(traits))
+        if form not in seen:
+            seen.add(form)
+            yield value
 
 
 def _telling(found: list[Any]) -> list[Any]:

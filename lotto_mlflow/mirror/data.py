@@ -29,16 +29,20 @@ def dataset_inputs(kept: Iterable[Mapping[str, Any]]) -> list[DatasetInput]:
     return [
         DatasetInput(
             DatasetEntity(
-                name=one["name"],
+                name=_name(one),
                 digest=one["digest"],
-                source_type=one["source_type"],
-                source=one["source"],
+                source_type=one.get("source_type", ""),
+                source=one.get("source", ""),
                 **_described(one),
             ),
             [InputTag(_CONTEXT_TAG, shortened(one["context"], 500))],
         )
         for one in kept
     ]
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    return str(one.get("name", one["context"]))
 
 
 def _described(one: Mapping[str, Any]) -> dict[str, str | None]:
@@ -88,7 +92,7 @@ def measured_on(metric: str, kept: Iterable[Mapping[str, Any]]) -> tuple[str, st
     """
     fitting = [one for one in kept if metric.startswith(_beginnings(one["context"]))]
     longest = max(fitting, key=lambda one: len(one["context"]), default=None)
-    return None if longest is None else (longest["name"], longest["digest"])
+    return None if longest is None else (_name(longest), longest["digest"])
 
 
 def _beginnings(context: str) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def parse(content: bytes) -> Record[Any]:
         raise ValueError("the record is nested too deeply") from cause
     if not isinstance(values, dict):
         raise ValueError("the record is no JSON object")
+    if b"\\u" in content:  # of half characters, which no file and no database accepts
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
     checksum, number = values.pop("checksum", None), values.get("format")
     if not isinstance(number, int) or number < 1:
         raise ValueError(f"unknown record format {number!r}")
