@@ -517,8 +517,10 @@ def test_a_data_set_is_described_as_mlflow_describes_the_live_one() -> None:
     for name, given in FORMS.items():
         if isinstance(given, np.ndarray) and given.ndim:
             live = mlflow.data.from_numpy(given, name="d", digest="0").to_dict()
-        elif isinstance(given, pd.DataFrame) and name != "frame: two levels":
-            named = given.set_axis([str(column) for column in given.columns], axis=1)
+        elif isinstance(given, pd.DataFrame):
+            named = given
+            if name != "frame: two levels":
+                named = given.set_axis([str(column) for column in given.columns], axis=1)
             live = mlflow.data.from_pandas(named, name="d", digest="0").to_dict()
         else:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sys
@@ -98,6 +97,8 @@ def _float(value: float) -> Any:
 
 
 def _in_base64(value: bytes | bytearray) -> str:
+    import base64  # imported lazily
+
     return base64.b64encode(value).decode("ascii")
 
 
