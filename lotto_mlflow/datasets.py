@@ -1,24 +1,31 @@
-"""The data sets that a model was trained and tested on: checked, and digested to the last value.
+"""The data sets that a model was trained and tested on: checked, digested and recorded.
 
-Nothing here needs MLflow, so that what is no data set is refused whatever state MLflow is in.
+Nothing here needs MLflow, so that they are refused or recorded whatever state MLflow is in.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import logging
+import warnings
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 from unicodedata import category
 
+from lotto_mlflow import facts
 from lotto_mlflow.errors import InvalidDatasetError
+from lotto_mlflow.metadata import writable
 
+_logger = logging.getLogger("lotto_mlflow")
 DEFAULT_NAME = "train"
 """Name of a data set that is given without one."""
 MAX_NAME = 250
 _BLOCK_BYTES = 2**23
 _DIGITS = 16
 """MLflow 3.17 accepts 36 characters; these are enough to tell apart what one project trains on."""
+_LIMITS = {"name": 500, "digest": 36, "source": 65_535, "source_type": 36}
+"""Characters that MLflow 3.17 accepts (mlflow.utils.validation)."""
 
 
 def checked(dataset: Any) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _name(name: Any) -> str:
 def _data(name: str, value: Any) -> Any:
     if is_frame(value) or is_described(value):
         return value
-    if _is_a("pandas", "Series", value):
+    if facts.instance_of("pandas", "Series", value):
         return value.to_frame()
     if isinstance(value, list) and value:
         value = _array(name, value)
@@ -80,27 +87,104 @@ def _array(name: str, rows: list[Any]) -> Any:
 
 def is_frame(value: Any) -> bool:
     """Return whether a value is a pandas DataFrame, without importing pandas."""
-    return _is_a("pandas", "DataFrame", value)
+    return facts.instance_of("pandas", "DataFrame", value)
 
 
 def is_array(value: Any) -> bool:
     """Return whether a value is a numpy array, without importing numpy."""
-    return _is_a("numpy", "ndarray", value)
+    return facts.instance_of("numpy", "ndarray", value)
 
 
 def is_described(value: Any) -> bool:
     """Return whether a value is a data set that the caller made with `mlflow.data`."""
-    return _is_a("mlflow.data.dataset", "Dataset", value)
-
-
-def _is_a(module: str, kind: str, value: Any) -> bool:
-    """Check a type without importing its module: where there is such a value, it is loaded."""
-    expected = getattr(sys.modules.get(module), kind, None)
-    return expected is not None and isinstance(value, expected)
+    return facts.instance_of("mlflow.data.dataset", "Dataset", value)
 
 
 def _refused(what: str, problem: str) -> InvalidDatasetError:
     return InvalidDatasetError(f"{what} {problem}; nothing was saved")
+
+
+def recorded(named: Mapping[str, Any], origin: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what a save record keeps of data sets.
+
+    Parameters
+    ----------
+    named : mapping of str to object
+        What `checked` returned.
+    origin : mapping of str to str
+        The program that saves, as `lotto_mlflow.description.origin` returns it; the source of
+        a data set that names none. The folders of a machine are left out.
+
+    Returns
+    -------
+    list of dict
+        ``context``, ``name``, ``digest``, ``source``, ``source_type`` and ``shape``; ``facts`` of
+        its columns, in the form of `lotto_mlflow.facts.of`, of which MLflow makes schema and
+        profile at the push; of one that `mlflow.data` made, ``schema`` and ``profile`` themselves.
+
+    Notes
+    -----
+    One that cannot be described is left out with a warning: a data set never fails a save.
+    """
+    name = PurePath(origin["mlflow.source.name"])
+    program = dict(origin) | {"mlflow.source.name": name.name if name.is_absolute() else str(name)}
+    found = []
+    for context, data in named.items():
+        try:
+            found.append(_recorded(context, data, program))
+        except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
+            _logger.warning(
+                "dataset %r is not recorded, because it cannot be described: %s: %s",
+                context,
+                type(cause).__name__,
+                cause,
+            )
+    return found
+
+
+def _recorded(context: str, data: Any, origin: dict[str, str]) -> dict[str, Any]:
+    if is_described(data):
+        values = _described(data)
+    else:
+        values = {
+            "name": context,
+            "digest": digest_of(data),
+            "source": json.dumps({"tags": origin}),
+            "source_type": "code",
+            "facts": _facts(data),
+        }
+    for key, limit in _LIMITS.items():
+        if not isinstance(values[key], str):
+            raise TypeError(f"its {key} is no text")
+        if len(values[key]) > limit:
+            raise ValueError(f"its {key} is longer than the {limit} characters that MLflow accepts")
+    shape = getattr(data, "shape", None)
+    return values | {"context": context, "shape": None if shape is None else list(shape)}
+
+
+def _described(data: Any) -> dict[str, Any]:
+    """Return what a data set that `mlflow.data` made says of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's hints on integers, at every save
+        described = data.to_dict()
+    keys = ("name", "digest", "source", "source_type", "schema", "profile")
+    values = {key: described.get(key) for key in keys}
+    return {key: writable(v) if isinstance(v, str) else None for key, v in values.items()}
+
+
+def _facts(data: Any) -> dict[str, Any] | None:
+    """Return the facts of a table without any row; ``None`` where MLflow knows no such table."""
+    if is_frame(data) and data.columns.nlevels == 1:  # the UI expects text as names
+        data = data.copy(deep=False)
+        data.columns = [str(column) for column in data.columns]
+    try:
+        return facts.of(data, None)
+    except Exception:  # noqa: BLE001 - another library's code; the shape is recorded in any case
+        return (
+            {"kind": "frame", "shape": list(data.shape), "columns": None}
+            if is_frame(data)
+            else None
+        )
 
 
 def digest_of(data: Any) -> str:

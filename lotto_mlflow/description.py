@@ -26,8 +26,7 @@ def describe(
     metadata: Mapping[str, Any],
     *,
     parent_run_id: str | None = None,
-    signature: dict[str, Any] | None = None,
-    input_example: dict[str, Any] | None = None,
+    example: dict[str, Any] | None = None,
     datasets: list[dict[str, Any]] | None = None,
 ) -> Description:
     """Record what MLflow is to show of a model.
@@ -38,7 +37,7 @@ def describe(
         The live model.
     metadata : mapping of str to object
         The caller's metadata, already plain values.
-    parent_run_id, signature, input_example, datasets
+    parent_run_id, example, datasets
         As in `lotto_mlflow.records.Description`.
 
     Notes
@@ -63,8 +62,7 @@ def describe(
         tags=_context_tags() | _non_finite_tag(non_finite),
         requirements=requirements.pinned(modules),
         predicts=has_method(model, "predict"),
-        signature=signature,
-        input_example=input_example,
+        example=example,
         datasets=datasets or [],
         parent_run_id=parent_run_id,
     )

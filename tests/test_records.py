@@ -65,6 +65,7 @@ FULL = replace(
             tags={"a": "b"},
             requirements=["joblib==1.5"],
             predicts=False,
+            example={"input": {"kind": "list", "rows": 1, "values": [{"a": 1}]}, "output": None},
             signature={"inputs": "[]"},
             input_example={"kind": "array", "value": [[1]], "dtype": "int64"},
             datasets=[{"context": "훈련", "digest": "0123", "shape": [2, 3], "schema": None}],

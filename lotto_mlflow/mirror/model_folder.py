@@ -9,11 +9,11 @@ from typing import Any
 
 import mlflow.pyfunc
 from mlflow.entities import LoggedModel
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model
 
 from lotto_mlflow import pyfunc_loader
 from lotto_mlflow.files import copy_content, put
-from lotto_mlflow.mirror import data
+from lotto_mlflow.mirror import signatures
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import version_in
@@ -64,10 +64,10 @@ def build(
         model_type=description.model_type,
         sklearn_version=version_in(description.requirements, "scikit-learn"),
     )
-    if description.predicts:
-        model.signature = _signature(record)  # as an argument, MLflow would validate the example
-    if description.predicts and description.input_example:
-        example = data.rebuilt(description.input_example)
+    example = None
+    if description.predicts:  # as an argument, MLflow would validate the example
+        model.signature, example = signatures.recorded(record)
+    if example is not None:
         _write(target_dir, data_path, description.requirements, work_dir, model, example)
     else:
         frame = _frame(description.requirements, work_dir)
@@ -158,8 +158,3 @@ def _build_in(
     if predicts:
         model.add_flavor(mlflow.pyfunc.FLAVOR_NAME, **frame.flavour)
     model.save(str(target_dir / "MLmodel"))
-
-
-def _signature(record: SaveRecord) -> ModelSignature:
-    inferred = record.payload.description.signature
-    return ModelSignature.from_dict(inferred) if inferred else data.parameter_only()

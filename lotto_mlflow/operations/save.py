@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow import artifacts, datasets, metadata, settings
+from lotto_mlflow import artifacts, datasets, examples, metadata, settings
 from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import locked, remove_file, temporary_for
@@ -115,18 +115,15 @@ def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
     metadata.to_json(metadata.strict(values or {}))
     contents = artifacts.rendered({} if given.artifacts is None else given.artifacts)
     named = {} if given.dataset is None else datasets.checked(given.dataset)
-    signature, example = None, None
+    example = None
     if given.input_example is not None and has_method(given.model, "predict"):
-        from lotto_mlflow.mirror import data  # imports mlflow, which only an example needs
-
-        signature, example = data.inferred(given.model, given.input_example)
+        example = examples.recorded(given.model, given.input_example)
     description = describe(
         given.model,
         values or {},
         parent_run_id=settings.active_run_id(current),
-        signature=signature,
-        input_example=example,
-        datasets=_fingerprints(named),
+        example=example,
+        datasets=datasets.recorded(named, origin()) if named else None,
     )
     return _Request(
         given.model,
@@ -137,14 +134,6 @@ def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
         folder.target(current),
         current.timezone,
     )
-
-
-def _fingerprints(named: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not named:
-        return []
-    from lotto_mlflow.mirror.data import fingerprinted  # imports mlflow, as for an example
-
-    return fingerprinted(named, origin())
 
 
 def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:

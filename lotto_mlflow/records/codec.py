@@ -87,6 +87,8 @@ def parse(content: bytes) -> Record[Any]:
         raise ValueError("the record is nested too deeply") from cause
     if not isinstance(values, dict):
         raise ValueError("the record is no JSON object")
+    if b"\\u" in content:  # of half characters, which no file and no database accepts
+        json.dumps(values, ensure_ascii=False).encode("utf-8")
     checksum, number = values.pop("checksum", None), values.get("format")
     if not isinstance(number, int) or number < 1:
         raise ValueError(f"unknown record format {number!r}")
@@ -211,10 +213,50 @@ def _is_point(value: Any) -> bool:
     )
 
 
+def _are_facts(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("kind"), str)
+
+
+def _is_example(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"input", "output"}
+        and _are_facts(value["input"])
+        and (value["output"] is None or _are_facts(value["output"]))
+    )
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_or_none(_is_text), value.values()))
+
+
+def _is_dataset(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and {"context", "digest"} <= value.keys()
+        and all(check(value[key]) for key, check in _DATASET.items() if key in value)
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
 def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
+_DATASET: dict[str, Callable[[Any], bool]] = {
+    "context": _is_text,
+    "digest": _is_text,
+    "name": _is_text,
+    "source": _is_text,
+    "source_type": _is_text,
+    "schema": _or_none(_is_text),
+    "profile": _or_none(_is_text),
+    "shape": _or_none(_is_shape),
+    "facts": _or_none(_are_facts),
+}
 _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
     Record: {
         "id": _is_text,
@@ -267,9 +309,10 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "tags": _is_dict_of_texts,
         "requirements": lambda value: isinstance(value, list) and all(map(_is_text, value)),
         "predicts": lambda value: isinstance(value, bool),
-        "signature": _or_none(_is_dict),
-        "input_example": _or_none(_is_dict),
-        "datasets": lambda value: isinstance(value, list) and all(map(_is_dict, value)),
+        "example": _or_none(_is_example),
+        "datasets": lambda value: isinstance(value, list) and all(map(_is_dataset, value)),
+        "signature": _or_none(_is_signature),
+        "input_example": _or_none(_are_facts),
         "parent_run_id": _or_none(_is_text),
     },
 }

@@ -142,12 +142,15 @@ class Description:
         Pinned distributions that are needed to open the model.
     predicts : bool
         Whether the model has a ``predict`` method.
-    signature : dict or None
-        ``ModelSignature.to_dict()`` inferred from the input example, if one was given.
-    input_example : dict or None
-        The input example in the form of `lotto_mlflow.mirror.data`.
+    example : dict or None
+        Facts of the input example, ``input``, and of the model's answer, ``output``, in the form
+        of `lotto_mlflow.facts.of`.
     datasets : list of dict
-        Fingerprints of the data sets, in the form of `lotto_mlflow.mirror.data`.
+        Fingerprints of the data sets, in the form of `lotto_mlflow.datasets.recorded`.
+    signature : dict or None
+        ``ModelSignature.to_dict()``, in a record of an early release, which has no `example`.
+    input_example : dict or None
+        The first rows that belong to that signature.
     parent_run_id : str or None
         Run that was active in the same store.
     extra : dict
@@ -160,9 +163,10 @@ class Description:
     tags: dict[str, str] = field(default_factory=dict)
     requirements: list[str] = field(default_factory=list)
     predicts: bool = True
+    example: dict[str, Any] | None = None
+    datasets: list[dict[str, Any]] = field(default_factory=list)
     signature: dict[str, Any] | None = None
     input_example: dict[str, Any] | None = None
-    datasets: list[dict[str, Any]] = field(default_factory=list)
     parent_run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
