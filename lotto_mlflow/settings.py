@@ -150,8 +150,11 @@ def _callers_uri(kind: Literal["tracking", "registry"], values: Mapping[str, str
     tracking: str | None = mlflow.get_tracking_uri() if is_set() else None
     if kind == "tracking":
         return tracking
-    registry: str = mlflow.get_registry_uri()
-    return registry if registry != mlflow.get_tracking_uri() else None
+    try:
+        registry: str = mlflow.get_registry_uri()
+    except ValueError:  # a tracking URI that is none, which the push reports
+        return None
+    return registry if registry != tracking else None
 
 
 def _normal(uri: str | None) -> str | None:

@@ -45,7 +45,7 @@ _AFTER_NAMES = tuple(
             r"[A-Za-z0-9._~+/=-]{8,}",
         ),
         (
-            r"(?:password|passwd|passphrase|secret|token|pwd(?=\s*=\s*[^/\s])|"
+            r"(?:password|passwd|passphrase|secret|token|(?<=[?&])key|pwd(?=\s*=\s*[^/\s])|"
             r"(?:secret|access|account|api|private)[_-]?key)\\?['\"]?\s*[=:]\s*",
             _VALUE,
         ),
@@ -68,6 +68,7 @@ _COMMON_WORDS = frozenset(
 )
 """Secrets that protect nobody, and would take words from every message."""
 _MOST_REMEMBERED = 64
+_LONGEST_USER = 500
 _remembered: dict[str, None] = {}
 """URIs with secrets that this process has used, the newest last."""
 _PASTED = re.compile(r"[\w@+=:,./~ -]", re.ASCII)
@@ -194,9 +195,7 @@ def without_secrets(text: str) -> str:
         if uri in text:
             text = text.replace(uri, masked(uri))
         secrets |= _secrets_of(uri)
-        host = _host_with_user(uri)
-        if host is not None:
-            text = host.sub(rf"\1{HIDDEN}@", text)
+        text = _without_user_before(_host_with_user(uri), text)
     pattern = _pattern_of(frozenset(secrets))
     text = text if pattern is None else pattern.sub(HIDDEN, text)
     text = _USER_IN_TEXT.sub(rf"\1{HIDDEN}@", text)
@@ -233,13 +232,22 @@ def _secrets_of(uri: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
-def _host_with_user(uri: str) -> re.Pattern[str] | None:
-    """Return what finds the host of a URI after a piece of its user, as another parser cuts it."""
+def _host_with_user(uri: str) -> str:
+    """Return the host of a URI after the mark that ends its user, empty where it has no user."""
     _, user, rest = _split(uri)
     host = re.split(r"[:/?#]", rest, maxsplit=1)[0]
-    if not user or not host:
-        return None
-    return re.compile(rf"({_SCHEME})?[^\s'\"@]*@(?={re.escape(host)}(?![\w.-]))")
+    return f"@{host}" if user and host else ""
+
+
+def _without_user_before(host: str, text: str) -> str:
+    """Mask what stands before a host: a piece of its user, as another parser cuts it."""
+    if not host or host not in text:
+        return text
+    *parts, last = text.split(host)
+    for number, part in enumerate(parts):
+        user = re.split(r"[\s'\"]|://", part[-_LONGEST_USER:])[-1]
+        parts[number] = part.removesuffix(user) + HIDDEN
+    return host.join([*parts, last])
 
 
 def _basic(user: str) -> str:
