@@ -152,9 +152,9 @@ def _callers_uri(kind: Literal["tracking", "registry"], values: Mapping[str, str
         return tracking
     try:
         registry: str = mlflow.get_registry_uri()
-    except ValueError:  # a tracking URI that is none, which the push reports
+        return registry if registry != mlflow.get_tracking_uri() else None
+    except ValueError:  # the tracking URI is none, as the push will say
         return None
-    return registry if registry != tracking else None
 
 
 def _normal(uri: str | None) -> str | None:
