@@ -64,7 +64,11 @@ def test_ui_and_its_server_execute_nothing_from_the_current_folder(
     command = [sys.executable, *start, "ui", "--no-browser", "--base-dir", str(base_dir)]
     environment = os.environ | {"PYTHONPATH": str(ROOT_DIR), "PYTHONUNBUFFERED": "1"}
     with started_ui(command, environment) as address:
-        for page in ("/health", "/", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=lotto_model"):
+        for page in (
+            "/health",
+            "/",
+            "/api/2.0/mlflow/experiments/get-by-name?experiment_name=lotto_model",
+        ):
             with urllib.request.urlopen(f"{address}{page}", timeout=SECONDS) as answer:
                 assert answer.status == 200
     assert not mark.exists(), mark.read_text()
@@ -84,7 +88,8 @@ def test_a_child_and_its_children_have_a_path_without_the_current_folder(
         "import subprocess, sys\nassert sys.argv[1:] == ['a', '-m'], sys.argv\n"
         "import json, second\n"
         "command = [sys.executable, '-m', 'second', *sys.argv[1:]]\n"
-        "print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end='')\n"
+        "done = subprocess.run(command, check=True, capture_output=True, text=True)\n"
+        "print(done.stdout, end='')\n"
     )
     (modules_dir / "second.py").write_text(
         "import json, os, sys\n"
@@ -109,7 +114,14 @@ def test_no_command_executes_anything_from_the_current_folder(
 ) -> None:
     manager.save_model({"a": 1}, "lotto_model_a", {"n": 1})
     mark = lay_traps(OTHERS)
-    command = [sys.executable, "-m", "lotto_mlflow", *arguments.split(), "--base-dir", str(base_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "lotto_mlflow",
+        *arguments.split(),
+        "--base-dir",
+        str(base_dir),
+    ]
     environment: dict[str, Any] = os.environ | {"PYTHONPATH": str(ROOT_DIR)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

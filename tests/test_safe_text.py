@@ -1,4 +1,4 @@
-"""Text of other people is one safe line wherever it is shown, and a command survives its pasting."""
+"""Text of other people is one safe line wherever it is shown, and commands survive pasting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -21,9 +20,10 @@ from lotto_mlflow.text import one_line, safe_line, shell_command
 PACKAGE_DIR = Path(__file__).parents[1] / "lotto_mlflow"
 NASTY = [
     "two\nlines", "ends\n", "\r\rback", "\x1b[31mred", "\x1b]0;title\x07", "c1 \x9b31m \x85",
-    "rtl \u202eexe.fdp\u2069", "zero\u200bwidth\ufeff", "line\u2028\u2029", "not utf-8 \udcff\udc80",
+    "rtl \u202eexe.fdp\u2069", "zero\u200bwidth\ufeff", "line\u2028\u2029", "no utf-8 \udcff\udc80",
     "'quoted' \"twice\" `id` $(id) $HOME !!", "\\x1b back\\slash %s %% \\101", "-rf", "--help", "~",
-    "*?[a]", "a;b|c&d#e", "tab\tand\x7f", "[bold]markup[red]", "내 모델\u3000이름 é", " lead", "a" * 250,
+    "*?[a]", "a;b|c&d#e", "tab\tand\x7f", "[bold]markup[red]", "내 모델\u3000이름 é", " lead",
+    "a" * 250,
 ]  # fmt: skip
 """Names that a file can have, and people who mean ill can give it."""
 
@@ -45,7 +45,9 @@ def test_no_character_at_all_is_shown_raw_that_a_terminal_obeys() -> None:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     shown = one_line(everything)
     assert is_safe(shown)
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f]", shown)
+    assert not re.search(
+        r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f]", shown
+    )
     assert "가힣漢é😀" in one_line("가힣漢é😀")
 
 
@@ -77,7 +79,8 @@ def test_a_pasted_command_has_the_very_words(name: str, shell: str, tmp_path: Pa
     program.parent.mkdir()
     program.write_text(
         f"#!{sys.executable}\nimport os, sys\n"
-        f"open({str(tmp_path / 'given')!r}, 'wb').write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))\n"
+        f"given = open({str(tmp_path / 'given')!r}, 'wb')\n"
+        "given.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))\n"
     )
     program.chmod(0o755)
     fix = Fix("restore", {"name_or_version": name, "source": "registry"})
@@ -161,10 +164,20 @@ def test_an_argument_that_is_wrong_is_quoted_safely(name: str, tmp_path: Path) -
 def test_a_table_on_a_terminal_reads_no_markup(manager: ModelManager, base_dir: Path) -> None:
     manager.save_model({"a": 1}, "a", {"[red]note[/red]": "[bold]x[/bold] :smile:", "n": 1})
     script = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
-    command = [sys.executable, "-m", "lotto_mlflow", "compare", "a", "a", "--base-dir", str(base_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "lotto_mlflow",
+        "compare",
+        "a",
+        "a",
+        "--base-dir",
+        str(base_dir),
+    ]
     done = subprocess.run(
         [sys.executable, "-c", script, *command],
-        stdin=subprocess.DEVNULL, capture_output=True, check=True, env=os.environ | {"COLUMNS": "200"},
+        stdin=subprocess.DEVNULL, capture_output=True, check=True,
+        env=os.environ | {"COLUMNS": "200"},
     )  # fmt: skip
     assert b"[red]note[/red]" in done.stdout
     assert b"[bold]x[/bold] :smile:" in done.stdout

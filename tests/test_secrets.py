@@ -227,7 +227,8 @@ def test_a_process_prints_no_password_whoever_prints(base_dir: Path, forest: Any
         "@app.command('fail')\n"
         "def fail(kind: str) -> None:\n"
         "    import os\n"
-        "    said = f\"{os.environ['MLFLOW_TRACKING_URI']} {os.environ['MLFLOW_TRACKING_TOKEN']}\\x9b\"\n"
+        "    uri, token = (os.environ[f'MLFLOW_TRACKING_{n}'] for n in ('URI', 'TOKEN'))\n"
+        "    said = f'{uri} {token}\\x9b'\n"
         "    if kind == 'error': raise RuntimeError(said) from ValueError(said)\n"
         "    with calling():\n"
         "        print(said); warnings.warn(said); logging.getLogger('mlflow').error(said)\n"
@@ -267,7 +268,9 @@ def test_a_process_prints_no_password_whoever_prints(base_dir: Path, forest: Any
 )  # fmt: skip
 def test_a_uri_is_masked_whatever_the_password_holds(uri: str, name: str) -> None:
     assert masked(uri) == masked(name) == name
-    assert without_secrets(f"could not open '{uri}' (really)") == f"could not open '{name}' (really)"
+    assert (
+        without_secrets(f"could not open '{uri}' (really)") == f"could not open '{name}' (really)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,17 @@ def test_the_secrets_of_the_environment_are_masked_in_every_spelling(
 def test_masking_a_long_text_takes_no_longer_than_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a server answers may be made to be slow to search."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PLAIN)
-    for part in ("a.", "password=", "password='", "http://", "http://a:b", "?x", "token ", "{", "=="):
+    for part in (
+        "a.",
+        "password=",
+        "password='",
+        "http://",
+        "http://a:b",
+        "?x",
+        "token ",
+        "{",
+        "==",
+    ):
         without_secrets(part * (200_000 // len(part)))
 
 
