@@ -34,6 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lotto_mlflow.text import safe_line, shell_command
+
 POSITIONAL = ("name_or_version", "reference")
 """Arguments of methods that are given without their name, to a method and to a command alike."""
 
@@ -62,9 +64,7 @@ class Fix:
     def as_call(self) -> str:
         """Return the call in Python, or the command of the system."""
         if self.verb == "shell":
-            import shlex  # imported lazily
-
-            return shlex.join(str(word) for word in self.arguments["command"])
+            return shell_command(str(word) for word in self.arguments["command"])
         given = [
             repr(value) if name in POSITIONAL else f"{name}={value!r}"
             for name, value in self.arguments.items()
@@ -73,7 +73,8 @@ class Fix:
 
     def in_words(self, call: str | None = None) -> str:
         """Return the sentence around the call, which a surface may give in words of its own."""
-        return f"{self.before} {call or self.as_call()} {self.effect}".strip()
+        before, effect = safe_line(self.before), safe_line(self.effect)
+        return f"{before} {call or self.as_call()} {effect}".strip()
 
 
 class LottoMlflowError(Exception):
@@ -95,11 +96,15 @@ class LottoMlflowError(Exception):
 
     Notes
     -----
+    The message is one safe line, whatever it quotes: names, paths, what another library said. The
+    facts are as they were given, and so is an error that caused this one.
+
     Only the finished message goes to ``super().__init__``, because ``OSError`` reads two
     arguments as an error number and its text.
     """
 
     def __init__(self, summary: str, *, fix: Fix | None = None, **data: Any) -> None:
+        summary = safe_line(summary)
         joint = "" if summary.endswith("?") else ";"
         message = summary if fix is None else f"{summary}{joint} {fix.in_words()}"
         super().__init__(message)

@@ -226,8 +226,8 @@ class ModelManager:
         source : {"filesystem", "registry"}
             As in `get_latest_model_path`.
         download : bool
-            Have the record name a verified file with the bytes, even where the folder has none and
-            they must be downloaded.
+            Have the record name a file with the bytes, even where the folder has none and they must
+            be downloaded, and verified.
         progress : callable, optional
             Called for the download; as in `lotto_mlflow.records.Progress`.
 

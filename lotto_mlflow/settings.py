@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lotto_mlflow.errors import SettingsError
-from lotto_mlflow.text import masked
+from lotto_mlflow.text import masked, one_line, remember
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -27,7 +27,7 @@ _SQLITE = "sqlite:///"
 _DECODING_SQLALCHEMY = (2, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
     """How one call works.
 
@@ -54,6 +54,14 @@ class Settings:
     registry_uri: str | None
     artifact_roots: tuple[str, ...] = ()
     trust: Trust = "any"
+
+    def __post_init__(self) -> None:
+        """Have the secrets of both addresses masked in whatever is said from now on."""
+        remember(self.tracking_uri)
+        remember(self.registry_uri)
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
 
 def read(
@@ -142,8 +150,11 @@ def _callers_uri(kind: Literal["tracking", "registry"], values: Mapping[str, str
     tracking: str | None = mlflow.get_tracking_uri() if is_set() else None
     if kind == "tracking":
         return tracking
-    registry: str = mlflow.get_registry_uri()
-    return registry if registry != mlflow.get_tracking_uri() else None
+    try:
+        registry: str = mlflow.get_registry_uri()
+        return registry if registry != mlflow.get_tracking_uri() else None
+    except ValueError:  # the tracking URI is none, as the push will say
+        return None
 
 
 def _normal(uri: str | None) -> str | None:
@@ -161,7 +172,16 @@ def _normal(uri: str | None) -> str | None:
     return uri.rstrip("/")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _shown(values: Settings | Target) -> str:
+    """Return the constructor call of a value, with the secrets in addresses masked."""
+    shown = {
+        name: masked(value) if name.endswith("_uri") and value else value
+        for name, value in vars(values).items()
+    }
+    return f"{type(values).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Target:
     """A tracking store and its registry, resolved once per call.
 
@@ -184,6 +204,14 @@ class Target:
     database_path: Path | None
     artifact_roots: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Have the secrets of both addresses masked in whatever is said from now on."""
+        remember(self.tracking_uri)
+        remember(self.registry_uri)
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
     @classmethod
     def from_settings(cls, settings: Settings, embedded_path: Path) -> Target:
         """Return the target that settings select, in a folder with this embedded database."""
@@ -193,7 +221,7 @@ class Target:
         is_embedded = path == own_path
         tracking_uri = sqlite_uri(own_path) if is_embedded or uri is None else uri
         return cls(
-            name=EMBEDDED if is_embedded else masked(tracking_uri),
+            name=EMBEDDED if is_embedded else one_line(masked(tracking_uri)),
             tracking_uri=tracking_uri,
             registry_uri=settings.registry_uri or tracking_uri,
             database_path=path,

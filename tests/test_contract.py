@@ -1,82 +1,174 @@
-"""Disk and mirror answer the same questions in the same way."""
+"""Store and mirror, each asked by itself, give the same answers about the same saves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
-from sklearn.ensemble import RandomForestClassifier
 
-from lotto_mlflow import ModelManager, ModelRecord, settings
+from lotto_mlflow import ModelManager, metadata, settings
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.layout import Layout
+from lotto_mlflow.layout import Layout, name_of
+from lotto_mlflow.mirror import Mirror
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.store import Store, sha256_of_file
 
 
-class _DiskView:
-    def __init__(self, manager: ModelManager) -> None:
-        self.latest: Callable[[], ModelRecord | None] = manager.latest
-        self.records = manager.records
-        self.get: Callable[[str], ModelRecord] = manager.get
+@dataclass(frozen=True)
+class Saved:
+    """What either view says of a save, and what the test knows of it."""
+
+    name: str
+    sha256: str
+    saved_at_ns: int
 
 
-class _MirrorView:
-    def __init__(self, manager: ModelManager, base_dir: Path) -> None:
-        folder = ModelFolder(Layout.under(base_dir), partial(settings.read, environment={}))
-        mirror = folder.mirror(folder.target())
-        self.latest = mirror.latest
-        self.records = mirror.records
+class View(ABC):
+    """The questions that both views answer."""
+
+    @abstractmethod
+    def latest(self) -> Saved | None:
+        """Return the newest save of the lotto models."""
+
+    @abstractmethod
+    def newest(self) -> list[Saved]:
+        """Return the newest save of each name, the newest first."""
+
+    @abstractmethod
+    def content(self, name: str) -> tuple[bytes, dict[str, Any] | None]:
+        """Return the bytes and the metadata of the newest save of a name."""
+
+
+class StoreView(View):
+    """The view on disk, asked of `Store` alone: no record is read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def _saved(self, path: Path) -> Saved:
+        return Saved(name_of(path), sha256_of_file(path), path.stat().st_mtime_ns)
+
+    def latest(self) -> Saved | None:
+        path = self._store.latest()
+        return None if path is None else self._saved(path)
+
+    def newest(self) -> list[Saved]:
+        found = self._store.files_in(self._store.layout.trained_dir)
+        saved = [self._saved(path) for path, _ in found]
+        return sorted(saved, key=lambda one: one.saved_at_ns, reverse=True)
+
+    def content(self, name: str) -> tuple[bytes, dict[str, Any] | None]:
+        path = next(self._store.candidates(name))
+        if not path.exists():
+            raise ModelNotFoundError(name)
+        return path.read_bytes(), metadata.read(self._store.layout.metadata_path(name))
+
+
+class MirrorView(View):
+    """The view in MLflow, asked of `Mirror` alone: no file of the store is read."""
+
+    def __init__(self, mirror: Mirror, work_dir: Path) -> None:
         self._mirror = mirror
+        self._work_dir = work_dir
 
-    def get(self, name: str) -> ModelRecord:
+    def latest(self) -> Saved | None:
+        found = self._mirror.latest()
+        by_reference = VersionReference("lotto_model")
+        if found is None:
+            with pytest.raises(ModelNotFoundError):
+                self._mirror.get(by_reference)
+            return None
+        assert self._mirror.get(by_reference) == found
+        return Saved(found.name, str(found.sha256), int(found.saved_at_ns or 0))
+
+    def newest(self) -> list[Saved]:
+        found = self._mirror.records()
+        assert self._mirror.records(limit=2) == found[:2]
+        return [Saved(one.name, str(one.sha256), int(one.saved_at_ns or 0)) for one in found]
+
+    def content(self, name: str) -> tuple[bytes, dict[str, Any] | None]:
         found = self._mirror.records(name)
         if not found:
             raise ModelNotFoundError(name)
-        return found[0]
+        (record,) = found
+        written = self._mirror.metadata_of(record, self._work_dir)
+        content = self._mirror.file_of(record, self._work_dir).read_bytes()
+        return content, None if written is None else json.loads(written)
 
 
-@pytest.fixture(params=["disk", "mirror"])
-def view(request: pytest.FixtureRequest, manager: ModelManager, base_dir: Path) -> Any:
-    return _DiskView(manager) if request.param == "disk" else _MirrorView(manager, base_dir)
+@pytest.fixture(params=["store", "mirror"])
+def view(request: pytest.FixtureRequest, base_dir: Path, tmp_path: Path) -> View:
+    """Either view of a folder, by objects that no manager shares."""
+    folder = ModelFolder(Layout.under(base_dir), partial(settings.read, environment={}))
+    if request.param == "store":
+        return StoreView(Store(folder.layout))
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    return MirrorView(Mirror(folder.layout, folder.target()), work_dir)
 
 
-@pytest.fixture
-def saved(manager: ModelManager, forest: RandomForestClassifier) -> list[str]:
-    manager.save_model(forest, "lotto_model_b", {"round": 1})
-    manager.save_model(forest, "other", {"round": 2})
-    manager.save_model(forest, "lotto_model_a", {"round": 3})
-    manager.save_model(forest, "lotto_model_b", {"round": 4})
-    return ["lotto_model_b", "lotto_model_a", "other"]
+def save(manager: ModelManager, name: str, model: Any, *, note: str | None = None) -> Saved:
+    """Save a model, and return what is true of the save by what was written."""
+    path = Path(manager.save_model(model, name, None if note is None else {"note": note}))
+    content = path.read_bytes()
+    assert joblib.load(path) == model
+    return Saved(name, hashlib.sha256(content).hexdigest(), path.stat().st_mtime_ns)
 
 
-def test_an_empty_view_has_no_latest_and_no_records(view: Any) -> None:
+def test_a_view_of_nothing_is_empty(view: View) -> None:
     assert view.latest() is None
-    assert view.records() == []
+    assert view.newest() == []
     with pytest.raises(ModelNotFoundError):
-        view.get("lotto_model_b")
+        view.content("lotto_model_b")
 
 
-def test_latest_is_the_newest_save_of_the_lotto_models(view: Any, saved: list[str]) -> None:
-    assert view.latest().name == "lotto_model_b"
-    assert view.latest().version == 3
+def test_a_view_has_each_names_newest_save_newest_first(view: View, manager: ModelManager) -> None:
+    save(manager, "lotto_model_b", {"round": 1})
+    other = save(manager, "other", {"round": 2})
+    a = save(manager, "lotto_model_a", {"round": 3})
+    b = save(manager, "lotto_model_b", {"round": 4})
+    last = save(manager, "zz", {"round": 5})
+    assert view.newest() == [last, b, a, other]
+    assert view.latest() == b
 
 
-def test_records_are_one_for_each_name_newest_first(view: Any, saved: list[str]) -> None:
-    assert [record.name for record in view.records()] == saved
-    assert [record.name for record in view.records(limit=2)] == saved[:2]
-    assert [record.name for record in view.records("other")] == ["other"]
-    assert view.records("nothing") == []
-
-
-def test_a_record_tells_the_same_of_a_save(
-    view: Any, saved: list[str], manager: ModelManager
+def test_a_view_has_the_bytes_and_the_metadata_that_were_saved(
+    view: View, manager: ModelManager
 ) -> None:
-    for name in saved:
-        record, on_disk = view.get(name), manager.get(name)
-        for fact in ("name", "sha256", "saved_at", "saved_at_ns", "registered_model", "version"):
-            assert getattr(record, fact) == getattr(on_disk, fact)
-        for fact in ("run_id", "model_id", "sklearn_version"):
-            assert getattr(record, fact) == getattr(on_disk, fact)
+    expected = {}
+    for name, note in (("lotto_model_a", "첫째"), ("내 모델", "둘째"), ("lotto_model_a", "셋째")):
+        expected[name] = (save(manager, name, {"note": note}, note=note), note)
+    for name, (saved, note) in expected.items():
+        content, values = view.content(name)
+        assert hashlib.sha256(content).hexdigest() == saved.sha256
+        assert values is not None
+        assert (values["note"], values["sha256"]) == (note, saved.sha256)
+
+
+def test_a_view_of_saves_that_were_pushed_late_has_their_order(
+    view: View, manager: ModelManager, base_dir: Path
+) -> None:
+    early = save(ModelManager(base_dir, mirror="off"), "lotto_model_early", {"round": 1})
+    late = save(manager, "lotto_model_late", {"round": 2})
+    assert manager.flush(120)
+    manager.sync()
+    assert view.latest() == late
+    assert view.newest() == [late, early]
+
+
+def test_the_same_bytes_saved_twice_are_two_saves(view: View, manager: ModelManager) -> None:
+    first = save(manager, "lotto_model_a", {"round": 1})
+    again = save(manager, "lotto_model_a", {"round": 1})
+    assert first.sha256 == again.sha256
+    assert view.newest() == [again]
+    second = save(manager, "lotto_model_b", {"round": 1})
+    assert view.latest() == second
+    assert view.newest() == [second, again]

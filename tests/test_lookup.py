@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
-from contextlib import closing
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.errors import DigestMismatchError, ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.operations import find
 from lotto_mlflow.text import nearest
+
+OPENED: list[list[str]] = []
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if OPENED and event == "open" and str(arguments[0]).endswith(".pkl"):
+        OPENED[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_note_opened)
+
+
+@contextmanager
+def opened_models() -> Iterator[list[str]]:
+    """Note each model file that is opened, by whatever call."""
+    OPENED.append([])
+    try:
+        yield OPENED[-1]
+    finally:
+        OPENED.pop()
+
 
 METADATA = {"accuracy": 0.5, "loss": [0.9, 0.4], "note": "a", "nested": {"depth": 3}}
 METRICS = {"accuracy": 0.5, "loss": 0.4, "nested.depth": 3.0}
@@ -150,3 +175,36 @@ def test_the_nearest_names_come_first_and_are_few() -> None:
     assert len(nearest("lotto_model_20251109", known)) == 3
     assert nearest("0251104", known)[0] == known[4]
     assert nearest("", known) == nearest("모델", known) == ()
+
+
+def test_a_lookup_in_the_registry_reads_no_model_and_a_load_verifies_it(
+    base_dir: Path, manager: ModelManager
+) -> None:
+    """Neither the file in place nor the artifact is read, however large."""
+    rows = np.random.default_rng(1).normal(size=(4_000_000,))  # 32 MB
+    path = Path(manager.save_model(rows, "lotto_model_a", {"n": 1}))
+    copied = base_dir.parent / "copied"
+    shutil.copytree(base_dir, copied)
+    os.utime(copied / "trained" / path.name)  # as if the copying had not kept the time
+    ModelManager(copied).relocate()
+    for place in (base_dir, copied):
+        other, held = ModelManager(place), place / "trained" / path.name
+        with opened_models() as opened:
+            found = str(other.get_latest_model_path(source="registry"))
+            latest = other.latest(source="registry", download=True)
+            assert latest is not None
+            assert str(latest.path) == found
+            assert other.get(1).path == held
+        assert opened == []
+        assert (found == str(held)) == (place == base_dir)
+        held.unlink()
+        with opened_models() as opened:
+            artifact = Path(str(other.get_latest_model_path(source="registry")))
+        assert opened == []
+        assert artifact.is_relative_to(place / "mlflow" / "artifacts")
+        with opened_models() as opened:
+            assert len(other.load_model(artifact)) == len(rows)
+        assert str(artifact) in opened
+        artifact.write_bytes(b"changed")
+        with pytest.raises(DigestMismatchError):
+            other.load_model(str(other.get_latest_model_path(source="registry")))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +16,10 @@ from typer.core import TyperGroup
 
 from lotto_mlflow import settings
 from lotto_mlflow.cli.output import in_commands
+from lotto_mlflow.cli.terminal import SafeStream
 from lotto_mlflow.errors import LottoMlflowError, StoreError
 from lotto_mlflow.manager import ModelManager
-from lotto_mlflow.text import one_line
+from lotto_mlflow.text import safe_line, traceback_of
 
 EPILOG = (
     "Every command obeys LOTTO_APP_DIR, LOTTO_TIMEZONE, LOTTO_MIRROR, MLFLOW_TRACKING_URI and "
@@ -159,21 +159,45 @@ def usage(message: str, ctx: typer.Context, **where: Any) -> typer.BadParameter:
 class _Commands(TyperGroup):
     """The group of all commands, in which an error of the library is one line and exit code 1."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        with _safe_usage_errors() if args else nullcontext():  # without any, help is the error
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _safe_usage_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except (LottoMlflowError, OSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:
                 raise  # who reads the output has seen enough
-            if isinstance(ctx.obj, Common) and ctx.obj.debug:
-                raise
-            fix = getattr(error, "fix", None)
-            said = re.sub(r"\s*[\r\n]+\s*", " ", str(error))
-            line = in_commands(said, fix, named_base_dir(ctx), "`")
-            typer.echo(f"error: {one_line(line)}", err=True)
+            shows_traceback = isinstance(ctx.obj, Common) and ctx.obj.debug
+            typer.echo(traceback_of(error) if shows_traceback else _line_of(ctx, error), err=True)
             raise typer.Exit(1) from None
+        except Exception as error:
+            if hasattr(error, "exit_code") or isinstance(error, (typer.Abort, EOFError)):
+                raise  # how commands end
+            typer.echo(traceback_of(error), err=True)
+            raise typer.Exit(1) from None
+
+
+def _line_of(ctx: typer.Context, error: Exception) -> str:
+    """Return an error on one line, with what helps as a command."""
+    fix = error.fix if isinstance(error, LottoMlflowError) else None
+    return f"error: {in_commands(safe_line(str(error)), fix, named_base_dir(ctx), '`')}"
+
+
+@contextmanager
+def _safe_usage_errors() -> Iterator[None]:
+    """Make the message of an error in the arguments, which quotes them, one safe line."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if hasattr(error, "exit_code") and isinstance(message, str):
+            vars(error)["message"] = safe_line(message)
+        raise
 
 
 app = typer.Typer(
@@ -200,4 +224,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # where the encoding has no Korean
+    sys.stderr = SafeStream(sys.stderr)
     app(prog_name="lotto-mlflow")

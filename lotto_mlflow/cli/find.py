@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lotto_mlflow import text
-from lotto_mlflow.cli import output
+from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import (
     BaseDir,
     Debug,
@@ -21,7 +21,8 @@ from lotto_mlflow.cli.application import (
     manager_of,
     usage,
 )
-from lotto_mlflow.cli.output import bar, epilog
+from lotto_mlflow.cli.output import epilog
+from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.layout import Layout, is_lotto_model
 from lotto_mlflow.records import ModelRecord
@@ -72,7 +73,7 @@ def list_models(
     if as_json:
         output.print_json([output.values_of(record, newest=record is newest) for record in chosen])
     elif not chosen:
-        output.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
+        terminal.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
     else:
         _print_list(chosen, newest, metric or [])
 
@@ -147,7 +148,8 @@ def show(
         ("metadata", {k: output.compact(v) for k, v in (record.metadata or {}).items()}),
     ):
         if values:
-            typer.echo(f"\n{title}")
+            terminal.line()
+            terminal.line(title)
             output.print_fields((f"  {name}", value) for name, value in values.items())
 
 
@@ -229,7 +231,7 @@ def compare(
                 ],
                 marked=[number for number, row in enumerate(rows) if row["differs"]],
             )
-            typer.echo()
+            terminal.line()
 
 
 def _headings(records: list[ModelRecord]) -> list[str]:

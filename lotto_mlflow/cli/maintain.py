@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lotto_mlflow.cli import output
+from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import (
     BaseDir,
     Debug,
@@ -18,9 +18,9 @@ from lotto_mlflow.cli.application import (
     existing_manager_of,
     named_base_dir,
 )
-from lotto_mlflow.cli.output import bar, epilog
+from lotto_mlflow.cli.output import epilog
+from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.records import SyncReport
-from lotto_mlflow.text import one_line
 
 
 @app.command("verify", epilog=epilog("verify"))
@@ -43,14 +43,14 @@ def verify(
     if as_json:
         output.print_json([output.values_of_finding(one, base) for one in findings])
     elif not findings:
-        typer.echo("both views agree, and every digest holds")
+        terminal.line("both views agree, and every digest holds")
     else:
         for finding in findings:
-            subject = one_line(finding.name or str(finding.path or ""))
-            typer.echo(f"{finding.kind}: {subject}".rstrip(": "))
+            subject = finding.name or str(finding.path or "")
+            terminal.line(f"{finding.kind}: {subject}".rstrip(": "))
             if finding.path is not None and finding.name:
-                typer.echo(f"    {one_line(str(finding.path))}")
-            typer.echo(f"    {one_line(finding.detail)}")
+                terminal.line(f"    {finding.path}")
+            terminal.line(f"    {finding.detail}")
             output.print_fix(finding.fix, finding.repair, base)
     if findings:
         raise typer.Exit(1)
@@ -96,7 +96,7 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     verb = "would send" if report.dry_run else "sent"
     if report.dry_run:
         for name in report.sent:
-            typer.echo(one_line(name))
+            terminal.line(name)
     details = [
         f"{len(names)} {what}"
         for names, what in (
@@ -107,11 +107,12 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     ]
     count = len(report.sent)
     saves = "1 save" if count == 1 else f"{count} saves"
-    typer.echo(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
+    terminal.line(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
     for name, reason in report.failed.items():
         fix = report.fixes.get(name)
         text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")
-        typer.echo(f"refused: {one_line(name)}\n    {one_line(text)}")
+        terminal.line(f"refused: {name}")
+        terminal.line(f"    {text}")
         if fix is not None:
             output.print_fix(fix, "", base_dir)
 
@@ -143,8 +144,7 @@ def restore(
         output.print_json(output.values_of(record))
     else:
         saved_at = output.time_as_text(record)
-        path = one_line(str(record.path))
-        typer.echo(f"restored {path} of {saved_at}, sha256 {record.sha256}")
+        terminal.line(f"restored {record.path} of {saved_at}, sha256 {record.sha256}")
 
 
 @app.command("relocate", epilog=epilog("relocate"))
@@ -171,4 +171,4 @@ def relocate(
         output.print_json({"rewritten": rewritten})
     else:
         paths = "1 path" if rewritten == 1 else f"{rewritten} paths"
-        typer.echo(f"{paths} rewritten" if rewritten else "nothing had moved")
+        terminal.line(f"{paths} rewritten" if rewritten else "nothing had moved")

@@ -1,32 +1,34 @@
-"""What commands print: JSON for programs; tables, links and progress bars for people."""
+"""What commands print: JSON for programs; tables, commands and links for people."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
+import re
 import sys
-import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import quote
 
 import typer
 
 from lotto_mlflow import metadata, settings
+from lotto_mlflow.cli import terminal
 from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
+from lotto_mlflow.records import Finding, ModelRecord, SyncReport
 from lotto_mlflow.settings import Settings, Target
-from lotto_mlflow.text import masked, one_line, size_as_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from lotto_mlflow.text import (
+    HIDDEN,
+    masked,
+    safe_line,
+    shell_command,
+    size_as_text,
+    without_secrets,
+)
 
 NONE = "-"
 UI_PORT = 5000
@@ -54,6 +56,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 """What ``--json`` prints, by command: these keys stay, and new ones may come."""
 ROW = ("name", "values", "differs")
 """Of the parameters and the metrics that ``compare`` prints."""
+_NOT_SHOWN = re.compile(r"[^\n -~]+")
 LISTS = frozenset({"list", "verify"})
 """Commands that print a list of objects with these keys, not one object."""
 
@@ -64,10 +67,35 @@ def epilog(command: str) -> str:
     return f"--json prints {kind} with the keys {', '.join(KEYS[command])}."
 
 
-def print_json(value: Any) -> None:
-    """Print a value as JSON: UTF-8, indented by 2, not a number as null."""
-    text = json.dumps(metadata.strict(_plain(value)), ensure_ascii=False, indent=2)
-    typer.echo(text.encode("utf-8", "backslashreplace"))  # half a character as JSON escapes it
+def print_json(value: Any, *, shows_secrets: bool = False) -> None:
+    """Print a value as JSON: UTF-8, indented by 2, not a number as null.
+
+    Parameters
+    ----------
+    value : object
+        The value. Texts are data and stay as they are, but secrets are masked.
+    shows_secrets : bool
+        Whether they are not, because they are what was asked for.
+
+    Notes
+    -----
+    JSON has an escape for every character that a terminal would obey; they are written so.
+    """
+    plain = metadata.strict(_plain(value))
+    text = json.dumps(plain if shows_secrets else _masked(plain), ensure_ascii=False, indent=2)
+    typer.echo(_NOT_SHOWN.sub(lambda found: _in_json(found[0]), text))
+
+
+def _in_json(text: str) -> str:
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
@@ -95,8 +123,11 @@ def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]
 def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:
     """Print the command of a fix alone on its line, to be pasted, or what to do without one."""
     if fix is not None and fix.before:
-        typer.echo(f"    {one_line(fix.before)}")
-    typer.echo(f"    mend: {one_line(otherwise) if fix is None else command_of(fix, base_dir)}")
+        terminal.line(f"    {fix.before}")
+    if fix is None:
+        terminal.line(f"    mend: {otherwise}")
+    else:
+        terminal.command(command_of(fix, base_dir), before="    mend: ")
 
 
 def command_of(fix: Fix, base_dir: Path | None) -> str:
@@ -110,7 +141,7 @@ def command_of(fix: Fix, base_dir: Path | None) -> str:
         The folder that was named, which the command must name again.
     """
     if fix.verb == "shell":
-        return _joined([str(word) for word in fix.arguments["command"]])
+        return shell_command(str(word) for word in fix.arguments["command"])
     words, positional, options = [PROGRAM, _COMMANDS.get(fix.verb, fix.verb)], [], []
     for name, value in fix.arguments.items():
         if name in POSITIONAL:
@@ -120,19 +151,8 @@ def command_of(fix: Fix, base_dir: Path | None) -> str:
             options += [] if value is True else [str(value)]
     options += [] if base_dir is None else ["--base-dir", str(base_dir)]
     if any(word.startswith("-") for word in positional):
-        return _joined([*words, *options, "--", *positional])
-    return _joined([*words, *positional, *options])
-
-
-def _joined(words: list[str]) -> str:
-    """Return words as a shell reads them, on one line whatever is in them."""
-    return " ".join(shlex.quote(w) if w.isprintable() else f"$'{_in_ansi_c(w)}'" for w in words)
-
-
-def _in_ansi_c(word: str) -> str:
-    r"""Return a word inside ``$'…'``, in which shells read ``\n`` and ``\x07``."""
-    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
-    return one_line(quoted)
+        return shell_command([*words, *options, "--", *positional])
+    return shell_command([*words, *positional, *options])
 
 
 def in_commands(text: str, fix: Fix | None, base_dir: Path | None, quote: str = "") -> str:
@@ -162,9 +182,7 @@ def ui_address(current: Settings) -> str:
     """Return the address of the UI: the server's, without credentials, or that of ``ui``."""
     if not is_server(current.tracking_uri):
         return f"http://127.0.0.1:{UI_PORT}"
-    parts = urlsplit(str(current.tracking_uri))
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, parts.query, parts.fragment)).rstrip("/")
+    return masked(str(current.tracking_uri)).replace(f"{HIDDEN}@", "").partition("?")[0].rstrip("/")
 
 
 def runs_page(address: str, experiment_id: str | None) -> str:
@@ -190,19 +208,6 @@ def places_of(record: ModelRecord, layout: Layout) -> dict[str, str | None]:
     }
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a terminal's console, which obeys ``NO_COLOR``."""
-    from rich.console import Console
-
-    return Console(
-        stderr=stderr,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-    )
-
-
 def print_table(
     headers: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -223,8 +228,9 @@ def print_table(
     marked : iterable of int
         Rows that stand out on a terminal.
     """
-    to_the_right, standing_out = set(right), set(marked)
-    lines = [[one_line(cell) for cell in row] for row in rows]
+    headers = [safe_line(header) for header in headers]
+    to_the_right, standing_out = set(map(safe_line, right)), set(marked)
+    lines = [[safe_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly(headers, lines, to_the_right)
         return
@@ -237,7 +243,7 @@ def print_table(
         )
     for number, row in enumerate(lines):
         table.add_row(*row, style="bold green" if number in standing_out else None)
-    console().print(table)
+    terminal.console().print(table)
 
 
 def _print_plainly(headers: Sequence[str], rows: list[list[str]], right: set[str]) -> None:
@@ -253,7 +259,7 @@ def _print_plainly(headers: Sequence[str], rows: list[list[str]], right: set[str
 
 def print_fields(named: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one a line, the values below each other."""
-    lines = [(one_line(name), one_line(value)) for name, value in named]
+    lines = [(safe_line(name), safe_line(value)) for name, value in named]
     width = max((_cells(name) for name, _ in lines), default=0)
     for name, value in lines:
         typer.echo(f"{name}{' ' * (width - _cells(name))}  {value}")
@@ -262,11 +268,6 @@ def print_fields(named: Iterable[tuple[str, str]]) -> None:
 def _cells(text: str) -> int:
     """Return the columns that a text needs on a terminal; a Korean letter needs two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
-def note(text: str) -> None:
-    """Say something to a person beside the answer, on stderr."""
-    typer.echo(text, err=True)
 
 
 def size_of(record: ModelRecord) -> str:
@@ -291,53 +292,3 @@ def compact(value: Any) -> str:
     """Return a value on one line: a text as it is where a terminal can show it, else as JSON."""
     is_shown = isinstance(value, str) and value.isprintable()
     return str(value) if is_shown else json.dumps(value, ensure_ascii=False)
-
-
-@contextmanager
-def bar(verb: str) -> Iterator[Progress | None]:
-    """Draw a bar until the block ends.
-
-    Parameters
-    ----------
-    verb : str
-        What is done, such as ``sending``.
-
-    Yields
-    ------
-    callable or None
-        What the library's ``progress`` accepts; ``None`` where nobody would see a bar.
-    """
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[size]}  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[model]}"),
-    ]
-    with Bars(*columns, console=console(stderr=True), redirect_stdout=False) as bars:
-        task = bars.add_task(verb, total=None, size="", rate="", model="")
-        start, moved, moving = 0.0, 0, 0
-
-        def report(done: int, total: int, size_bytes: int, name: str) -> None:
-            nonlocal start, moved, moving
-            start = start or time.monotonic()  # importing MLflow moves nothing
-            moved, moving = moved + moving, size_bytes
-            rate = moved / max(time.monotonic() - start, 1e-6)
-            bars.update(
-                task,
-                completed=done,
-                total=total,
-                size=size_as_text(moved + moving),  # with the model that is on its way
-                rate=f"{size_as_text(int(rate))}/s" if moved else "",
-                model=name,
-                refresh=done == 0,  # the first may take long, or be over before the next drawing
-            )
-
-        yield report

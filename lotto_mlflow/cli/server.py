@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -29,6 +31,24 @@ _END_SECONDS = 10.0
 _ANSWER_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 8_000
+_CHILD = """
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import runpy
+import subprocess
+code = sys.orig_argv[sys.orig_argv.index("-c") + 1]
+start = subprocess.Popen.__init__
+def start_likewise(self, args, *others, **named):
+    if isinstance(args, list) and args[:2] == [sys.executable, "-m"]:
+        args = [sys.executable, "-c", code, *args[2:]]
+    start(self, args, *others, **named)
+subprocess.Popen.__init__ = start_likewise
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module as ``python -m`` does, but with nothing from the current folder, and so do the
+processes that it starts. Python 3.11 has PYTHONSAFEPATH for that; this goes with Python 3.10."""
+_OTHER_SERVERS = ("MLFLOW_GUNICORN_OPTS", "MLFLOW_WAITRESS_OPTS")
 _ERROR = re.compile(r"^[\w.]*(Error|Exception)\b|^error\b", re.IGNORECASE)
 
 
@@ -123,7 +143,7 @@ def running(tracking_uri: str, registry_uri: str | None) -> Iterator[Running]:
         The server, which answers.
     """
     port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port)]
+    command = [*child_command("mlflow"), "server", "--host", _HOST, "--port", str(port)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
             [*command, "--workers", "1"],
@@ -141,6 +161,11 @@ def running(tracking_uri: str, registry_uri: str | None) -> Iterator[Running]:
             server.end()
 
 
+def child_command(module: str) -> list[str]:
+    """Return the command that runs a module, and imports nothing from the current folder."""
+    return [sys.executable, "-c", _CHILD, module]
+
+
 def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
     """Return the server's environment.
 
@@ -148,14 +173,23 @@ def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
     -----
     URIs go there and not among the arguments, which every user of the machine can read:
     they may contain a password. The server starts ``uvicorn`` by its name, which need not be on
-    the PATH.
+    the PATH. Uvicorn puts a folder first on the path of modules, the current one by default; here
+    it is one that is there anyway. The current folder stays what it is, because artifacts may have
+    paths relative to it.
 
     References
     ----------
     MLflow 3.17, ``mlflow server --help``: the variables of its options; the list of environment
-    variables: MLFLOW_SERVER_ENABLE_JOB_EXECUTION.
+    variables: MLFLOW_SERVER_ENABLE_JOB_EXECUTION. Uvicorn 0.30, ``--app-dir``. Python 3.11,
+    PYTHONSAFEPATH.
     """
-    found = dict(os.environ)
+    found = {name: value for name, value in os.environ.items() if name not in _OTHER_SERVERS}
+    found["PYTHONSAFEPATH"] = "1"
+    folders = found.pop("PYTHONPATH", "").split(os.pathsep)
+    if named := [folder for folder in folders if folder not in ("", os.curdir)]:
+        found["PYTHONPATH"] = os.pathsep.join(named)
+    app_dir = f"--app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
+    found["MLFLOW_UVICORN_OPTS"] = f"{found.get('MLFLOW_UVICORN_OPTS', '')} {app_dir}".strip()
     found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", "")])
     found["MLFLOW_BACKEND_STORE_URI"] = tracking_uri
     found.pop("MLFLOW_REGISTRY_STORE_URI", None)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from typing import Annotated
 
 import typer
 
 from lotto_mlflow import settings
-from lotto_mlflow.cli import output
+from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, base_dir_of
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.errors import Fix, StoreError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.text import masked
+from lotto_mlflow.text import masked, shell_command
 
 _DISTRIBUTIONS = ("lotto-mlflow", "mlflow", "scikit-learn", "joblib")
 
@@ -50,7 +49,7 @@ def ui(
     with server.ending_on_signals(), server.running(uri, current.registry_uri) as running:
         _print_link(running.address, uri, browser=browser, as_json=as_json)
         if not as_json:
-            output.note("press Ctrl-C to end it")
+            terminal.note("press Ctrl-C to end it")
         running.wait()
 
 
@@ -62,7 +61,7 @@ def _print_link(address: str, tracking_uri: str, *, browser: bool, as_json: bool
     if as_json:
         output.print_json({"link": link, "tracking_uri": masked(tracking_uri)})
     else:
-        typer.echo(link)
+        terminal.line(link)
     if browser:
         server.open_in_browser(link)
 
@@ -82,13 +81,13 @@ def env(
     }
     path = output.database_path(current, layout)
     if path is not None and not path.exists():
-        output.note(f"there is no database {path} yet; the first save makes it")
+        terminal.note(f"there is no database {path} yet; the first save makes it")
     if as_json:
-        output.print_json(variables)
+        output.print_json(variables, shows_secrets=True)
         return
     for name, value in variables.items():
         if value is not None:
-            typer.echo(f"export {name}={shlex.quote(value)}")
+            terminal.command(shell_command(["export", f"{name}={value}"]))
 
 
 @app.command("version", epilog=epilog("version"))

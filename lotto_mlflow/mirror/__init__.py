@@ -148,9 +148,9 @@ class Mirror:
 
         return self._connection.ask(ask, "listing the registry", [])
 
-    def file_of(self, record: ModelRecord, work_dir: Path) -> Path:
-        """Return a verified file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
-        return fetch.file_of(self._connection, self._layout, record, work_dir)
+    def file_of(self, record: ModelRecord, work_dir: Path, *, verifies: bool = True) -> Path:
+        """Return a file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
+        return fetch.file_of(self._connection, self._layout, record, work_dir, verifies=verifies)
 
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""

@@ -31,7 +31,7 @@ from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
-from lotto_mlflow.text import masked
+from lotto_mlflow.text import masked, without_secrets
 from lotto_mlflow.threads import bounded
 
 EXPERIMENT = REGISTERED_MODEL
@@ -39,6 +39,7 @@ _LOOKUP_SECONDS = 5.0
 _PERMANENT = frozenset({"INVALID_PARAMETER_VALUE"})
 """Answers to a record that will be the same however often it is sent."""
 _TOO_LARGE = 413
+_LONGEST_MESSAGE = 10_000
 _T = TypeVar("_T")
 
 
@@ -60,10 +61,7 @@ def translated(doing: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise kind(
-            f"{doing} failed: {type(cause).__name__}: {first_line:.500}", error_code=code
-        ) from cause
+        raise kind(f"{doing} failed: {_said(cause)}", error_code=code) from cause
 
 
 @contextmanager
@@ -83,9 +81,19 @@ def permanent_errors(doing: str) -> Iterator[None]:
     except (OSError, LottoMlflowError):
         raise
     except Exception as cause:
-        raise MirrorError(
-            f"{doing} failed: {type(cause).__name__}: {cause}", error_code=None
-        ) from cause
+        raise MirrorError(f"{doing} failed: {_said(cause)}", error_code=None) from cause
+
+
+def _said(cause: Exception) -> str:
+    """Return what another library said, in short: its kind, and the first line of its message.
+
+    Notes
+    -----
+    Secrets are masked before the message is cut, since half a secret is no longer known as one.
+    """
+    message = without_secrets(str(cause)[:_LONGEST_MESSAGE]).strip()
+    first_line = message.splitlines()[0] if message else type(cause).__name__
+    return f"{type(cause).__name__}: {first_line:.500}"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,28 @@ from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.text import masked
 
 
-def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Path:
+def file_of(
+    connection: Connection,
+    layout: Layout,
+    record: ModelRecord,
+    work_dir: Path,
+    *,
+    verifies: bool = True,
+) -> Path:
     """Return a file with the bytes of a version: the local artifact, or a verified download.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    layout : Layout
+        The folder.
+    record : ModelRecord
+        The version.
+    work_dir : pathlib.Path
+        The workspace for a download.
+    verifies : bool
+        Whether a file that is there already is verified, too.
 
     Raises
     ------
@@ -42,17 +62,17 @@ def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_di
         )
     folder = connection.places.readable(uri)
     if folder is not None:
-        return _verified(folder / DATA_FILE, record)
+        return _verified(folder / DATA_FILE, record, hashes=verifies)
+    target = layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
+    if target.exists():
+        return _verified(target, record, hashes=verifies)
     with translated(doing):
-        return _downloaded(connection, layout, uri, record, work_dir)
+        return _downloaded(connection, target, uri, record, work_dir)
 
 
 def _downloaded(
-    connection: Connection, layout: Layout, uri: str, record: ModelRecord, work_dir: Path
+    connection: Connection, target: Path, uri: str, record: ModelRecord, work_dir: Path
 ) -> Path:
-    target = layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
-    if target.exists():
-        return _verified(target, record)
     found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "download")
     path = _verified(found, record)
     if record.saved_at_ns is not None:
@@ -138,7 +158,9 @@ def artifacts_of_run(
         return _download(connection, location, target_dir)
 
 
-def _verified(path: Path, record: ModelRecord) -> Path:
+def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:
+    if not hashes and path.is_file():
+        return path
     try:
         with path.open("rb") as file:
             found = sha256_of(file)

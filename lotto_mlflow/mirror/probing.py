@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sqlite3
 from contextlib import closing
 from functools import lru_cache
@@ -18,7 +17,7 @@ from mlflow.store import db_migrations
 
 from lotto_mlflow.errors import Fix, MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.settings import sqlite_path
-from lotto_mlflow.text import masked
+from lotto_mlflow.text import masked, shell_command
 
 _SECONDS = 2.0
 _HTTP_SCHEMES = ("http://", "https://")
@@ -161,7 +160,7 @@ def _check_schema(revision: str, uri: str) -> None:
         is_older, maker, advice = (
             True,
             "an older MLflow than",
-            f"mlflow db upgrade {_in_shell(uri)}",
+            _upgrade_command(uri),
         )
     raise OtherSchemaError(
         f"the database {masked(uri)} has the schema of {maker} the installed "
@@ -172,10 +171,12 @@ def _check_schema(revision: str, uri: str) -> None:
     )
 
 
-def _in_shell(uri: str) -> str:
-    """Return a URI as a shell reads it; the secrets of one that has any are left to the reader."""
+def _upgrade_command(uri: str) -> str:
+    """Return the command; the secrets of a URI that has any are left to the reader."""
     shown = masked(uri)
-    return shlex.quote(uri) if shown == uri else f"{shown} with its secrets in the place of ***"
+    if shown == uri:
+        return shell_command(["mlflow", "db", "upgrade", uri])
+    return f"mlflow db upgrade {shown} with its secrets in the place of ***"
 
 
 @lru_cache(maxsize=1)

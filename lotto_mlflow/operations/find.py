@@ -85,13 +85,13 @@ def latest(
     if found is None:
         return None
     record = _joined(folder, target, found)
-    if not download or record.path is not None:
+    if not download:
         return record
     report = progress or no_progress
     report(0, 1, record.size or 0, record.name)
-    fetched = versions.file_of_version(folder, target, record)
+    path = versions.path_of_version(folder, target, record)
     report(1, 1, 0, "")
-    return replace(record, path=fetched, size=fetched.stat().st_size)
+    return record if path == record.path else replace(record, path=path, size=path.stat().st_size)
 
 
 def latest_path(folder: ModelFolder, source: str) -> Path | None:
@@ -103,7 +103,7 @@ def latest_path(folder: ModelFolder, source: str) -> Path | None:
         return path
     target = folder.target()
     record = versions.latest_version(folder, target)
-    return None if record is None else versions.file_of_version(folder, target, record)
+    return None if record is None else versions.path_of_version(folder, target, record)
 
 
 def checked(source: str) -> str:
@@ -194,7 +194,7 @@ def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRe
         description = save.payload.description
         params, metrics = description.params, description.last_metrics
     path = folder.layout.model_path(record.name)
-    is_same = versions.has_bytes_of(history, path, record)
+    is_same = versions.is_file_of(history, path, record)
     is_in_place = is_same and (save is None or path.stat().st_mtime_ns == save.payload.file_time_ns)
     recorded = save.payload.metadata if save else None
     return replace(

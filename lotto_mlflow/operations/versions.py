@@ -121,9 +121,52 @@ def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) ->
         return folder.mirror(target).file_of(record, work_dir)
 
 
+def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
+    """Find the file of a version as `file_of_version` does, and hash nothing that is there already.
+
+    Notes
+    -----
+    Whoever loads the file verifies it; what has to be downloaded is verified then. A file in
+    ``trained/`` whose time is not that of its record was changed or copied: what the mirror has
+    is preferred to it.
+    """
+    path = folder.layout.model_path(record.name)
+    if is_file_of(folder.history(), path, record, is_sure=True):
+        return path
+    make_dir(folder.layout.tmp_dir)
+    with folder.workspace() as work_dir:
+        return folder.mirror(target).file_of(record, work_dir, verifies=False)
+
+
 def has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:
     """Return whether a file is there and has the bytes of a version."""
     return path.is_file() and history.file(path).sha256 == record.sha256
+
+
+def is_file_of(history: History, path: Path, record: ModelRecord, *, is_sure: bool = False) -> bool:
+    """Return whether a file is there and is of a version, as far as can be told without hashing.
+
+    Parameters
+    ----------
+    history : History
+        The records.
+    path : pathlib.Path
+        The file.
+    record : ModelRecord
+        The version.
+    is_sure : bool
+        Whether a file that a record knows must have the time that it has there, too.
+    """
+    if not path.is_file():
+        return False
+    file = history.file(path)
+    recorded = history.save_of(file) or history.restore_of(file)
+    if recorded is not None:
+        payload = recorded.payload
+        has_time = payload.file_time_ns == file.time_ns or not is_sure
+        return has_time and (payload.sha256, payload.size) == (record.sha256, file.status.st_size)
+    declared_size = (file.metadata or {}).get("size_bytes", file.status.st_size)
+    return (file.declared_sha256, declared_size) == (record.sha256, file.status.st_size)
 
 
 def _near_versions(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lotto_mlflow.errors import Fix
+from lotto_mlflow.text import safe_line
 
 
 @dataclass
@@ -43,7 +44,7 @@ class SyncReport:
 
     def fail(self, name: str, reason: str, fix: Fix | None) -> None:
         """Note a save or file that was not sent, and what helps."""
-        self.failed[name] = reason
+        self.failed[name] = safe_line(reason)
         if fix is not None:
             self.fixes[name] = fix
 
@@ -100,5 +101,6 @@ class Finding:
     fix: Fix | None = None
 
     def __post_init__(self) -> None:
-        if self.fix is not None:
-            object.__setattr__(self, "repair", self.fix.in_words())
+        repair = safe_line(self.repair) if self.fix is None else self.fix.in_words()
+        object.__setattr__(self, "detail", safe_line(self.detail))
+        object.__setattr__(self, "repair", repair)
