@@ -205,7 +205,7 @@ def test_ui_opens_the_runs_and_leaves_no_process_behind(
         with urllib.request.urlopen(f"{address}/health", timeout=30) as health:
             assert health.status == 200
         if way == "ctrl-c":
-            _a_server_is_told_and_opened(address, tmp_path, forest)
+            _a_server_is_told_and_opened(address, saved_dir, tmp_path, forest)
             session.type(CTRL_C)
         else:
             session.process.terminate()
@@ -216,11 +216,15 @@ def test_ui_opens_the_runs_and_leaves_no_process_behind(
     assert processes_with(marker) == []
 
 
-def _a_server_is_told_and_opened(address: str, tmp_path: Path, forest: Any) -> None:
+def _a_server_is_told_and_opened(
+    address: str, saved_dir: Path, tmp_path: Path, forest: Any
+) -> None:
     """With a tracking server, stdout has the JSON alone, and ``ui`` starts nothing."""
     base_dir = tmp_path / "elsewhere"
     ModelManager(base_dir, mirror="off").save_model(forest, "sent", {"loss": 0.5})
-    server = os.environ | {"MLFLOW_TRACKING_URI": address}
+    # the server keeps artifacts in a folder of this machine, which has to be named for writing
+    roots = {"LOTTO_ARTIFACT_ROOTS": str(saved_dir / "mlflow" / "artifacts")}
+    server = os.environ | {"MLFLOW_TRACKING_URI": address} | roots
 
     def run(*arguments: str) -> str:
         command = [*COMMAND, *arguments, "--base-dir", str(base_dir)]
