@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 import lotto_mlflow
 from lotto_mlflow import ModelManager, errors
+from lotto_mlflow.text import one_line
 
 NAME = "lotto_model_known"
 MODEL = {"weights": [1.0, 2.0]}
@@ -210,7 +211,7 @@ def test_a_refusal_in_a_new_place_makes_no_folder(
 def test_a_missing_file_is_not_found_as_specified(ml_dir: Path, refused_load: Refusal) -> None:
     path = ml_dir / "trained" / "none.pkl"
     error = refused_load(path, own=errors.ModelNotFoundError)
-    assert str(error) == f"Model file not found: {path}"
+    assert str(error) == f"Model file not found: {one_line(path)}"
 
 
 def test_a_folder_is_a_load_error(ml_dir: Path, refused_load: Refusal) -> None:
@@ -220,7 +221,7 @@ def test_a_folder_is_a_load_error(ml_dir: Path, refused_load: Refusal) -> None:
 @pytest.mark.parametrize("path", ["", "a\0b", "\ud800", "x" * 300, "x.pkl/y.pkl"], ids=brief)
 def test_a_path_that_cannot_be_is_not_found(path: str, refused_load: Refusal) -> None:
     error = refused_load(path, own=errors.ModelNotFoundError)
-    assert str(error) == f"Model file not found: {path}"
+    assert str(error) == f"Model file not found: {one_line(path)}"
 
 
 BROKEN = {

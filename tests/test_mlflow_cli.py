@@ -175,7 +175,12 @@ def test_requirements_can_be_changed_and_the_model_still_predicts(
     request.write_text(json.dumps({"inputs": rows[0][:4].tolist()}))
     answer = models("predict", "-m", VERSION, "-i", str(request), "--env-manager", "local")
     assert predictions(answer.stdout) == forest.predict(rows[0][:4]).tolist()
-    assert [finding.kind for finding in saved.verify()] == []
+    found = saved.verify()
+    assert {finding.kind for finding in found} == {"damaged"}
+    assert listed in {finding.path for finding in found}
+    assert saved.sync(resend=True).resent == [newest.name]
+    assert set(listed.read_text(encoding="utf-8").split()) == before
+    assert saved.verify() == []
 
 
 def test_prepare_env_finds_the_model_and_has_nothing_to_prepare_without_a_network(
