@@ -13,6 +13,7 @@ from lotto_mlflow.errors import InvalidArtifactError, InvalidMetadataError
 from lotto_mlflow.files import copy_content
 from lotto_mlflow.layout import MAX_NAME_BYTES, METADATA_SUFFIX
 from lotto_mlflow.metadata import plain, strict, to_json
+from lotto_mlflow.regular import real_path
 
 _FORBIDDEN = frozenset('<>:"|?*%#\\')
 
@@ -108,6 +109,6 @@ def write(contents: Mapping[str, bytes | Path], directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
-            copy_content(content, path)
+            copy_content(real_path(content), path)  # the caller's links are meant
         else:
             path.write_bytes(content)

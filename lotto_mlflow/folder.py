@@ -11,19 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto_mlflow import files, settings
+from lotto_mlflow import files, regular, settings
 from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import FORMAT, FORMAT_RELEASE
 from lotto_mlflow.settings import Settings, Target
-from lotto_mlflow.store import Store, make_dir
+from lotto_mlflow.store import Store, make_real_dir
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
     from lotto_mlflow.mirror import Mirror
+
+_FORMAT_BYTES = 1 << 20
 
 
 class ModelFolder:
@@ -80,9 +82,11 @@ class ModelFolder:
             If one cannot be made.
         """
         self.store.make_dirs()
-        make_dir(self.layout.tmp_dir)
+        make_real_dir(self.layout.tmp_dir)
         try:
             self.journal.make_dirs()
+        except LottoMlflowError:
+            raise
         except OSError as cause:
             raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
 
@@ -94,11 +98,18 @@ class ModelFolder:
             files.replace_content(self.layout.format_path, content.encode("utf-8"), work_dir)
 
     def _format(self) -> tuple[int, str]:
-        """Return the format of the records, 0 where none is noted, and the release it needs."""
+        """Return the format of the records, 0 where none is noted, and the release it needs.
+
+        Raises
+        ------
+        StoreError
+            If a link, a folder or the like has the name of the file.
+        """
+        regular.check_file(self.layout.format_path)
         try:
-            noted = json.loads(self.layout.format_path.read_bytes())
+            noted = json.loads(regular.content_of(self.layout.format_path, _FORMAT_BYTES))
             return int(noted["format"]), str(noted["release"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
             return 0, ""
 
     @property
@@ -124,6 +135,28 @@ class ModelFolder:
                 release=release,
             )
 
+    def odd_work_folders(self) -> list[Path]:
+        """Return which of the folders for temporary files and downloads are no real folders."""
+        candidates = (self.layout.tmp_dir, self.layout.downloads_dir)
+        return [f for f in candidates if os.path.lexists(f) and not regular.is_folder(f)]
+
+    def odd_files(self) -> Iterator[tuple[Path, str]]:
+        """Yield what lies in the folders under the name of a file, is none, and what it is."""
+        yield from self.store.odd_names()
+        mlflow_dir = self.layout.mlflow_dir
+        locks = (mlflow_dir / f"{name}.lock" for name in ("store", "push", "sync", "database"))
+        own = (self.layout.format_path, self.layout.database_path, mlflow_dir / "clock", *locks)
+        for path in own:
+            kind = regular.odd_kind(path)
+            if kind is not None:
+                yield path, kind
+        is_real = regular.is_folder(self.layout.downloads_dir)
+        below = [self.layout.artifacts_dir, *([self.layout.downloads_dir] if is_real else [])]
+        for folder in below:
+            for path, kind in regular.below(folder):
+                if kind is not None:
+                    yield path, kind
+
     def lock(self) -> FileLock:
         """Return the lock under which the folder changes, in moments."""
         return files.lock_at(self.layout.mlflow_dir / "store.lock")
@@ -137,6 +170,30 @@ class ModelFolder:
         """Make a folder for temporary files that is swept even if this process is killed."""
         with files.workspace(self.layout.tmp_dir, self.lock()) as work_dir:
             yield work_dir
+
+    @contextmanager
+    def download_place(self) -> Iterator[tuple[Path, Path]]:
+        """Find where a download may be kept: in the folder, or in the cache of who only reads it.
+
+        Yields
+        ------
+        tuple of pathlib.Path
+            The folder of downloads, and a workspace on the same file system.
+
+        Raises
+        ------
+        StoreError
+            If neither can be written to.
+        """
+        own, lock_path = self.layout.downloads_dir, self.layout.mlflow_dir / "store.lock"
+        if all(map(files.may_write, (own, self.layout.tmp_dir, lock_path))):
+            make_real_dir(own)
+            make_real_dir(self.layout.tmp_dir)
+            with self.workspace() as work_dir:
+                yield own, work_dir
+            return
+        with _cache_place(self.layout.mlflow_dir) as place:
+            yield place
 
     @contextmanager
     def disk_errors(self, what: str, outcome: str) -> Iterator[None]:
@@ -158,6 +215,27 @@ class ModelFolder:
                 f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; free some room or "
                 "grant the rights, and try again"
             ) from cause
+
+
+@contextmanager
+def _cache_place(mlflow_dir: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the folder of downloads in the cache, and a workspace beside it."""
+    cache = settings.cache_dir()
+    tmp_dir = cache / "tmp"
+    try:
+        make_real_dir(settings.downloads_dir())
+        make_real_dir(tmp_dir)
+        guard = files.lock_at(cache / "cache.lock")
+        with files.locked(guard):
+            files.sweep(tmp_dir)
+    except OSError as cause:
+        raise StoreError(
+            f"nothing can be downloaded: {mlflow_dir} may not be written to, and the cache "
+            f"could not be used: {cause}. Set LOTTO_CACHE_DIR to a folder that may be written to",
+            path=cache,
+        ) from cause
+    with files.workspace(tmp_dir, guard) as work_dir:
+        yield settings.downloads_dir(), work_dir
 
 
 class _Mirrors:

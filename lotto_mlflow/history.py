@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import layout as names
+from lotto_mlflow import regular, settings
 from lotto_mlflow.journal import Entry, Journal
 from lotto_mlflow.model_dir import recorded_save_id
 from lotto_mlflow.model_file import ModelFile
@@ -21,6 +22,7 @@ from lotto_mlflow.records import (
     RestoreRecord,
     SaveRecord,
 )
+from lotto_mlflow.regular import real_path
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import Store
@@ -89,12 +91,24 @@ class History:
         return ModelFile(path, self.folder_of(path), self._layout, status)
 
     def folder_of(self, path: Path) -> Path | None:
-        """Return which folder of models a file lies in, ``None`` for any other."""
-        layout, parents = self._layout, path.resolve().parents
+        """Return which folder of models a file lies in, ``None`` for any other.
+
+        Notes
+        -----
+        A link lies where it is, whatever it links to. Downloads that have no room in the folder
+        count as those that have.
+        """
+        layout, place = self._layout, real_path(path.parent)
         for folder in (layout.trained_dir, layout.backup_dir):
-            if parents and folder.resolve() == parents[0]:
+            if place == real_path(folder):
                 return folder
-        return layout.downloads_dir if layout.downloads_dir.resolve() in parents else None
+        is_download = regular.is_below(place, layout.downloads_dir, settings.downloads_dir())
+        return layout.downloads_dir if is_download else None
+
+    def is_in_folder(self, path: Path) -> bool:
+        """Return whether a path is of this folder of models, and not only what it links to."""
+        own = (*self._store.folders, self._layout.mlflow_dir, self._layout.artifacts_dir)
+        return regular.is_below(path.parent, *own, settings.downloads_dir())
 
     @cached_property
     def trained_files(self) -> list[ModelFile]:
@@ -257,7 +271,7 @@ class History:
     def _declared(self, file: ModelFile) -> frozenset[str]:
         """Return the digest that stands beside a file, where whoever wrote it could write it."""
         if file.is_download:
-            declared: str | None = file.path.resolve().parent.name
+            declared: str | None = real_path(file.path).parent.name
         elif file.is_trained or file.is_backup:
             declared = file.declared_sha256
         else:
@@ -314,8 +328,8 @@ class History:
         without its digest in that record its backup would look changed.
         """
         path = self._layout.model_path(name)
-        has_none = not self.entries_of(name) and path.exists()
-        return self.file(path).sha256 if has_none else None
+        status = None if self.entries_of(name) else regular.status_of(path)
+        return None if status is None else self.file(path, status).sha256
 
     def earlier_digests(self, name: str) -> list[str] | None:
         """Return the digests of the backups of a name without records, ``None`` for any other."""
@@ -345,7 +359,7 @@ class History:
             return save.name
         if any(record.payload.backup == own for record in self.records_of(numbered)):
             return numbered
-        is_own = self._layout.model_path(own).exists() or any(self.records_of(own))
+        is_own = regular.is_file(self._layout.model_path(own)) or any(self.records_of(own))
         return own if is_own else numbered
 
 

@@ -16,15 +16,17 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from lotto_mlflow import records
-from lotto_mlflow.errors import LaterFormatError
+from lotto_mlflow import records, regular
+from lotto_mlflow.errors import LaterFormatError, StoreError
 from lotto_mlflow.files import remove_tree, replace_content, sync_dir
 from lotto_mlflow.layout import is_plain
+from lotto_mlflow.metadata import MAX_BYTES
 from lotto_mlflow.records import Record
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
@@ -35,6 +37,8 @@ _FILE_NAME = re.compile(
 )
 _COARSEST_NS = 2 * 10**9
 """No file system in use keeps the times of a folder more coarsely than to two seconds."""
+MAX_RECORD_BYTES = 4 * MAX_BYTES
+"""Metadata are in it as given and as MLflow gets them, and of a restore a third longer."""
 
 
 @dataclass(frozen=True, order=True)
@@ -68,9 +72,10 @@ class Entry:
         ValueError
             If the file is damaged, or is of another record than its name says.
         OSError
-            If it cannot be read; FileNotFoundError where another process has moved it on.
+            If it cannot be read, or is no file or too large a one; FileNotFoundError where another
+            process has moved it on.
         """
-        record = records.parse(self.path.read_bytes())
+        record = records.parse(regular.content_of(self.path, MAX_RECORD_BYTES))
         backup = record.payload.backup
         if (record.id, record.name) != (self.id, self.name) or not (
             backup is None or is_plain(backup)
@@ -154,11 +159,17 @@ def _listing_of(folder: Path) -> _Listing:
     -----
     A folder that changed less than two seconds before it was listed may change again within one
     tick of its file system's clock, and is listed again.
+
+    Raises
+    ------
+    StoreError
+        If it is a link to a folder: what lies elsewhere is not believed, nor moved.
     """
-    try:
-        changed_ns = folder.stat().st_mtime_ns
-    except OSError:
-        changed_ns = 0
+    changed_ns = 0
+    if os.path.islink(folder):  # noqa: PTH114 - a name in a file is no error here
+        regular.check_folder(folder)
+    with suppress(OSError):
+        changed_ns = os.lstat(folder).st_mtime_ns
     last = _LISTINGS.get(folder)
     if last is not None and last.is_final and last.changed_ns == changed_ns:
         return last
@@ -190,9 +201,20 @@ class Journal:
         self._dirs = (self._outbox_dir, self._sent_dir, self._aside_dir)
 
     def make_dirs(self) -> None:
-        """Make the folders where they are missing."""
+        """Make the folders where they are missing.
+
+        Raises
+        ------
+        StoreError
+            If a link to a folder, or something else, has the name of one.
+        """
         for folder in self._dirs:
+            regular.check_folder(folder)
             folder.mkdir(parents=True, exist_ok=True)
+
+    def odd_folders(self) -> list[Path]:
+        """Return which of the folders are none, or links to some."""
+        return [f for f in self._dirs if os.path.lexists(f) and not regular.is_folder(f)]
 
     def entry_of(self, record: Record[Any], state: State) -> Entry:
         """Return the entry that a record has, or would have, in a state."""
@@ -215,8 +237,23 @@ class Journal:
         return entry
 
     def rewrite(self, entry: Entry, record: Record[Any], work_dir: Path) -> None:
-        """Give a record's file new content, durably."""
-        replace_content(entry.path, records.render(record), work_dir)
+        """Give a record's file new content, durably.
+
+        Raises
+        ------
+        StoreError
+            If it would be too large to be read again.
+        """
+        regular.check_folder(entry.path.parent)
+        content = records.render(record)
+        if len(content) > MAX_RECORD_BYTES:
+            raise StoreError(
+                f"the record of {record.name} would have {len(content):,} bytes, and may have "
+                f"{MAX_RECORD_BYTES:,}. Save with a shorter input_example and less metadata; what "
+                "is large can be an artifact",
+                path=entry.path,
+            )
+        replace_content(entry.path, content, work_dir)
         sync_dir(entry.path.parent)
 
     def mark(self, entry: Entry, state: State) -> Entry:
@@ -259,8 +296,21 @@ class Journal:
         sync_dir(self._outbox_dir)
 
     def quarantine(self, entry: Entry) -> None:
-        """Move a record's file to ``aside/`` as it is, because it cannot be read."""
-        os.replace(entry.path, self._entry(entry.id, "aside", entry.name).path)
+        """Move a record's file to ``aside/`` as it is, because it cannot be read.
+
+        Notes
+        -----
+        A link is moved as a link. Where something there cannot be replaced, the file gets a name
+        that no lookup reads.
+        """
+        path = self._entry(entry.id, "aside", entry.name).path
+        regular.check_folder(path.parent)
+        try:
+            os.replace(entry.path, path)
+        except FileNotFoundError:  # another process did so
+            return
+        except OSError:
+            os.replace(entry.path, path.with_name(f"{entry.id}~{os.urandom(8).hex()}"))
 
     def artifacts_dir(self, id: str) -> Path:  # noqa: A002 - the field's name
         """Folder of the caller's extra artifacts of a save that is not yet pushed."""
@@ -284,7 +334,7 @@ class Journal:
     def is_waiting(self, record: Record[Any]) -> bool:
         """Return whether a record is still to be pushed; nothing is listed."""
         states: tuple[State, ...] = ("committed", "begun")  # in the order in which it has them
-        return any(self.entry_of(record, state).path.exists() for state in states)
+        return any(regular.is_file(self.entry_of(record, state).path) for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:
         return sorted(e for e in _listing_of(self._outbox_dir).entries() if e.state in states)

@@ -10,11 +10,16 @@ from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path, PurePath
 from typing import Any
 
+from lotto_mlflow import regular
 from lotto_mlflow.errors import InvalidMetadataError
+from lotto_mlflow.records import is_nested_deeper
 
 MAX_BYTES = 64 << 20
 """More than any metadata that people write; a list of a million numbers has a third of it."""
+_COMPLETION_BYTES = 1 << 14
 _MAX_DEPTH = 100
+_MAX_DEPTH_ON_DISK = 2 * _MAX_DEPTH
+"""What other programs wrote may be nested more deeply; Python's JSON ends at about a thousand."""
 _CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
@@ -131,6 +136,20 @@ def to_json(metadata: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8")
 
 
+def check_size(metadata: Mapping[str, Any]) -> None:
+    """See that metadata can be written, and read again once a save has completed them.
+
+    Raises
+    ------
+    InvalidMetadataError
+        If they cannot be written, or are larger than `MAX_BYTES`.
+    """
+    size = len(to_json(metadata)) + _COMPLETION_BYTES
+    if size > MAX_BYTES:
+        problem = f"is {size:,} bytes as JSON, and may have {MAX_BYTES:,}"
+        raise _refused("metadata", f"{problem}; large values can be given as artifacts")
+
+
 def from_json(content: bytes) -> dict[str, Any] | None:
     """Return the metadata in a file's content, ``None`` where it is damaged.
 
@@ -146,7 +165,8 @@ def from_json(content: bytes) -> dict[str, Any] | None:
             value = json.loads(whole)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    is_usable = isinstance(value, dict) and not is_nested_deeper(value, _MAX_DEPTH_ON_DISK)
+    return value if is_usable else None
 
 
 def is_of(content: bytes, sha256: str, now_ns: int) -> bool:
@@ -167,7 +187,9 @@ def is_of(content: bytes, sha256: str, now_ns: int) -> bool:
         values = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False
-    if not isinstance(values, dict) or values.get("sha256", sha256) != sha256:
+    if not isinstance(values, dict) or is_nested_deeper(values, _MAX_DEPTH_ON_DISK):
+        return False
+    if values.get("sha256", sha256) != sha256:
         return False
     return not _is_future(str(values.get("saved_at")), now_ns)
 
@@ -205,8 +227,14 @@ def completed(
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the metadata in a file, ``None`` where it is missing or damaged."""
+    """Return the metadata in a file, ``None`` where it is missing, damaged or no file."""
+    content = content_of(path)
+    return None if content is None else from_json(content)
+
+
+def content_of(path: Path) -> bytes | None:
+    """Return what a file of metadata holds, ``None`` where it cannot be read or is too large."""
     try:
-        return from_json(path.read_bytes())
+        return regular.content_of(path, MAX_BYTES)
     except OSError:
         return None

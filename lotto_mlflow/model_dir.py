@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lotto_mlflow.pyfunc_loader import MODULE_NAME, sha256_of
+from lotto_mlflow import regular
+from lotto_mlflow.pyfunc_loader import MODULE_NAME
+from lotto_mlflow.regular import sha256_of_file
 
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
+_MLMODEL_BYTES = 16 << 20
 _ADDED_BY_MLFLOW = "registered_model_meta"
 _SAVE_ID_LINE = re.compile(r"""^\s+save_id:\s*['"]?(\d{19}-[0-9a-f]{8})['"]?\s*$""", re.MULTILINE)
 _LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
@@ -27,10 +30,10 @@ def digests(model_dir: Path) -> dict[str, str]:
     for path in sorted(model_dir.rglob("*")):
         name = path.relative_to(model_dir).as_posix()
         is_added = name == _ADDED_BY_MLFLOW or _COMPILED.fullmatch(name) is not None
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        if not regular.is_file(path) and not regular.is_folder(path):
             found[name] = "no file"
-        elif path.is_file() and name != DATA_FILE and not is_added:
-            found[name] = _sha256(path)
+        elif regular.is_file(path) and name != DATA_FILE and not is_added:
+            found[name] = sha256_of_file(path)
     return found
 
 
@@ -56,16 +59,11 @@ def is_intact(model_dir: Path, sha256: str, files: dict[str, str]) -> bool:
 def is_data_intact(model_dir: Path, sha256: str) -> bool:
     """Return whether a model folder holds the model with a digest."""
     path = model_dir / DATA_FILE
-    return path.is_file() and not path.is_symlink() and _sha256(path) == sha256
+    return regular.is_file(path) and sha256_of_file(path) == sha256
 
 
 def recorded_save_id(model_dir: Path) -> str | None:
     """Return the id of the save in the ``MLmodel`` of a mirrored model folder, if it tells one."""
-    text = (model_dir / "MLmodel").read_text(encoding="utf-8", errors="replace")
-    match = _SAVE_ID_LINE.search(text)
+    content = regular.content_of(model_dir / "MLmodel", _MLMODEL_BYTES)
+    match = _SAVE_ID_LINE.search(content.decode("utf-8", "replace"))
     return match.group(1) if match else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return sha256_of(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
+from lotto_mlflow import metadata, regular
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.store import sha256_of_file
 
@@ -36,7 +36,7 @@ class ModelFile:
         status: os.stat_result | None = None,
     ) -> None:
         self.path = path
-        self.status = path.stat() if status is None else status
+        self.status = os.lstat(path) if status is None else status
         self.is_trained = folder == layout.trained_dir
         self.is_backup = folder == layout.backup_dir
         self.is_download = folder == layout.downloads_dir
@@ -83,5 +83,5 @@ class ModelFile:
     @property
     def model_dir(self) -> Path | None:
         """The MLflow model folder that it is the data of, if it is one."""
-        folder = self.path.resolve().parent.parent
-        return folder if (folder / "MLmodel").is_file() else None
+        folder = regular.real_path(self.path).parent.parent
+        return folder if regular.is_file(folder / "MLmodel") else None

@@ -109,6 +109,28 @@ def app_dir(environment: Mapping[str, str] | None = None) -> Path:
     return Path(values.get("LOTTO_APP_DIR") or Path("backend", "app")).absolute()
 
 
+def cache_dir(environment: Mapping[str, str] | None = None) -> Path:
+    """Return where downloads are kept that the folder of models has no room or rights for.
+
+    Returns
+    -------
+    pathlib.Path
+        ``LOTTO_CACHE_DIR``, else ``lotto_mlflow`` in ``XDG_CACHE_HOME``, else in ``~/.cache``.
+    """
+    values = os.environ if environment is None else environment
+    if values.get("LOTTO_CACHE_DIR"):
+        return Path(values["LOTTO_CACHE_DIR"]).absolute()
+    given = values.get("XDG_CACHE_HOME") or ""
+    if os.path.isabs(given):  # noqa: PTH117 - an empty text is no path; others are to be ignored
+        return Path(given, "lotto_mlflow")
+    return Path(os.path.expanduser("~"), ".cache", "lotto_mlflow").absolute()  # noqa: PTH111 - never raises
+
+
+def downloads_dir() -> Path:
+    """Return the folder of verified downloads in `cache_dir`."""
+    return cache_dir() / "downloads"
+
+
 def base_dir_under(app_dir: Path) -> Path:
     """Return the folder that the specification gives the models in a backend's folder."""
     return app_dir / "models" / "ml"

@@ -189,7 +189,7 @@ def test_the_travelling_loader_needs_the_standard_library_and_joblib_only() -> N
 
 
 def test_the_travelling_loader_stands_alone(tmp_path: Path) -> None:
-    name = "lotto_mlflow_loader_v1"
+    name = "lotto_mlflow_loader_v2"
     (tmp_path / f"{name}.py").write_bytes((PACKAGE_DIR / "pyfunc_loader.py").read_bytes())
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {name} as loader;"

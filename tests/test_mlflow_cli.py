@@ -154,7 +154,7 @@ def test_the_dockerfile_serves_the_very_bytes_without_the_package(
     assert newest is not None
     (copy,) = image.rglob("*.pkl")
     assert copy.read_bytes() == newest.path.read_bytes()
-    assert [path.name for path in image.rglob("*.py")] == ["lotto_mlflow_loader_v1.py"]
+    assert [path.name for path in image.rglob("*.py")] == ["lotto_mlflow_loader_v2.py"]
     needed = (image / "model_dir" / "requirements.txt").read_text(encoding="utf-8").split()
     assert "lotto" not in "".join(needed)
     assert {"joblib", "mlflow", "scikit-learn"} <= {line.partition("==")[0] for line in needed}

@@ -100,7 +100,11 @@ def test_a_folder_and_a_dead_link_among_the_models_stop_nothing(base_dir: Path) 
     path = manager.save_model({"a": 1}, "lotto_model_x", {"n": 1})
     (base_dir / "trained" / "lotto_model_folder.pkl").mkdir()
     (base_dir / "trained" / "lotto_model_nowhere.pkl").symlink_to("nowhere")
-    assert manager.verify() == []
+    found = {(f.kind, f.name, f.detail) for f in manager.verify()}
+    assert found == {
+        ("damaged", "lotto_model_folder", "it is a folder, not a file"),
+        ("damaged", "lotto_model_nowhere", "it is a link, not a file"),
+    }
     assert manager.sync().sent == []
     assert manager.get_latest_model_path() == path
     assert [record.name for record in manager.records()] == ["lotto_model_x"]

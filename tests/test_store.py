@@ -14,7 +14,7 @@ import joblib
 import pytest
 
 from lotto_mlflow import ModelManager
-from lotto_mlflow.errors import DigestMismatchError, StoreError
+from lotto_mlflow.errors import DigestMismatchError, LoadError, StoreError
 from lotto_mlflow.files import lock_at, sweep, workspace
 from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout
@@ -208,16 +208,18 @@ def test_a_model_from_before_the_package_loads_and_is_backed_up(base_dir: Path) 
     assert manager.load_model(base_dir / "backups" / old.name) == {"old": True}
 
 
-def test_a_symbolic_link_in_trained_is_replaced_and_what_it_showed_is_kept(base_dir: Path) -> None:
+def test_a_symbolic_link_in_trained_is_never_replaced_nor_followed(base_dir: Path) -> None:
     manager = ModelManager(base_dir, mirror="off")
     shown = Path(manager.save_model({"shown": 1}, "lotto_model_1"))
-    (base_dir / "trained" / "lotto_model_prod.pkl").symlink_to(shown.name)
-    for number in (2, 3):
-        manager.save_model({"shown": number}, "lotto_model_prod")
+    link = base_dir / "trained" / "lotto_model_prod.pkl"
+    link.symlink_to(shown.name)
+    before = sorted(base_dir.rglob("*"))
+    with pytest.raises(StoreError, match="is a link, not a file, and was left as it is"):
+        manager.save_model({"shown": 2}, "lotto_model_prod")
+    with pytest.raises(LoadError, match="is a link"):
+        manager.load_model(link)
+    assert sorted(base_dir.rglob("*")) == before
     assert manager.load_model(shown) == {"shown": 1}
-    backups = base_dir / "backups"
-    assert manager.load_model(backups / "lotto_model_prod.pkl") == {"shown": 1}
-    assert manager.load_model(backups / "lotto_model_prod.2.pkl") == {"shown": 2}
 
 
 def test_a_name_that_looks_like_a_backup_keeps_its_own_history(base_dir: Path) -> None:
@@ -240,10 +242,11 @@ def test_left_over_files_of_the_dead_are_swept_and_those_of_the_living_are_not(
     manager = ModelManager(base_dir, mirror="off")
     manager.save_model({"a": 1}, "x")
     tmp_dir = base_dir / "mlflow" / "tmp"
-    (tmp_dir / "dead").mkdir()
-    (tmp_dir / "dead" / "file").write_text("left over")
-    (tmp_dir / "dead.lock").touch()
-    (base_dir / "trained" / ".dead.1.tmp").touch()
+    dead = "0123456789ab"
+    (tmp_dir / dead).mkdir()
+    (tmp_dir / dead / "file").write_text("left over")
+    (tmp_dir / f"{dead}.lock").touch()
+    (base_dir / "trained" / f".{dead}.{'1' * 32}.tmp").touch()
     lock = lock_at(base_dir / "mlflow" / "store.lock")
     with workspace(tmp_dir, lock) as living:
         (living / "file").write_text("at work")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import model_dir
+from lotto_mlflow import model_dir, regular
 from lotto_mlflow.errors import Fix, ForeignModelError, MirrorError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, registry
@@ -148,9 +148,11 @@ class Mirror:
 
         return self._connection.ask(ask, "listing the registry", [])
 
-    def file_of(self, record: ModelRecord, work_dir: Path, *, verifies: bool = True) -> Path:
+    def file_of(
+        self, record: ModelRecord, find_place: fetch.FindPlace, *, verifies: bool = True
+    ) -> Path:
         """Return a file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
-        return fetch.file_of(self._connection, self._layout, record, work_dir, verifies=verifies)
+        return fetch.file_of(self._connection, self._layout, record, find_place, verifies=verifies)
 
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""
@@ -207,7 +209,8 @@ class Mirror:
 
     def has_bytes(self, model_id: str) -> bool:
         """Return whether the file of a logged model is there; true for stores elsewhere."""
-        return not self._connection.is_embedded or (self._model_dir(model_id) / DATA_FILE).exists()
+        path = self._model_dir(model_id) / DATA_FILE
+        return not self._connection.is_embedded or regular.is_file(path)
 
     def is_intact(self, ids: MlflowIds, sha256: str) -> bool:
         """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""

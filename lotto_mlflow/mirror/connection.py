@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from lotto_mlflow import regular
 from lotto_mlflow.errors import (
     Fix,
     LottoMlflowError,
@@ -156,6 +157,7 @@ class Connection:
 
     def create(self) -> None:
         """Create the databases that do not exist yet; any number of processes may."""
+        self._check_own_file()
         for uri in self._uris:
             path = sqlite_path(uri)
             if path is not None and not path.exists():
@@ -203,10 +205,22 @@ class Connection:
 
     def _probed(self, *, for_writing: bool) -> bool:
         """Return whether there is a store; `probing.is_there` says what it refuses."""
+        self._check_own_file()
         doing = f"reaching {self._shown}"
         with translated(doing):
             found = [probing.is_there(uri, for_writing=for_writing) for uri in self._uris]
         return all(found)
+
+    def _check_own_file(self) -> None:
+        """See that the embedded database is a file of the folder, and no link out of it."""
+        path = self._layout.database_path
+        kind = regular.odd_kind(path) if self.is_embedded else None
+        if kind is not None:
+            raise MirrorUnavailableError(
+                f"{path} is {kind}, not a database, and was left as it is. Move it away; a "
+                "database elsewhere is used where MLFLOW_TRACKING_URI names it",
+                error_code=None,
+            )
 
     def ask(self, call: Callable[[], _T], doing: str, missing: _T) -> _T:
         """Return the answer to a question, bounded in time.
@@ -295,7 +309,7 @@ class Connection:
         if recorded is None or recorded.name != EXPERIMENT:
             return None
         here = self._layout.artifacts_dir / EXPERIMENT
-        return recorded if recorded.resolve() != here.resolve() else None
+        return recorded if regular.real_path(recorded) != regular.real_path(here) else None
 
     def repository(self, location: str) -> ArtifactRepository:
         """Return MLflow's access to the artifacts in a place that `places` believed.
@@ -311,6 +325,7 @@ class Connection:
 
     def put_aside(self, folder: Path, name: str) -> None:
         """Move a folder of artifacts to where nothing looks for it."""
+        regular.check_folder(self._layout.aside_dir)
         os.replace(folder, self._layout.aside_dir / f"{name}-{time.time_ns()}")
 
     def _artifacts_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import uuid
 from contextlib import closing
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import mlflow
 
+from lotto_mlflow import regular
 from lotto_mlflow.errors import Fix, MirrorUnavailableError, RelocationError
+from lotto_mlflow.files import remove_file
 from lotto_mlflow.layout import REGISTERED_MODEL
 from lotto_mlflow.settings import sqlite_path, sqlite_uri
 
@@ -51,7 +54,7 @@ def create(path: Path, artifacts_dir: Path, own_dir: Path) -> None:
     under another name and published complete, by a link that fails where another process was
     faster.
     """
-    if path.exists():
+    if os.path.lexists(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent == own_dir:
@@ -93,7 +96,7 @@ def copy(path: Path, reason: str) -> Path:
         ``<name>.<reason>.bak``, with a number where that was there before.
     """
     number, target = 1, path.with_name(f"{path.name}.{reason}.bak")
-    while target.exists():
+    while os.path.lexists(target):
         number += 1
         target = path.with_name(f"{path.name}.{reason}.{number}.bak")
     with closing(sqlite3.connect(path)) as opened:
@@ -151,8 +154,10 @@ def _unpublished(path: Path) -> Path:
 
 def remove_left_overs(path: Path) -> None:
     """Remove the incomplete databases of processes that died; the caller holds the lock."""
-    for left_over in path.parent.glob(f".{path.name}.*.new*"):
-        left_over.unlink()
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.new(-journal|-wal|-shm)?")
+    for file_name in os.listdir(path.parent):
+        if pattern.fullmatch(file_name):
+            remove_file(path.parent / file_name)
 
 
 def rewrite_paths(path: Path, location: str) -> int:
@@ -170,7 +175,7 @@ def rewrite_paths(path: Path, location: str) -> int:
     int
         Number of values rewritten.
     """
-    if not path.is_file():
+    if not regular.is_file(path):
         raise RelocationError(f"there is no embedded store at {path}", path=path)
     try:
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as opened:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow.artifacts
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
-from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError
+from lotto_mlflow import metadata, regular, settings
+from lotto_mlflow.errors import (
+    DigestMismatchError,
+    Fix,
+    ForeignModelError,
+    LoadError,
+    LottoMlflowError,
+    ModelNotFoundError,
+)
+from lotto_mlflow.files import copy_tree
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.text import masked
+
+_logger = logging.getLogger("lotto_mlflow")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+FindPlace = Callable[[], tuple[Path, Path]]
+"""Returns the folder that a download is kept in, and a workspace on the same file system."""
 
 
 def file_of(
     connection: Connection,
     layout: Layout,
     record: ModelRecord,
-    work_dir: Path,
+    find_place: FindPlace,
     *,
     verifies: bool = True,
 ) -> Path:
@@ -35,11 +50,11 @@ def file_of(
     connection : Connection
         The store.
     layout : Layout
-        The folder.
+        The folder of models.
     record : ModelRecord
         The version.
-    work_dir : pathlib.Path
-        The workspace for a download.
+    find_place : callable
+        Called where the bytes have to be downloaded.
     verifies : bool
         Whether a file that is there already is verified, too.
 
@@ -63,22 +78,47 @@ def file_of(
     folder = connection.places.readable(uri)
     if folder is not None:
         return _verified(folder / DATA_FILE, record, hashes=verifies)
-    target = layout.downloads_dir / str(record.sha256) / f"{record.name}.pkl"
-    if target.exists():
-        return _verified(target, record, hashes=verifies)
+    for downloads_dir in (layout.downloads_dir, settings.downloads_dir()):
+        target = _download_path(downloads_dir, record)
+        if regular.is_file(target):
+            return _verified(target, record, hashes=verifies)
     with translated(doing):
-        return _downloaded(connection, target, uri, record, work_dir)
+        return _downloaded(connection, uri, record, find_place)
 
 
 def _downloaded(
-    connection: Connection, target: Path, uri: str, record: ModelRecord, work_dir: Path
+    connection: Connection, uri: str, record: ModelRecord, find_place: FindPlace
 ) -> Path:
+    downloads_dir, work_dir = find_place()
+    target = _download_path(downloads_dir, record)
     found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "download")
     path = _verified(found, record)
     if record.saved_at_ns is not None:
         os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(path, target)
+    return target
+
+
+def _download_path(downloads_dir: Path, record: ModelRecord) -> Path:
+    """Return where the download of a version is kept.
+
+    Raises
+    ------
+    ForeignModelError
+        If its digest or its name, which others may have written, is none.
+    StoreError
+        If a link, or anything else that is not ours, is in its place.
+    """
+    if not _DIGEST.fullmatch(str(record.sha256)) or not names.is_plain(record.name):
+        raise ForeignModelError(
+            f"version {record.version} of {record.registered_model} has no digest, or its name "
+            "is none of a file; it was not made by lotto_mlflow"
+        )
+    target = downloads_dir / str(record.sha256) / f"{record.name}.pkl"
+    regular.check_folder(downloads_dir)
+    regular.check_folder(target.parent)
+    regular.check_file(target)
     return target
 
 
@@ -98,7 +138,7 @@ def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> 
         if not any(item.path == name and not item.is_dir for item in items):
             return None
         found = _download(connection, f"{location.rstrip('/')}/{name}", work_dir / "metadata")
-    return found.read_bytes() if found.stat().st_size <= metadata.MAX_BYTES else None
+    return metadata.content_of(found)
 
 
 def _location_of_run(connection: Connection, run_id: str) -> str | None:
@@ -142,7 +182,11 @@ def artifacts_of_run(
     """
     if connection.is_embedded:
         local = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
-        return Path(shutil.copytree(local, target_dir)) if local.is_dir() else None
+        if not _RUN_ID.fullmatch(run_id) or not regular.is_folder(local):
+            return None
+        for path in copy_tree(local, target_dir):
+            _logger.warning("%s is no file, and was left out of what is sent again", path)
+        return target_dir
 
     def location_of_some() -> str | None:
         location = _location_of_run(connection, run_id)
@@ -159,11 +203,10 @@ def artifacts_of_run(
 
 
 def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:
-    if not hashes and path.is_file():
+    if not hashes and regular.is_file(path):
         return path
     try:
-        with path.open("rb") as file:
-            found = sha256_of(file)
+        found = regular.sha256_of_file(path)
     except FileNotFoundError as cause:
         raise ModelNotFoundError(
             f"{path} is missing, though version {record.version} of {record.registered_model} "
@@ -171,6 +214,10 @@ def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:
             fix=Fix("relocate", before="if the folder was moved, call"),
             path=path,
         ) from cause
+    except LottoMlflowError:
+        raise
+    except OSError as cause:
+        raise LoadError(f"{path} could not be read: {cause}", path=path) from cause
     if found != record.sha256:
         version = f"version {record.version} of {record.registered_model}"
         raise DigestMismatchError.of_file(

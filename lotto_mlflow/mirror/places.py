@@ -9,6 +9,7 @@ from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import probing
+from lotto_mlflow.regular import real_path
 from lotto_mlflow.settings import Target
 from lotto_mlflow.text import masked
 
@@ -151,7 +152,7 @@ def _is_at_root(uri: str, folder: Path | None, root: str) -> bool:
 
 
 def _is_below(folder: Path, root: Path) -> bool:
-    inside, outside = folder.resolve(), root.resolve()
+    inside, outside = real_path(folder), real_path(root)
     return inside != outside and inside.is_relative_to(outside)
 
 

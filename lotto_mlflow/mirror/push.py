@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir
+from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
@@ -22,6 +24,7 @@ from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord
 from lotto_mlflow.threads import started
 
+_logger = logging.getLogger("lotto_mlflow")
 _MODEL_TYPE_TAG = "model_type"
 Note = Callable[[Attempt], SaveRecord]
 """Writes what a push created into its record on disk, and returns the record."""
@@ -272,8 +275,9 @@ def _put_artifacts(
     local = connection.places.writable(run.info.artifact_uri, run.info.run_id)
     folder = local if local is not None else work_dir / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
-    if artifacts_dir is not None and artifacts_dir.is_dir():
-        shutil.copytree(artifacts_dir, folder, dirs_exist_ok=True)
+    if artifacts_dir is not None and os.path.lexists(artifacts_dir):
+        for path in copy_tree(artifacts_dir, folder):
+            _logger.warning("%s is no file of the save, and is not sent to MLflow", path)
     if record.payload.metadata is not None:
         path = folder / f"{record.name}{names.METADATA_SUFFIX}"
         path.write_bytes(to_json(record.payload.metadata))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
+from lotto_mlflow import metadata, regular
 from lotto_mlflow.description import params_and_metrics
 from lotto_mlflow.errors import (
     Fix,
@@ -123,7 +123,8 @@ def checked(source: str) -> str:
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
     """Return the file of one name in ``trained/``, without a listing."""
     path = folder.layout.model_path(name)
-    return [history.file(path)] if names.is_plain(name) and path.is_file() else []
+    status = regular.status_of(path) if names.is_plain(name) else None
+    return [] if status is None else [history.file(path, status)]
 
 
 def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord:
@@ -194,13 +195,18 @@ def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRe
         description = save.payload.description
         params, metrics = description.params, description.last_metrics
     path = folder.layout.model_path(record.name)
-    is_same = versions.is_file_of(history, path, record)
-    is_in_place = is_same and (save is None or path.stat().st_mtime_ns == save.payload.file_time_ns)
+    status = regular.status_of(path)
+    is_same = status is not None and versions.is_file_of(history, path, record)
+    is_in_place = is_same and save is None
+    if status is not None and is_same and save is not None:
+        is_in_place = status.st_mtime_ns == save.payload.file_time_ns
     recorded = save.payload.metadata if save else None
     return replace(
         record,
         path=path if is_same else None,
-        size=path.stat().st_size if is_same else (save.payload.size if save else None),
+        size=status.st_size
+        if status is not None and is_same
+        else (save.payload.size if save else None),
         metadata=metadata.read(folder.layout.metadata_path(record.name))
         if is_in_place
         else recorded,
@@ -246,7 +252,8 @@ def _aliases(
 ) -> dict[str, Aliases]:
     """Return the aliases of registered models; MLflow is asked where no file has them."""
     path = sqlite_path(target.registry_uri)
-    found = None if path is None else aliases_in_file(path, registered_models)
+    is_readable = path is not None and (regular.is_file(path) or not target.is_embedded)
+    found = aliases_in_file(path, registered_models) if path and is_readable else None
     if found is not None:
         return found
     mirror = folder.mirror(target)

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references, store
+from lotto_mlflow import references, regular, store
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
     LoadError,
     ModelNotFoundError,
     PickleNotAllowedError,
+    StoreError,
     UntrustedModelError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import versions
-from lotto_mlflow.pyfunc_loader import pickle_is_allowed, sha256_of
+from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
@@ -63,26 +64,27 @@ def _load_file(
 
     Notes
     -----
-    The bytes that are hashed are the ones that are unpickled: the file is opened once, and a save
-    that replaces it meanwhile does not change what is open here. Where the digest does not fit
-    because a save is under way, file and records are read again.
+    The bytes that are hashed are the ones that are unpickled: those of a private copy, which
+    nobody changes who may write to the file. Where the digest does not fit because a save is
+    under way, file and records are read again.
     """
-    if not os.path.exists(given):  # noqa: PTH110 - of any text, as the specification has it
+    if not os.path.lexists(given):  # of any text, as the specification has it
         raise ModelNotFoundError(f"Model file not found: {given}", path=given)
-    path, is_strict = Path(given), folder.settings().trust == "known"
+    path, is_strict = _meant(folder.history(), Path(given)), folder.settings().trust == "known"
     for is_last in (False, False, True):
+        history = folder.history()
         with _opened(path) as opened:
-            history = folder.history()
             file = history.file(path, os.fstat(opened.fileno()))
             _check_pickles_are_allowed(file, version)
-            found = sha256_of(opened)
+            copy, found = store.private_copy(opened, path)
+        with copy:
             expected, doubt = _expected(history, file, version, is_strict=is_strict)
             if is_strict and doubt:
                 raise _untrusted(file)
             if not expected and file.status.st_size == 0:
                 raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
             if not expected or found in expected:
-                model = store.load(opened, path)
+                model = store.load(copy, path)
                 _log(history, target, file, found, version, doubt)
                 return model
             if is_last:
@@ -90,6 +92,11 @@ def _load_file(
                     path, expected, found, "nothing was unpickled", _fix(history, file)
                 )
     raise AssertionError("unreachable")
+
+
+def _meant(history: History, path: Path) -> Path:
+    """Return the file that a path means: a link is followed where it is the caller's own."""
+    return path if history.is_in_folder(path) else regular.real_path(path)
 
 
 def _expected(
@@ -116,12 +123,12 @@ def _untrusted(file: ModelFile) -> UntrustedModelError:
 
 
 def _opened(path: Path) -> BinaryIO:
+    if regular.is_folder(path):
+        raise LoadError(f"{path} is a folder, not a model file; give the .pkl in it", path=path)
     try:
-        if path.is_dir():
-            raise LoadError(f"{path} is a folder, not a model file; give the .pkl in it", path=path)
-        return path.open("rb")
-    except LoadError:
-        raise
+        return regular.opened(path)
+    except StoreError as cause:
+        raise LoadError(cause.summary, path=path) from cause
     except FileNotFoundError as cause:
         raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
     except OSError as cause:

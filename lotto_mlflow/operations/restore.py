@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
+from lotto_mlflow import metadata, regular
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
     InvalidReferenceError,
     ModelNotFoundError,
     SettingsError,
+    StoreError,
 )
-from lotto_mlflow.files import copy_content, locked, remove_file, temporary_for
+from lotto_mlflow.files import copy_content, locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.kinds import KINDS, recover
@@ -65,6 +66,8 @@ class _Source:
         Record of the save, where there is one.
     ids : MlflowIds or None
         What it is called in the current store, if it came from there.
+    metadata_mode : int or None
+        Who may read and write the file of the metadata, where there is one.
     """
 
     name: str
@@ -74,6 +77,7 @@ class _Source:
     metadata: bytes | None
     save_id: str | None
     ids: MlflowIds | None = None
+    metadata_mode: int | None = None
 
 
 def restore(
@@ -122,9 +126,10 @@ def _restore(
     folder: ModelFolder, target: Target, found: _Source, source: str, work_dir: Path
 ) -> None:
     """Copy the bytes beside their place, verify the copy, and put it there under the lock."""
+    folder.store.check_places(found.name, is_save=False)
     staged = temporary_for(folder.layout.model_path(found.name), work_dir)
     try:
-        copy_content(found.path, staged)
+        copy_content(found.path, staged, durably=True)
         sha256 = sha256_of_file(staged)
         if found.expected and sha256 not in found.expected:
             raise DigestMismatchError.of_file(
@@ -136,8 +141,6 @@ def _restore(
                 if source == "backups"
                 else None,
             )
-        with staged.open("rb+") as file:
-            os.fsync(file.fileno())
         with locked(folder.lock()):
             folder.note_format(work_dir)
             recover(folder, work_dir)
@@ -145,7 +148,7 @@ def _restore(
             os.utime(staged, ns=(found.time_ns, found.time_ns))
             record = _record(folder, target, found, staged, sha256, source, id_time_ns)
             Protocol(folder.store, folder.journal, work_dir).commit(
-                record, staged, KINDS[RESTORE].end
+                record, staged, KINDS[RESTORE].end, metadata_mode=found.metadata_mode
             )
     finally:
         remove_file(staged)
@@ -193,10 +196,20 @@ def _loses_nothing(folder: ModelFolder, found: _Source, sha256: str, size: int) 
     if not folder.store.has_model_or_metadata(name):
         return True
     path, metadata_path = layout.model_path(name), layout.metadata_path(name)
-    content = metadata_path.read_bytes() if metadata_path.exists() else None
-    if content not in (None, found.metadata) or not path.exists():
+    status = regular.status_of(path)
+    if os.path.lexists(metadata_path) and _content_of(metadata_path) != found.metadata:
         return False
-    return path.stat().st_size == size and sha256_of_file(path) == sha256
+    return status is not None and status.st_size == size and sha256_of_file(path) == sha256
+
+
+def _content_of(metadata_path: Path) -> bytes | None:
+    """Return what a file of metadata holds, ``None`` where it is none or too large to be ours."""
+    if not regular.is_file(metadata_path):
+        return None
+    try:
+        return regular.content_of(metadata_path, metadata.MAX_BYTES)
+    except StoreError:
+        return None
 
 
 def _from_backups(history: History, file: ModelFile, report: Progress) -> _Source:
@@ -204,12 +217,12 @@ def _from_backups(history: History, file: ModelFile, report: Progress) -> _Sourc
     report(0, 1, file.status.st_size, name)
     save = history.save_of(file)
     recorded = None if save is None else save.payload.metadata
-    content = file.metadata_path.read_bytes() if file.metadata_path.exists() else None
+    content, mode = _content_of(file.metadata_path), mode_of(file.metadata_path)
     if recorded is not None and metadata.strict(file.metadata) != recorded:  # damaged, or gone
         content = metadata.to_json(recorded)
     expected = history.expected(file)
     save_id = None if save is None else save.id
-    return _Source(name, file.path, expected, file.time_ns, content, save_id)
+    return _Source(name, file.path, expected, file.time_ns, content, save_id, metadata_mode=mode)
 
 
 def _from_registry(
@@ -217,7 +230,7 @@ def _from_registry(
 ) -> _Source:
     save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
     report(0, 1, 0 if save is None else save.payload.size, version.name)
-    path = mirror.file_of(version, work_dir)
+    path = mirror.file_of(version, lambda: (folder.layout.downloads_dir, work_dir))
     if save is None:
         time_ns = min(version.saved_at_ns or 0, time.time_ns())
         content = _believed(version, mirror.metadata_of(version, work_dir))

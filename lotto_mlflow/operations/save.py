@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lotto_mlflow import artifacts, datasets, examples, metadata, settings
 from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError
-from lotto_mlflow.files import locked, remove_file, temporary_for
+from lotto_mlflow.files import locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.kinds import KINDS, recover
 from lotto_mlflow.layout import PREFIX, check_name
@@ -111,8 +111,9 @@ def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
         raise InvalidModelError("Model cannot be None")
     if given.name is not None:
         check_name(given.name)
+        folder.store.check_places(given.name, is_save=True)
     values = None if given.metadata is None else metadata.plain(given.metadata)
-    metadata.to_json(metadata.strict(values or {}))
+    metadata.check_size(metadata.strict(values or {}))
     contents = artifacts.rendered({} if given.artifacts is None else given.artifacts)
     named = {} if given.dataset is None else datasets.checked(given.dataset)
     example = None
@@ -149,6 +150,7 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
                 recover(folder, work_dir)
                 time_ns = folder.store.stamp(staged.path)
                 record = _record(folder, request, staged, time_ns)
+                _keep_mode(folder, record, staged)
                 Protocol(folder.store, folder.journal, work_dir).commit(
                     record,
                     staged.path,
@@ -158,6 +160,13 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
                 return record
         finally:
             remove_file(staged.path)
+
+
+def _keep_mode(folder: ModelFolder, record: SaveRecord, staged: Staged) -> None:
+    """Let only those read and write a model who might do so with the one that it replaces."""
+    mode = mode_of(folder.layout.model_path(record.name))
+    if mode is not None:
+        staged.path.chmod(mode)
 
 
 def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int) -> SaveRecord:

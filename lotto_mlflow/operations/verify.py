@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
+from lotto_mlflow import metadata, regular
 from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -24,7 +24,7 @@ from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
-from lotto_mlflow.store import make_dir, sha256_of_file
+from lotto_mlflow.store import make_real_dir, sha256_of_file
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -54,8 +54,11 @@ def verify(folder: ModelFolder, progress: Progress | None, *, deep: bool) -> lis
 
 def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[Finding]:
     history, target = folder.history(), folder.target()
-    entries = list(reversed(history.entries()))
     yield from _folders(folder)
+    if folder.journal.odd_folders():
+        return  # nothing in what they link to is believed, and the rest is known by the records
+    entries = list(reversed(history.entries()))
+    yield from _odd_files(folder)
     yield from _digests(folder, history, entries, report)
     yield from _metadata(folder, history)
     try:
@@ -88,6 +91,17 @@ def _folders(folder: ModelFolder) -> Iterator[Finding]:
         if path.exists() and not path.is_dir():
             fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
             yield Finding("damaged", "", path, "it is no folder, and models belong in one", fix=fix)
+    for path in (*folder.journal.odd_folders(), *folder.odd_work_folders()):
+        detail = f"it is {regular.odd_kind(path) or 'a file'}, not a folder"
+        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+        yield Finding("damaged", "", path, detail, fix=fix)
+
+
+def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
+    """Find what has the name of a file and is a link, a pipe or the like; none is followed."""
+    for path, kind in folder.odd_files():
+        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+        yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
 
 
 def _digests(
@@ -118,7 +132,9 @@ def _sha256(item: _ToHash) -> str | OSError:
 
 
 def _model_files(folder: ModelFolder, history: History) -> Iterator[_ToHash]:
-    downloads = [history.file(path) for path in _below(folder.layout.downloads_dir, "*.pkl")]
+    is_there = regular.is_folder(folder.layout.downloads_dir)
+    found = _below(folder.layout.downloads_dir, "*.pkl") if is_there else []
+    downloads = [history.file(path) for path in found]
     for file in (*history.trained_files, *history.backup_files, *downloads):
         yield _ToHash(file.path, file.status.st_size, file.stem, file)
 
@@ -137,8 +153,8 @@ def _artifacts(folder: ModelFolder, history: History, entries: list[Entry]) -> I
 
 
 def _below(folder: Path, pattern: str) -> list[Path]:
-    found = folder.rglob(pattern) if folder.is_dir() else ()
-    return sorted(path for path in found if path.is_file())
+    found = (path for path, odd_kind in regular.below(folder) if odd_kind is None)
+    return sorted(path for path in found if path.match(pattern))
 
 
 def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
@@ -203,7 +219,8 @@ def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
 
 
 def _below_top(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+    found = folder.glob(pattern) if folder.is_dir() else ()
+    return sorted(path for path in found if regular.is_file(path))
 
 
 def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
@@ -234,7 +251,8 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
             repair = "none is needed: it only noted what was saved to MLflow, or restored"
             effect = "sends the model without it; delete the file then"
             fix: Fix | None = None if entry.state == "sent" else Fix("sync", effect=effect)
-            detail = "the record cannot be read"
+            kind = regular.odd_kind(entry.path)
+            detail = f"the record is {kind}, not a file" if kind else "the record cannot be read"
             yield Finding("damaged", entry.name, entry.path, detail, repair, fix)
 
 
@@ -298,7 +316,7 @@ def _fetched(
     folder: ModelFolder, mirror: Mirror, save: SaveRecord, ids: MlflowIds
 ) -> Iterator[Finding]:
     fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
-    make_dir(folder.layout.tmp_dir)
+    make_real_dir(folder.layout.tmp_dir)
     with folder.workspace() as work_dir:
         try:
             model_dir = mirror.fetched_model_dir(ids, work_dir)

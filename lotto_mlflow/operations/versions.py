@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references
+from lotto_mlflow import references, regular
 from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -18,7 +19,6 @@ from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
-from lotto_mlflow.store import make_dir
 from lotto_mlflow.text import nearest, question
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def version_reference(
     text = os.fspath(reference)
     if text.startswith(references.SCHEME):
         return references.parse(text)
-    if references.is_version(text) and not folder.layout.model_path(text).exists():
+    if references.is_version(text) and not regular.is_file(folder.layout.model_path(text)):
         return VersionReference(names.REGISTERED_MODEL, version=int(text))
     return None
 
@@ -116,9 +116,10 @@ def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) ->
     path = folder.layout.model_path(record.name)
     if has_bytes_of(folder.history(), path, record):
         return path
-    make_dir(folder.layout.tmp_dir)
-    with folder.workspace() as work_dir:
-        return folder.mirror(target).file_of(record, work_dir)
+    with ExitStack() as stack:
+        return folder.mirror(target).file_of(
+            record, lambda: stack.enter_context(folder.download_place())
+        )
 
 
 def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
@@ -133,14 +134,16 @@ def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) ->
     path = folder.layout.model_path(record.name)
     if is_file_of(folder.history(), path, record, is_sure=True):
         return path
-    make_dir(folder.layout.tmp_dir)
-    with folder.workspace() as work_dir:
-        return folder.mirror(target).file_of(record, work_dir, verifies=False)
+    with ExitStack() as stack:
+        return folder.mirror(target).file_of(
+            record, lambda: stack.enter_context(folder.download_place()), verifies=False
+        )
 
 
 def has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:
     """Return whether a file is there and has the bytes of a version."""
-    return path.is_file() and history.file(path).sha256 == record.sha256
+    status = regular.status_of(path)
+    return status is not None and history.file(path, status).sha256 == record.sha256
 
 
 def is_file_of(history: History, path: Path, record: ModelRecord, *, is_sure: bool = False) -> bool:
@@ -157,9 +160,10 @@ def is_file_of(history: History, path: Path, record: ModelRecord, *, is_sure: bo
     is_sure : bool
         Whether a file that a record knows must have the time that it has there, too.
     """
-    if not path.is_file():
+    status = regular.status_of(path)
+    if status is None:
         return False
-    file = history.file(path)
+    file = history.file(path, status)
     recorded = history.save_of(file) or history.restore_of(file)
     if recorded is not None:
         payload = recorded.payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -40,6 +41,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
 """What MLflow calls a run or a logged model: one plain name, in a path or a query."""
 _END_OF_COUNT = 2**63
+_MAX_DEPTH = 210
+"""Metadata may be nested 200 times, and lies inside the record."""
 _CHECKSUM, _END = b',\n  "checksum": "', b'"\n}'
 """The last key of a record's JSON, whose value is the digest of all bytes before it."""
 
@@ -87,6 +90,8 @@ def parse(content: bytes) -> Record[Any]:
         raise ValueError("the record is nested too deeply") from cause
     if not isinstance(values, dict):
         raise ValueError("the record is no JSON object")
+    if is_nested_deeper(values, _MAX_DEPTH):
+        raise ValueError("the record is nested too deeply")
     if b"\\u" in content:  # of half characters, which no file and no database accepts
         json.dumps(values, ensure_ascii=False).encode("utf-8")
     checksum, number = values.pop("checksum", None), values.get("format")
@@ -100,6 +105,17 @@ def parse(content: bytes) -> Record[Any]:
         raise ValueError("the record's checksum does not match its content")
     values.pop("format")
     return _record(_from_format_1(values) if number == 1 else values)
+
+
+def is_nested_deeper(value: dict[str, Any], levels: int) -> bool:
+    """Return whether JSON values have more levels; far more would be too many for Python."""
+    level: list[Any] = [value]
+    for _ in range(levels):
+        inside = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -210,6 +226,7 @@ def _is_point(value: Any) -> bool:
         isinstance(value, list)
         and len(value) == 2
         and all(isinstance(number, (int, float)) for number in value)
+        and all(abs(number) <= sys.float_info.max for number in value)
     )
 
 

@@ -10,13 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from lotto_mlflow import layout as names
+from lotto_mlflow import regular
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.files import link_or_copy
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import SavePayload
-from lotto_mlflow.store.pickles import Staged, dump, load, sha256_of_file
+from lotto_mlflow.regular import sha256_of_file
+from lotto_mlflow.store.pickles import Staged, dump, load, private_copy
 
-__all__ = ["Staged", "Store", "dump", "load", "make_dir", "sha256_of_file"]
+__all__ = [
+    "Staged",
+    "Store",
+    "dump",
+    "load",
+    "make_dir",
+    "make_real_dir",
+    "private_copy",
+    "sha256_of_file",
+]
 
 
 class Store:
@@ -52,7 +63,13 @@ class Store:
         int
             Nanoseconds since 1970, as the file system keeps them. The last one given is the
             mtime of the file ``clock``, so that times increase where the clock steps back.
+
+        Raises
+        ------
+        StoreError
+            If ``clock`` is no file; what it links to keeps its time.
         """
+        regular.check_file(self._clock_path)
         last = self._last_time_ns()
         wanted, step = max(time.time_ns(), last + 1), 1
         while True:
@@ -67,15 +84,35 @@ class Store:
         return kept
 
     def _last_time_ns(self) -> int:
-        try:
-            return self._clock_path.stat().st_mtime_ns
-        except FileNotFoundError:
-            found = self.files_in(self.layout.trained_dir)
-            return max((status.st_mtime_ns for _, status in found), default=0)
+        noted = regular.status_of(self._clock_path)
+        if noted is not None:
+            return noted.st_mtime_ns
+        found = self.files_in(self.layout.trained_dir)
+        return max((status.st_mtime_ns for _, status in found), default=0)
 
     def has_model_or_metadata(self, name: str) -> bool:
         """Return whether a save under this name would replace a model or its metadata."""
-        return self.layout.model_path(name).exists() or self.layout.metadata_path(name).exists()
+        return any(map(os.path.lexists, self.places_of(name)))
+
+    def places_of(self, name: str) -> tuple[Path, Path]:
+        """Return where the model of a name and its metadata are put."""
+        return self.layout.model_path(name), self.layout.metadata_path(name)
+
+    def check_places(self, name: str, *, is_save: bool) -> None:
+        """See that a save or a restore of a name would replace files, and nothing else.
+
+        Raises
+        ------
+        StoreError
+            If a link, a folder or the like has the name of the model or of its metadata.
+        """
+        for path in self.places_of(name):
+            try:
+                regular.check_file(path)
+            except StoreError as cause:
+                doing = "saved" if is_save else "restored"
+                summary = f"the model could not be {doing}: {cause.summary}"
+                raise StoreError(summary, path=path) from cause
 
     def free_backup_stem(self, name: str) -> str:
         """Return the first backup name of a model that nothing in ``backups/`` has."""
@@ -89,7 +126,9 @@ class Store:
 
     def is_taken(self, name: str) -> bool:
         """Return whether a model of this name is, or has been, in the folders."""
-        return self.layout.model_path(name).exists() or self.layout.backup_path(name).exists()
+        model_path, metadata_path = self.places_of(name)
+        in_use = map(os.path.lexists, (model_path, self.layout.backup_path(name)))
+        return any(in_use) or regular.odd_kind(metadata_path) is not None
 
     def link_bytes_of(self, save: SavePayload, work_dir: Path) -> Path | None:
         """Give the bytes of a save an entry of their own in a workspace, ``model.pkl``.
@@ -122,11 +161,11 @@ class Store:
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
         found = []
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             for file_name in os.listdir(self.layout.backup_dir):
                 path = self.layout.backup_dir / file_name
                 stems = (names.name_of(path), names.name_of_backup(path))
-                if path.suffix == names.SUFFIX and name in stems:
+                if path.suffix == names.SUFFIX and name in stems and regular.is_file(path):
                     found.append(path)
         return found
 
@@ -142,23 +181,29 @@ class Store:
         yield from self.backups_of(name)
 
     def files_in(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the model files in a folder with their status, but not those that vanish."""
+        """Yield the model files in a folder with their status, but not those that vanish.
+
+        Notes
+        -----
+        Links, pipes, folders and the like are none, whatever they are called.
+        """
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.name.endswith(names.SUFFIX) or entry.name.startswith("."):
                     continue
                 with suppress(FileNotFoundError):
-                    if entry.is_file():
-                        yield folder / entry.name, entry.stat()
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield folder / entry.name, status
 
     def latest(self) -> Path | None:
         """Return the newest ``lotto_model_*.pkl`` by mtime, ties by name; ``None`` without any."""
-        newest_ns, newest_name = 0, ""
-        with suppress(FileNotFoundError), os.scandir(self.layout.trained_dir) as entries:
+        newest_ns, newest_name, folder = 0, "", self.layout.trained_dir
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
                 try:
-                    status = entry.stat()
-                except OSError:  # gone, or a link to nothing
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:  # it is gone
                     continue
                 # the rest is asked of the few that are newer than those before them
                 if newest_name and status.st_mtime_ns < newest_ns:
@@ -167,7 +212,17 @@ class Store:
                 is_newer = not newest_name or found > (newest_ns, newest_name)
                 if is_newer and names.is_lotto_model(entry.name) and stat.S_ISREG(status.st_mode):
                     newest_ns, newest_name = found
-        return self.layout.trained_dir / newest_name if newest_name else None
+        return folder / newest_name if newest_name else None
+
+    def odd_names(self) -> Iterator[tuple[Path, str]]:
+        """Yield what has the name of a model or of metadata and is no file, and what it is."""
+        endings = (names.SUFFIX, names.METADATA_SUFFIX)
+        for folder in self.folders:
+            with suppress(OSError):
+                for file_name in sorted(os.listdir(folder)):
+                    kind = regular.odd_kind(folder / file_name)
+                    if kind is not None and file_name.endswith(endings):
+                        yield folder / file_name, kind
 
 
 def _has_time_and_size(path: Path, save: SavePayload) -> bool:
@@ -194,3 +249,15 @@ def make_dir(path: Path) -> None:
             f"the folder {path} could not be made: {cause}. Free its name, or grant the rights",
             path=path,
         ) from cause
+
+
+def make_real_dir(path: Path) -> None:
+    """Make a folder in which files are moved and removed: a link to one will not do.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made, or something else has its name.
+    """
+    regular.check_folder(path)
+    make_dir(path)

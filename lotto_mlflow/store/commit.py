@@ -15,10 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lotto_mlflow import regular
 from lotto_mlflow.errors import StoreError
-from lotto_mlflow.files import link_or_copy, put, replace_content, sync_dir, temporary_for
+from lotto_mlflow.files import (
+    link_or_copy,
+    mode_of,
+    put,
+    replace_content,
+    sync_dir,
+    temporary_for,
+)
 from lotto_mlflow.journal import Entry, Journal, State
-from lotto_mlflow.metadata import to_json
+from lotto_mlflow.metadata import MAX_BYTES, to_json
 from lotto_mlflow.records import Record, RestorePayload, SavePayload
 from lotto_mlflow.store import Store, sha256_of_file
 
@@ -47,6 +55,7 @@ class Protocol:
         staged: Path,
         state: State,
         artifacts_dir: Path | None = None,
+        metadata_mode: int | None = None,
     ) -> Entry:
         """Put a staged model and its metadata in place.
 
@@ -60,6 +69,8 @@ class Protocol:
             State of the record in the end.
         artifacts_dir : pathlib.Path, optional
             Folder of the caller's extra artifacts; it is moved beside the record.
+        metadata_mode : int, optional
+            Who may read and write the metadata; by default who might before.
 
         Raises
         ------
@@ -70,6 +81,7 @@ class Protocol:
             save, restore or sync finishes or drops it.
         """
         payload = record.payload
+        self.store.check_places(payload.name, is_save=record.is_save)
         entry = self.journal.entry_of(record, "pending")
         before = [_identity(path) for path, _ in self._pairs(payload)]
         try:
@@ -79,7 +91,7 @@ class Protocol:
             self._back_up(payload)
             put(staged, self.store.layout.model_path(payload.name), self.work_dir)
             sync_dir(self.store.layout.trained_dir)  # before the metadata: what commits comes first
-            self._put_metadata(payload)
+            self._put_metadata(payload, metadata_mode)
             return self.journal.mark(entry, state)
         except BaseException as cause:
             self._roll_back(payload, (entry, self.journal.entry_of(record, state)), before, cause)
@@ -128,7 +140,7 @@ class Protocol:
         if payload.backup is None:
             return
         for original, backup in self._pairs(payload):
-            if original.exists() and not os.path.lexists(backup):
+            if regular.is_file(original) and not os.path.lexists(backup):
                 link_or_copy(original, backup, self.work_dir)
         sync_dir(self.store.layout.backup_dir)
 
@@ -141,19 +153,36 @@ class Protocol:
         and may have died before it backed anything up.
         """
         _, (original, backup) = self._pairs(payload)
-        if payload.backup is None or os.path.lexists(backup) or not original.exists():
+        if payload.backup is None or os.path.lexists(backup) or not regular.is_file(original):
             return
-        if original.read_bytes() != metadata_of(payload):
+        try:
+            is_left = regular.content_of(original, MAX_BYTES) != metadata_of(payload)
+        except StoreError:  # it is larger
+            is_left = True
+        if is_left:
             self._back_up(payload)
 
-    def _put_metadata(self, payload: SavePayload | RestorePayload) -> None:
+    def _put_metadata(self, payload: SavePayload | RestorePayload, mode: int | None = None) -> None:
         """Put the metadata in place, or remove what another save of the name left."""
         path, content = self.store.layout.metadata_path(payload.name), metadata_of(payload)
         if content is None:
             path.unlink(missing_ok=True)
         else:
-            replace_content(path, content, self.work_dir)
+            replace_content(path, content, self.work_dir, self._metadata_mode(payload, mode))
         sync_dir(self.store.layout.metadata_dir)
+
+    def _metadata_mode(self, payload: SavePayload | RestorePayload, mode: int | None) -> int | None:
+        """Return who may read and write metadata: nobody who could not do so with its model.
+
+        Notes
+        -----
+        A process that finishes another's work knows only what is in place.
+        """
+        model_path, path = self.store.places_of(payload.name)
+        of_model, before = mode_of(model_path), mode_of(path) if mode is None else mode
+        if before is None or of_model is None:
+            return before if of_model is None else of_model & 0o666
+        return before & of_model
 
     def _roll_back(
         self,
@@ -206,10 +235,11 @@ class Protocol:
         if payload.backup is None:
             return
         for original, backup in self._pairs(payload):
-            with suppress(FileNotFoundError):
-                kept, status = original.stat(), backup.stat()
-                if (kept.st_mtime_ns, kept.st_size) == (status.st_mtime_ns, status.st_size):
-                    backup.unlink()
+            kept, status = regular.status_of(original), regular.status_of(backup)
+            if kept is None or status is None:
+                continue
+            if (kept.st_mtime_ns, kept.st_size) == (status.st_mtime_ns, status.st_size):
+                backup.unlink(missing_ok=True)
 
     def _is_in_backups(self, payload: SavePayload | RestorePayload) -> bool:
         return any(_is_of(path, payload) for path in self.store.backups_of(payload.name))
@@ -224,15 +254,16 @@ def metadata_of(payload: SavePayload | RestorePayload) -> bytes | None:
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what a file has and none that replaces it, ``None`` where there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
+    status = regular.status_of(path)
+    if status is None:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _is_of(path: Path, payload: SavePayload | RestorePayload) -> bool:
+    status = regular.status_of(path)
+    if status is None or status.st_mtime_ns != payload.file_time_ns:
+        return False
     with suppress(FileNotFoundError):
-        is_of_time = path.stat().st_mtime_ns == payload.file_time_ns
-        return is_of_time and sha256_of_file(path) == payload.sha256
+        return sha256_of_file(path) == payload.sha256
     return False

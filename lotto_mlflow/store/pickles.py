@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lotto_mlflow import pyfunc_loader
 from lotto_mlflow.errors import DumpError, LoadError
-from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.threads import started
 
 _BLOCK_BYTES = 1 << 20
@@ -105,27 +105,47 @@ def _sync_growing(descriptor: int, written: threading.Event) -> None:
     os.fsync(descriptor)
 
 
-def load(file: BinaryIO, path: Path) -> Any:
-    """Unpickle an open file whose digest has been checked.
+def private_copy(file: BinaryIO, path: Path) -> tuple[BinaryIO, str]:
+    """Copy an open model file to where nobody else can write; return the copy and its SHA-256.
 
     Raises
     ------
     LoadError
-        If joblib cannot read it.
+        If it cannot be read, or there is no room for the copy of a large one.
     """
-    import joblib  # imported lazily
-
     try:
-        return joblib.load(file)
+        return pyfunc_loader.private_copy(file)
+    except (OSError, MemoryError) as cause:
+        raise LoadError(
+            f"{path} could not be copied to be verified: {type(cause).__name__}: {cause}. Above "
+            f"{pyfunc_loader.IN_MEMORY_BYTES >> 20} MB the copy lies in the system's temporary "
+            "folder, which TMPDIR sets, and else in memory; make room there",
+            path=path,
+        ) from cause
+
+
+def load(copy: BinaryIO, path: Path) -> Any:
+    """Unpickle a private copy whose digest has been checked.
+
+    Parameters
+    ----------
+    copy : binary file
+        What `private_copy` returned.
+    path : pathlib.Path
+        The file that it was copied from.
+
+    Raises
+    ------
+    LoadError
+        If joblib cannot read it, or its arrays are in other files, which are not opened.
+    """
+    try:
+        return pyfunc_loader.unpickle(copy)
     except Exception as cause:
+        if str(cause) == pyfunc_loader.SIDE_FILES:
+            raise LoadError(f"{path} {pyfunc_loader.SIDE_FILES}", path=path) from cause
         raise LoadError(
             f"{path} could not be read by joblib: {type(cause).__name__}: {cause}. "
             "It is not a whole joblib file, or what it needs is not installed here",
             path=path,
         ) from cause
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return sha256_of(file)
