@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import regular, settings
+from lotto_mlflow import regular
 from lotto_mlflow.journal import Entry, Journal
 from lotto_mlflow.model_dir import recorded_save_id
-from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.model_file import ModelFile, ModelFiles
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import (
     RESTORE,
@@ -28,7 +27,7 @@ from lotto_mlflow.settings import Target
 from lotto_mlflow.store import Store
 
 
-class History:
+class History(ModelFiles):
     """The records of a folder, read once each, and what they say of its files.
 
     Parameters
@@ -44,8 +43,7 @@ class History:
     """
 
     def __init__(self, store: Store, journal: Journal) -> None:
-        self._store = store
-        self._layout = store.layout
+        super().__init__(store)
         self._journal = journal
         self._records: dict[Entry, Record[Any] | None] = {}
         self._entries: dict[str, list[Entry]] = {}
@@ -85,48 +83,6 @@ class History:
     def saves_of(self, *model_names: str) -> Iterator[SaveRecord]:
         """Yield the saves among the readable records of model names, newest first for each."""
         return (record for record in self.records_of(*model_names) if record.is_save)
-
-    def file(self, path: Path, status: os.stat_result | None = None) -> ModelFile:
-        """Return a model file, however its path is spelled."""
-        return ModelFile(path, self.folder_of(path), self._layout, status)
-
-    def folder_of(self, path: Path) -> Path | None:
-        """Return which folder of models a file lies in, ``None`` for any other.
-
-        Notes
-        -----
-        A link lies where it is, whatever it links to. Downloads that have no room in the folder
-        count as those that have.
-        """
-        layout, place = self._layout, real_path(path.parent)
-        for folder in (layout.trained_dir, layout.backup_dir):
-            if place == real_path(folder):
-                return folder
-        is_download = regular.is_below(place, layout.downloads_dir, settings.downloads_dir())
-        return layout.downloads_dir if is_download else None
-
-    def is_in_folder(self, path: Path) -> bool:
-        """Return whether a path is of this folder of models, and not only what it links to."""
-        own = (*self._store.folders, self._layout.mlflow_dir, self._layout.artifacts_dir)
-        return regular.is_below(path.parent, *own, settings.downloads_dir())
-
-    @cached_property
-    def trained_files(self) -> list[ModelFile]:
-        """The model files in ``trained/``, by name."""
-        return self._files_in(self._layout.trained_dir)
-
-    @cached_property
-    def backup_files(self) -> list[ModelFile]:
-        """The model files in ``backups/``, by name."""
-        return self._files_in(self._layout.backup_dir)
-
-    def backups_of(self, name: str) -> list[ModelFile]:
-        """Return the model files in ``backups/`` that may be of a name, by name."""
-        return [self.file(path) for path in sorted(self._store.backups_of(name))]
-
-    def _files_in(self, folder: Path) -> list[ModelFile]:
-        found = sorted(self._store.files_in(folder), key=lambda item: item[0].name)
-        return [ModelFile(path, folder, self._layout, status) for path, status in found]
 
     @cached_property
     def _files_by_name(self) -> dict[str, list[ModelFile]]:
@@ -283,6 +239,23 @@ class History:
         known = self.expected(file)
         return bool(known) and file.sha256 not in known
 
+    def is_damaged_in_place(self, name: str, *, hashes_all: bool) -> bool:
+        """Return whether the file in ``trained/`` of a name has bytes that no record knows.
+
+        Parameters
+        ----------
+        name : str
+            The name.
+        hashes_all : bool
+            Whether a file with the time of a record is hashed, too.
+        """
+        path = self.layout.model_path(name)
+        if not self.entries_of(name) or not regular.is_file(path):
+            return False
+        file = self.file(path)
+        times = {record.payload.file_time_ns for record in self.records_of(name)}
+        return (hashes_all or file.time_ns not in times) and self.is_changed(file)
+
     def is_in_journal(self, file: ModelFile, target: Target) -> bool:
         """Return whether a file is of a save that MLflow has or will get: by its time or its bytes.
 
@@ -327,7 +300,7 @@ class History:
         Such a file is older than this package. Whatever replaces it gives its name a record, and
         without its digest in that record its backup would look changed.
         """
-        path = self._layout.model_path(name)
+        path = self.layout.model_path(name)
         status = None if self.entries_of(name) else regular.status_of(path)
         return None if status is None else self.file(path, status).sha256
 
@@ -339,7 +312,7 @@ class History:
 
     def aside_path(self, file: ModelFile) -> Path:
         """Return where a damaged file can be put aside, under a name that no other file has."""
-        return self._layout.aside_dir / f"{file.stem}.{file.time_ns}{names.SUFFIX}"
+        return self.layout.aside_dir / f"{file.stem}.{file.time_ns}{names.SUFFIX}"
 
     def name_of(self, file: ModelFile) -> str:
         """Return the name of the model that a file is of.
@@ -359,7 +332,7 @@ class History:
             return save.name
         if any(record.payload.backup == own for record in self.records_of(numbered)):
             return numbered
-        is_own = regular.is_file(self._layout.model_path(own)) or any(self.records_of(own))
+        is_own = regular.is_file(self.layout.model_path(own)) or any(self.records_of(own))
         return own if is_own else numbered
 
 

@@ -102,6 +102,31 @@ def recover(folder: ModelFolder, work_dir: Path) -> None:
             folder.journal.quarantine(entry)
 
 
+def replaced(
+    folder: ModelFolder, history: History, name: str, time_ns: int | None, *, hashes_all: bool
+) -> tuple[str | None, bool]:
+    """Return the name under which what is replaced is kept, and whether it is damaged.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    history : History
+        Its records.
+    name : str
+        The model.
+    time_ns : int or None
+        Time of the record, which no other record has; ``None`` where nothing is replaced.
+    hashes_all : bool
+        Whether a file that looks like the one that was saved is hashed, too.
+    """
+    if time_ns is None:
+        return None, False
+    if history.is_damaged_in_place(name, hashes_all=hashes_all):
+        return f"{name}.{time_ns}", True
+    return folder.store.free_backup_stem(name), False
+
+
 def push(
     folder: ModelFolder, mirror: Mirror, entry: Entry, record: Record[Any], target: Target
 ) -> Record[Any]:

@@ -175,3 +175,11 @@ class Layout:
     def backup_metadata_path(self, stem: str) -> Path:
         """Metadata of a model in ``backups/``."""
         return self.backup_dir / f"{stem}{METADATA_SUFFIX}"
+
+    def aside_path(self, stem: str) -> Path:
+        """Path of a damaged model that was replaced."""
+        return self.aside_dir / f"{stem}{SUFFIX}"
+
+    def aside_metadata_path(self, stem: str) -> Path:
+        """Path of the metadata of a damaged model that was replaced."""
+        return self.aside_dir / f"{stem}{METADATA_SUFFIX}"

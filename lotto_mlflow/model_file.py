@@ -1,4 +1,4 @@
-"""A model file in one of the folders, and what it says of itself."""
+"""The model files in the folders, and what each says of itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
+from lotto_mlflow import metadata, regular, settings
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.store import sha256_of_file
+from lotto_mlflow.regular import real_path
+from lotto_mlflow.store import Store, sha256_of_file
 
 
 class ModelFile:
@@ -85,3 +86,66 @@ class ModelFile:
         """The MLflow model folder that it is the data of, if it is one."""
         folder = regular.real_path(self.path).parent.parent
         return folder if regular.is_file(folder / "MLmodel") else None
+
+
+class ModelFiles:
+    """The model files in the folders, each folder listed once.
+
+    Parameters
+    ----------
+    store : Store
+        The files.
+
+    Attributes
+    ----------
+    store : Store
+        The files.
+    layout : Layout
+        The folders.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.layout = store.layout
+
+    def file(self, path: Path, status: os.stat_result | None = None) -> ModelFile:
+        """Return a model file, however its path is spelled."""
+        return ModelFile(path, self.folder_of(path), self.layout, status)
+
+    def folder_of(self, path: Path) -> Path | None:
+        """Return which folder of models a file lies in, ``None`` for any other.
+
+        Notes
+        -----
+        A link lies where it is, whatever it links to. Downloads that have no room in the folder
+        count as those that have.
+        """
+        layout, place = self.layout, real_path(path.parent)
+        for folder in (layout.trained_dir, layout.backup_dir):
+            if place == real_path(folder):
+                return folder
+        is_download = regular.is_below(place, layout.downloads_dir, settings.downloads_dir())
+        return layout.downloads_dir if is_download else None
+
+    def is_in_folder(self, path: Path) -> bool:
+        """Return whether a path is of this folder of models, and not only what it links to."""
+        own = (*self.store.folders, self.layout.mlflow_dir, self.layout.artifacts_dir)
+        return regular.is_below(path.parent, *own, settings.downloads_dir())
+
+    @cached_property
+    def trained_files(self) -> list[ModelFile]:
+        """The model files in ``trained/``, by name."""
+        return self._files_in(self.layout.trained_dir)
+
+    @cached_property
+    def backup_files(self) -> list[ModelFile]:
+        """The model files in ``backups/``, by name."""
+        return self._files_in(self.layout.backup_dir)
+
+    def backups_of(self, name: str) -> list[ModelFile]:
+        """Return the model files in ``backups/`` that may be of a name, by name."""
+        return [self.file(path) for path in sorted(self.store.backups_of(name))]
+
+    def _files_in(self, folder: Path) -> list[ModelFile]:
+        found = sorted(self.store.files_in(folder), key=lambda item: item[0].name)
+        return [ModelFile(path, folder, self.layout, status) for path, status in found]

@@ -229,7 +229,9 @@ def test_what_verify_finds_is_mended_by_the_commands_that_it_names(copied_dir: P
     restored = answer("restore", "lotto_model_b", "--source", "registry", *at)
     assert restored["sha256"] == ModelManager(copied_dir).get(3).sha256
     assert model.read_bytes() == original
-    (copied_dir / "backups" / "lotto_model_b.2.pkl").unlink()  # what was damaged
+    assert not (copied_dir / "backups" / "lotto_model_b.2.pkl").exists()
+    (aside,) = (copied_dir / "mlflow" / "aside").glob("lotto_model_b.*.pkl")
+    assert aside.read_bytes() == b"changed"
     assert call("verify", *at).stdout == "both views agree, and every digest holds\n"
     assert answer("verify", *at) == []
 

@@ -94,18 +94,35 @@ def test_a_version_is_restored_from_the_backup_with_its_bytes(base_dir: Path) ->
         manager.restore(4)
 
 
-def test_an_intact_backup_is_taken_before_a_damaged_one_of_the_same_time(base_dir: Path) -> None:
+@pytest.mark.parametrize("looks_alike", [True, False])
+def test_a_damaged_file_that_is_replaced_is_put_aside(base_dir: Path, looks_alike: bool) -> None:
     manager = ModelManager(base_dir)
     path = Path(manager.save_model({"a": 1}, "x", {"n": 1}))
     status, content = path.stat(), path.read_bytes()
     path.write_bytes(b"x" * len(content))
-    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    manager.restore("x", source="registry")  # the damaged file is a backup now
-    with pytest.raises(DigestMismatchError, match="nothing was changed"):
+    if looks_alike:
+        os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    manager.restore("x", source="registry")
+    (aside,) = (base_dir / "mlflow" / "aside").glob("x.*.pkl")
+    assert aside.read_bytes() == b"x" * len(content)
+    assert aside.with_name(f"{aside.stem}_metadata.json").exists()
+    assert manager.verify() == []
+    with pytest.raises(ModelNotFoundError):
         manager.restore("x")
     manager.save_model({"a": 2}, "x", {"n": 2})
     manager.restore("x")
     assert manager.load_model(path) == {"a": 1}
+
+
+def test_a_file_that_others_put_there_is_put_aside_by_a_save_too(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    path = Path(manager.save_model({"a": 1}, "x", {"n": 1}))
+    joblib.dump({"evil": 1}, path)
+    manager.save_model({"a": 2}, "x", {"n": 2})
+    (aside,) = (base_dir / "mlflow" / "aside").glob("x.*.pkl")
+    assert joblib.load(aside) == {"evil": 1}
+    assert not list((base_dir / "backups").glob("*.pkl"))
+    assert manager.verify() == []
 
 
 @pytest.mark.parametrize("source", ["backups", "registry"])

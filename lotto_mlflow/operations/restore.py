@@ -22,7 +22,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import copy_content, locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.kinds import KINDS, recover
+from lotto_mlflow.kinds import KINDS, recover, replaced
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import find, versions
 from lotto_mlflow.push import PushWorker
@@ -166,6 +166,8 @@ def _record(
     import socket  # imported lazily
 
     status, history = staged.stat(), folder.history()
+    time_ns = None if _loses_nothing(folder, found, sha256, status.st_size) else id_time_ns
+    backup, is_damaged = replaced(folder, history, found.name, time_ns, hashes_all=True)
     payload = RestorePayload(
         name=found.name,
         sha256=sha256,
@@ -174,9 +176,8 @@ def _record(
         source=source,
         save_id=found.save_id,
         metadata=found.metadata,
-        backup=None
-        if _loses_nothing(folder, found, sha256, status.st_size)
-        else folder.store.free_backup_stem(found.name),
+        backup=backup,
+        replaced_damaged=is_damaged,
         replaced_sha256=history.unrecorded_digest(found.name),
         earlier_sha256=history.earlier_digests(found.name),
     )

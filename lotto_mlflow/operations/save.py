@@ -16,7 +16,7 @@ from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.kinds import KINDS, recover
+from lotto_mlflow.kinds import KINDS, recover, replaced
 from lotto_mlflow.layout import PREFIX, check_name
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
@@ -188,7 +188,8 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
     else:
         _logger.warning("%s is saved without metadata; give some to tell models apart", name)
     history = folder.history()
-    replaces = folder.store.has_model_or_metadata(name)
+    replaces = time_ns if folder.store.has_model_or_metadata(name) else None
+    backup, is_damaged = replaced(folder, history, name, replaces, hashes_all=False)
     payload = SavePayload(
         name=name,
         sha256=staged.sha256,
@@ -197,7 +198,8 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         saved_at_ns=time_ns,
         description=request.description,
         metadata=on_disk,
-        backup=folder.store.free_backup_stem(name) if replaces else None,
+        backup=backup,
+        replaced_damaged=is_damaged,
         replaced_sha256=history.unrecorded_digest(name),
         earlier_sha256=history.earlier_digests(name),
     )

@@ -179,6 +179,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < _END_OF_COUNT
 
@@ -303,6 +307,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "description": _is_dict,
         "metadata": _or_none(_is_dict),
         "backup": _or_none(_is_text),
+        "replaced_damaged": _is_bool,
         "replaced_sha256": _or_none(_is_digest),
         "earlier_sha256": _or_none(_is_list_of_digests),
         "mtime_ns": _or_none(_is_file_time),
@@ -316,6 +321,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "save_id": _or_none(_is_text),
         "metadata": _or_none(_is_text),
         "backup": _or_none(_is_text),
+        "replaced_damaged": _is_bool,
         "replaced_sha256": _or_none(_is_digest),
         "earlier_sha256": _or_none(_is_list_of_digests),
     },
@@ -325,7 +331,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "metrics": _are_metrics,
         "tags": _is_dict_of_texts,
         "requirements": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-        "predicts": lambda value: isinstance(value, bool),
+        "predicts": _is_bool,
         "example": _or_none(_is_example),
         "datasets": lambda value: isinstance(value, list) and all(map(_is_dataset, value)),
         "signature": _or_none(_is_signature),

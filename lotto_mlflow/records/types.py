@@ -192,6 +192,8 @@ class SavePayload:
         The metadata JSON, as written to disk.
     backup : str or None
         Name, in ``backups/``, given to what this save replaced.
+    replaced_damaged : bool
+        Whether what it replaced was damaged, and is in ``mlflow/aside/`` under that name instead.
     replaced_sha256 : str or None
         Digest of the file that this save replaced, where no record has it.
     earlier_sha256 : list of str or None
@@ -211,6 +213,7 @@ class SavePayload:
     description: Description
     metadata: dict[str, Any] | None = None
     backup: str | None = None
+    replaced_damaged: bool = False
     replaced_sha256: str | None = None
     earlier_sha256: list[str] | None = None
     mtime_ns: int | None = None
@@ -240,6 +243,8 @@ class RestorePayload:
         Content of the metadata JSON; base64 in the record's JSON.
     backup : str or None
         Name, in ``backups/``, given to what this restore replaced.
+    replaced_damaged : bool
+        Whether what it replaced was damaged, and is in ``mlflow/aside/`` under that name instead.
     replaced_sha256 : str or None
         Digest of the file that this restore replaced, where no record has it.
     earlier_sha256 : list of str or None
@@ -257,6 +262,7 @@ class RestorePayload:
     save_id: str | None = None
     metadata: bytes | None = None
     backup: str | None = None
+    replaced_damaged: bool = False
     replaced_sha256: str | None = None
     earlier_sha256: list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)

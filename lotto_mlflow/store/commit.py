@@ -128,12 +128,14 @@ class Protocol:
         self.journal.mark(entry, state)
 
     def _pairs(self, payload: SavePayload | RestorePayload) -> tuple[tuple[Path, Path], ...]:
-        """Return the model and its metadata, each with its entry in ``backups/``."""
+        """Return the model and its metadata, each with where it is kept once it is replaced."""
         layout, stem = self.store.layout, payload.backup or payload.name
-        return (
-            (layout.model_path(payload.name), layout.backup_path(stem)),
-            (layout.metadata_path(payload.name), layout.backup_metadata_path(stem)),
-        )
+        if payload.replaced_damaged:
+            kept = layout.aside_path(stem), layout.aside_metadata_path(stem)
+        else:
+            kept = layout.backup_path(stem), layout.backup_metadata_path(stem)
+        model_path, metadata_path = self.store.places_of(payload.name)
+        return (model_path, kept[0]), (metadata_path, kept[1])
 
     def _back_up(self, payload: SavePayload | RestorePayload) -> None:
         """Put what is about to be replaced into ``backups/`` too, durably; what is there stays."""
@@ -142,7 +144,7 @@ class Protocol:
         for original, backup in self._pairs(payload):
             if regular.is_file(original) and not os.path.lexists(backup):
                 link_or_copy(original, backup, self.work_dir)
-        sync_dir(self.store.layout.backup_dir)
+                sync_dir(backup.parent)
 
     def _back_up_metadata_left(self, payload: SavePayload | RestorePayload) -> None:
         """Back up metadata that a process which died left in place.
