@@ -1,0 +1,145 @@
+"""What has to stay true of a folder, whatever happened to it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from faults import acts
+from faults.inspection import wrong_names
+from faults.worlds import Seen, World, names_for
+
+from lotto_mlflow.layout import is_lotto_model
+
+ROUNDS = 6
+"""How often the fixes that `verify` prints are applied before it has to have none left."""
+
+
+def check_folder(world: World) -> None:
+    """Check what holds after each step, without asking MLflow for much."""
+    seen = world.look()
+    assert wrong_names(world.base_dir) == []
+    assert not world.base_dir.with_name("moved" if world.base_dir.name == "ml" else "ml").exists()
+    _check_models(world, seen)
+    _check_pairs(world, seen)
+    _check_latest(world, seen)
+
+
+def _check_models(world: World, seen: Seen) -> None:
+    """Saved bytes load as what was saved; of a name that has a record, no others load."""
+    for file, digest in seen.models.items():
+        answer = world.asked(acts.load, str(world.base_dir / file))
+        if world.is_known(file, digest):
+            assert answer.is_done, f"{file} does not load: {answer.value}"
+            assert answer.value == world.numbers[digest], f"{file} is another model"
+        elif all(world.records(name) for name in names_for(file)):
+            assert answer.outcome == "refused", f"{file} has other bytes, and loads"
+
+
+def _check_pairs(world: World, seen: Seen) -> None:
+    """A model in place, and the metadata in place, are of one save."""
+    for file, (digest, time_ns) in seen.files.items():
+        save, name = world.saves.get(time_ns), Path(file).stem
+        if not file.startswith("trained/") or save is None or save.sha256 != digest:
+            continue
+        if name in world.by_hand or world.records(name, "pending"):
+            continue
+        path = world.base_dir / "metadata" / f"{name}_metadata.json"
+        found = json.loads(path.read_bytes()) if path.exists() else None
+        if save.metadata is None:
+            assert found is None, f"{file} was saved without metadata, and has {found}"
+        else:
+            fits = found is not None and {**found, **save.metadata, "sha256": digest} == found
+            assert fits, f"{file} was saved with {save.metadata}, and has {found}"
+
+
+def _check_latest(world: World, seen: Seen) -> None:
+    models = {Path(f).name: seen.files[f][1] for f in seen.models if f.startswith("trained/")}
+    times = {(time, name) for name, time in models.items() if is_lotto_model(name)}
+    newest = world.base_dir / "trained" / max(times)[1] if times else None
+    found = world.done(acts.latest, "filesystem")
+    assert found == (newest and str(newest)), f"the latest model is {found}"
+
+
+def check_versions(world: World) -> None:
+    """A version whose bytes are whole loads; no other bytes load; a save has one version."""
+    seen = world.look()
+    for (name, number), what in seen.versions.items():
+        save = world.save_of(what)
+        if save is None:
+            continue
+        answer = world.asked(acts.load, f"models:/{name}/{number}")
+        if seen.bytes_of((name, number)) == save.sha256:
+            assert answer.is_done, f"version {number} of {name} does not load: {answer.value}"
+        is_right = answer.outcome == "refused" or answer.value == save.number
+        assert is_right, f"version {number} of {name} is another model"
+    own = Counter(w[1] for v, w in seen.versions.items() if v not in world.copies and w[1])
+    twice = {save_id for save_id, count in own.items() if count > 1}
+    assert not twice, f"saves have two versions: {twice}"
+
+
+def check_latest_version(world: World) -> None:
+    """The latest version is of the newest save that has one, and no copy hides it."""
+    ids = [what[1] for (name, _), what in world.look().versions.items() if name == "lotto_model"]
+    newest = max((int(i.partition("-")[0]) for i in ids if i), default=None)
+    found = world.done(acts.latest_time)
+    assert found == newest, f"the latest version is of {found}, not {newest}"
+
+
+def check_ends_clean(world: World) -> None:
+    """The printed fixes end in a clean `verify`; then each save is found, and mirrored once."""
+    world.end_outage()
+    before = world.reachable(world.look())
+    for _ in range(ROUNDS):
+        found = world.fix()
+        if all(_is_by_nature(world, finding) for finding in found):
+            break
+    left = [finding for finding in world.fix() if not _is_by_nature(world, finding)]
+    assert not left, "verify goes on printing: " + "\n".join(map(str, left))
+    lost = before - world.reachable(world.look())
+    assert not lost, f"the fixes have lost {lost}"
+    check_folder(world)
+    check_versions(world)
+    check_latest_version(world)
+    _check_mirrored(world)
+
+
+def _check_mirrored(world: World) -> None:
+    seen = world.look()
+    mirrored = Counter(
+        what[1].partition("-")[0] for v, what in seen.versions.items() if v not in world.copies
+    )
+    for time_ns, save in world.saves.items():
+        is_on_disk = any(
+            digest == save.sha256 and save.name in names_for(file)
+            for file, digest in seen.models.items()
+        )
+        is_due = is_on_disk and time_ns not in world.deleted
+        assert mirrored[f"{time_ns:019d}"] == 1 or not is_due, f"{save} is not mirrored"
+
+
+def _is_by_nature(world: World, finding: Any) -> bool:
+    """Tell whether nothing can be done about a finding."""
+    if finding.fix is None and finding.kind in ("late on top", "changed", "orphan metadata"):
+        return True
+    reachable = world.reachable(world.look())
+    if finding.kind in ("missing on disk", "stuck record", "missing in MLflow"):
+        gone = [s for s in world.saves.values() if (s.name, s.sha256) not in reachable]
+        return any(_microsecond(s.time_ns) in finding.detail or _is_of(s, finding) for s in gone)
+    if finding.kind == "damaged" or finding.kind == "orphan metadata":
+        return not any(name == finding.name for name, _ in reachable)
+    return False
+
+
+def _is_of(save: Any, finding: Any) -> bool:
+    return finding.path is not None and finding.path.name.startswith(f"{save.time_ns:019d}-")
+
+
+def _microsecond(time_ns: int) -> str:
+    from zoneinfo import ZoneInfo
+
+    whole = datetime.fromtimestamp(time_ns // 10**9, ZoneInfo("Asia/Seoul"))
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}"
