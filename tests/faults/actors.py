@@ -7,6 +7,7 @@ the next call then comes from a new process.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import resource
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -113,6 +115,7 @@ def _serve(connection: Connection) -> None:
     """Be the warm parent: fork actors one after another, and tell how each ended."""
     logging.disable(logging.CRITICAL)  # what they log of broken stores would fill pages
     crashes.warm_up()
+    importlib.import_module("faults.acts")  # once, and not in each child
     pushing.WAIT_SECONDS = _PUSH_SECONDS  # a busy machine may be slow
     while True:
         try:
@@ -122,7 +125,9 @@ def _serve(connection: Connection) -> None:
         process_id = os.fork()
         if process_id == 0:
             _act(connection)
-        connection.send(os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]))
+        code = os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+        with suppress(BrokenPipeError):  # where the caller is gone
+            connection.send(code)
 
 
 def _act(connection: Connection) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from sklearn.naive_bayes import GaussianNB
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import LottoMlflowError
 from lotto_mlflow.records import Finding
 
 Version = tuple[str, int]
@@ -74,35 +73,41 @@ def sync(base_dir: str, options: dict[str, bool]) -> dict[str, str]:
     return _manager(base_dir, "sync").sync(**options).failed
 
 
-def load(base_dir: str, reference: str) -> int | None:
-    """Load a model, and return its number."""
-    return number_of(_manager(base_dir, "sync").load_model(reference))
+def load(base_dir: str, references: list[str]) -> list[tuple[bool, Any]]:
+    """Load models; return of each whether it loads, and its number or why it does not."""
+    manager, found = _manager(base_dir, "sync"), []
+    for reference in references:
+        try:
+            found.append((True, number_of(manager.load_model(reference))))
+        except LottoMlflowError as error:
+            found.append((False, f"{type(error).__name__}: {error}"))
+    return found
 
 
 def verify(base_dir: str) -> list[Finding]:
     return _manager(base_dir, "sync").verify()
 
 
-def apply(base_dir: str, finding: Finding) -> None:
-    """Do what a finding advises, as it is printed: what is done by hand first, then the call."""
+def apply(base_dir: str, finding: Finding, meant: Version | None) -> None:
+    """Do what a finding advises, as it is printed: what is done by hand first, then the call.
+
+    Parameters
+    ----------
+    base_dir : str
+        The folder.
+    finding : Finding
+        What was found.
+    meant : (str, int) or None
+        The version that is to be deleted by hand.
+    """
     assert finding.fix is not None
     manager, call = _manager(base_dir, "sync"), finding.fix.as_call()
-    if "delete the version" in finding.fix.before:
-        for name, number in _versions_meant(base_dir, finding):
-            client(base_dir).delete_model_version(name, str(number))
+    if meant is not None:
+        client(base_dir).delete_model_version(meant[0], str(meant[1]))
     if finding.fix.verb == "shell":
         subprocess.run(call, shell=True, check=True, capture_output=True, timeout=60)
     else:
         eval(call, {"ModelManager": manager})
-
-
-def _versions_meant(base_dir: str, finding: Finding) -> list[Version]:
-    """Return the version that is to be deleted: the one with this file, or of this number."""
-    found = versions(base_dir)
-    by_path = [v for v in found if finding.path and found[v][0] in map(str, finding.path.parents)]
-    number = re.search(r"version (\d+)", finding.detail)
-    by_number = [v for v in found if number and v[1] == int(number[1])]
-    return by_path or by_number[:1]
 
 
 def client(base_dir: str) -> MlflowClient:
@@ -124,24 +129,6 @@ def register_again(base_dir: str, version: Version, name: str) -> None:
     found.create_model_version(
         name, model.artifact_location, model.source_run_id, model_id=model.model_id
     )
-
-
-def versions(base_dir: str) -> dict[Version, tuple[str, str, str, str]]:
-    """Return each version's folder, id of its save, run and logged model; empty for none."""
-    found = client(base_dir)
-    return {
-        (version.name, int(version.version)): (
-            _folder(found.get_model_version_download_uri(version.name, version.version)),
-            version.tags.get("save_id", ""),
-            version.run_id or "",
-            version.tags.get("model_id", ""),
-        )
-        for version in found.search_model_versions(max_results=1000)
-    }
-
-
-def _folder(uri: str) -> str:
-    return unquote(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 def latest(base_dir: str, source: Any) -> str | None:

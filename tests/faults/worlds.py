@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import joblib
 from faults import acts
@@ -50,7 +52,8 @@ class Seen:
     artifacts : dict of str to str
         Digest of the model file in each model folder.
     versions : dict
-        As in `acts.versions`; empty where the database is away.
+        Each version's model folder, id of its save, run and logged model; empty texts for none.
+        There are none where the database is away.
     """
 
     files: Files = field(default_factory=dict)
@@ -113,6 +116,7 @@ class World:
         self.deleted: set[int] = set()
         self.copies: set[acts.Version] = set()
         self.outage: str | None = None
+        self.look()
 
     @property
     def database_path(self) -> Path:
@@ -129,7 +133,8 @@ class World:
         for path in (self.base_dir / "mlflow" / "artifacts").rglob("data/*.pkl"):
             seen.artifacts[str(path.parent.parent)] = _digest(path)
         if self.outage != "away":
-            seen.versions = self.done(acts.versions)
+            seen.versions = _versions_in(self.database_path)
+        self.seen = seen
         return seen
 
     def is_known(self, file: str, digest: str) -> bool:
@@ -146,6 +151,10 @@ class World:
         mlflow_dir = self.base_dir / "mlflow"
         folders = [mlflow_dir / folder for folder in ("outbox", "sent", "aside")]
         return [path for f in folders for path in f.glob(f"*~{state}~{name}.json")]
+
+    def has_record(self, name: str) -> bool:
+        """Tell whether something was committed under a name."""
+        return len(self.records(name)) > len(self.records(name, "pending"))
 
     def reachable(self, seen: Seen) -> set[tuple[str, str]]:
         """Return name and digest of each save whose bytes a file of its name or a version has."""
@@ -187,7 +196,7 @@ class World:
         Answer, dict, dict
             What it came to, and the files before and after.
         """
-        before, is_clean = self.look(), not self.records(state="pending")
+        before, is_clean = self.seen, not self.records(state="pending")
         answer = self.asked(function, *arguments, held=held)
         after = self.look()
         gone = set(before.versions) - set(after.versions)
@@ -284,12 +293,12 @@ class World:
 
     def _apply(self, finding: Any) -> None:
         """Apply a fix; a version that it says to delete by hand is no loss of a version."""
-        before = self.look()
-        self.asked(acts.apply, finding)
+        is_by_hand, before = "delete the version" in finding.fix.before, self.seen
+        self.asked(acts.apply, finding, _version_meant(before, finding) if is_by_hand else None)
         after = self.look()
         lost = self.reachable(before) - self.reachable(after)
         assert not lost, f"a fix has lost {lost}: {finding}"
-        if "delete the version" not in finding.fix.before:
+        if not is_by_hand:
             for version, what in before.versions.items():
                 save, digest = self.save_of(what), before.bytes_of(version)
                 is_whole = save is not None and save.sha256 == digest
@@ -384,7 +393,7 @@ class World:
 
     def plain(self, method: str, *arguments: Any, **named: Any) -> Answer:
         """Call a method of MLflow's own client, which may refuse it."""
-        before = self.look().versions
+        before = self.seen.versions
         answer = self.actor.ask(acts.plain, str(self.base_dir), method, arguments, named)
         after = self.look().versions
         if method == "rename_registered_model":
@@ -401,9 +410,43 @@ class World:
 
     def register_again(self, version: acts.Version, name: str) -> None:
         """Register the logged model of a version once more."""
-        before = self.look().versions
+        before = self.seen.versions
         self.actor.ask(acts.register_again, str(self.base_dir), version, name)
         self.copies |= set(self.look().versions) - set(before)
+
+
+def _versions_in(database: Path) -> dict[acts.Version, tuple[str, str, str, str]]:
+    """Read the versions from the file of a database, whoever has it open."""
+    with closing(sqlite3.connect(database, timeout=30)) as opened:
+        tags = {
+            (name, number, key): value
+            for name, number, key, value in opened.execute(
+                "SELECT name, version, key, value FROM model_version_tags"
+            )
+        }
+        found = opened.execute(
+            "SELECT name, version, coalesce(storage_location, source), run_id FROM model_versions "
+            "WHERE current_stage <> 'Deleted_Internal'"
+        )
+        return {
+            (name, number): (
+                unquote(urlsplit(uri).path),
+                tags.get((name, number, "save_id"), ""),
+                run_id or "",
+                tags.get((name, number, "model_id"), ""),
+            )
+            for name, number, uri, run_id in found
+        }
+
+
+def _version_meant(seen: Seen, finding: Any) -> acts.Version | None:
+    """Return the version that is to be deleted: the one with this file, or of this number."""
+    parents = set() if finding.path is None else set(map(str, finding.path.parents))
+    by_path = [v for v, what in seen.versions.items() if what[0] in parents]
+    number = re.search(r"version (\d+)", finding.detail)
+    name = registered_model(finding.name)
+    by_number = [v for v in seen.versions if number and v == (name, int(number[1]))]
+    return next(iter(by_path or by_number), None)
 
 
 def _digest(path: Path) -> str:
