@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from faults.inspection import wrong_names
 from faults.worlds import Seen, World, names_for
 
 from lotto_mlflow.layout import is_lotto_model
+from lotto_mlflow.records import parse
 
 ROUNDS = 6
 """How often the fixes that `verify` prints are applied before it has to have none left."""
@@ -75,9 +74,15 @@ def check_versions(world: World) -> None:
         assert digest in (None, save.sha256), f"{version} was given other bytes"
         assert loads or digest is None, f"{version} does not load: {value}"
         assert not loads or value == save.number, f"{version} is another model"
-    own = Counter(w[1] for v, w in seen.versions.items() if v not in world.copies and w[1])
-    twice = {save_id for save_id, count in own.items() if count > 1}
+    twice = {save_id for save_id, count in _mirrored(world).items() if count > 1}
     assert not twice, f"saves have two versions: {twice}"
+
+
+def _mirrored(world: World) -> Counter[str]:
+    """Count the versions of each save, but those that plain MLflow made or took away."""
+    others = world.copies | world.bereft
+    found = world.seen.versions.items()
+    return Counter(what[1] for version, what in found if version not in others and what[1])
 
 
 def check_latest_version(world: World) -> None:
@@ -107,17 +112,15 @@ def check_ends_clean(world: World) -> None:
 
 
 def _check_mirrored(world: World) -> None:
-    seen = world.seen
-    mirrored = Counter(
-        what[1].partition("-")[0] for v, what in seen.versions.items() if v not in world.copies
-    )
+    seen, mirrored = world.seen, _mirrored(world)
     for time_ns, save in world.saves.items():
         is_on_disk = any(
             digest == save.sha256 and save.name in names_for(file)
             for file, digest in seen.models.items()
         )
         is_due = is_on_disk and time_ns not in world.deleted
-        assert mirrored[f"{time_ns:019d}"] == 1 or not is_due, f"{save} is not mirrored"
+        is_mirrored = any(save_id.startswith(f"{time_ns:019d}-") for save_id in mirrored)
+        assert is_mirrored or not is_due, f"{save} is not mirrored"
 
 
 def _is_by_nature(world: World, finding: Any) -> bool:
@@ -126,23 +129,13 @@ def _is_by_nature(world: World, finding: Any) -> bool:
         return True
     reachable = world.reachable(world.seen)
     if finding.kind in ("missing on disk", "stuck record", "missing in MLflow"):
-        gone = [s for s in world.saves.values() if (s.name, s.sha256) not in reachable]
-        if any(_microsecond(s.time_ns) in finding.detail or _is_of(s, finding) for s in gone):
-            return True
-    if finding.kind == "stuck record":  # of a model from before this package
-        digests = re.findall("[0-9a-f]{64}", finding.detail)
-        return bool(digests) and not any((finding.name, digest) in reachable for digest in digests)
+        about = {
+            record.payload.sha256
+            for path in world.records(finding.name)
+            if (record := parse(path.read_bytes())).is_save
+            and (path == finding.path or record.payload.saved_at in finding.detail)
+        }
+        return bool(about) and not any((finding.name, digest) in reachable for digest in about)
     if finding.kind in ("damaged", "changed", "orphan metadata"):
         return not any(name == finding.name for name, _ in reachable)
     return False
-
-
-def _is_of(save: Any, finding: Any) -> bool:
-    return finding.path is not None and finding.path.name.startswith(f"{save.time_ns:019d}-")
-
-
-def _microsecond(time_ns: int) -> str:
-    from zoneinfo import ZoneInfo
-
-    whole = datetime.fromtimestamp(time_ns // 10**9, ZoneInfo("Asia/Seoul"))
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9 // 1000:06d}"

@@ -83,7 +83,10 @@ class AnyOrder(RuleBasedStateMachine):
     @property
     def is_calm(self) -> bool:
         """Whether MLflow can be asked, and has the paths of where the folder lies."""
-        return self.world.outage is None and self.world.base_dir.name == "ml"
+        world = self.world
+        folders = [what[0] for what in world.seen.versions.values()]
+        is_here = all(folder.startswith(f"{world.base_dir}/") for folder in folders)
+        return world.outage is None and is_here
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

@@ -102,6 +102,8 @@ class World:
         Times of the saves whose version was deleted in MLflow on purpose.
     copies : set of (str, int)
         Versions that were made with plain MLflow.
+    bereft : set of (str, int)
+        Versions whose logged model was deleted: they work, and do not count.
     """
 
     def __init__(self, work_dir: Path, database: Path, actor: Actor) -> None:
@@ -115,6 +117,7 @@ class World:
         self.by_hand: set[str] = set()
         self.deleted: set[int] = set()
         self.copies: set[acts.Version] = set()
+        self.bereft: set[acts.Version] = set()
         self.outage: str | None = None
         self.look()
 
@@ -164,10 +167,11 @@ class World:
             for name in names_for(file)
             if digest in self.known.get(name, ())
         }
+        names = {path.name.partition("~")[0]: path.stem.split("~")[2] for path in self.records()}
         for version, what in seen.versions.items():
-            save = self.save_of(what)
-            if save is not None and seen.bytes_of(version) == save.sha256:
-                found.add((save.name, save.sha256))
+            name, digest = names.get(what[1], ""), seen.bytes_of(version)
+            if digest in self.known.get(name, ()):
+                found.add((name, str(digest)))
         return found
 
     # asking the actor
@@ -396,16 +400,21 @@ class World:
         before = self.seen.versions
         answer = self.actor.ask(acts.plain, str(self.base_dir), method, arguments, named)
         after = self.look().versions
+        if not answer.is_done:
+            return answer
         if method == "rename_registered_model":
             old, new = arguments
-            self.copies = {(new if n == old else n, number) for n, number in self.copies}
-        else:
-            self.copies |= set(after) - set(before)
-        kept = {what[1] for what in after.values()}
-        for what in before.values():
-            save = self.save_of(what)
-            if save is not None and what[1] not in kept:
-                self.deleted.add(save.time_ns)
+            for found in (self.copies, self.bereft):
+                renamed = {version for version in found if version[0] == old}
+                found -= renamed
+                found |= {(new, number) for _, number in renamed}
+            return answer
+        if method == "delete_logged_model":
+            self.bereft |= {version for version, what in before.items() if what[3] == arguments[0]}
+        for version in set(before) - set(after) - self.copies:
+            save = self.save_of(before[version])
+            self.deleted |= {save.time_ns} if save is not None else set()
+        self.copies |= set(after) - set(before)
         return answer
 
     def register_again(self, version: acts.Version, name: str) -> None:
