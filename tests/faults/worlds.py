@@ -354,6 +354,7 @@ class World:
         declared = {"number": number, "note": "by hand", "sha256": _digest(path)}
         (metadata_dir / f"{name}_metadata.json").write_text(json.dumps(declared), encoding="utf-8")
         if file.startswith("trained/") and not self.records(name):
+            self.known.pop(name, None)  # of what lay there before, nobody knows
             self._note(name, _digest(path), number)
         self._note_by_hand(file)
 
