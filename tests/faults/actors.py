@@ -1,8 +1,8 @@
 """A process beside the test that uses the package, and can be killed, restarted, or held short.
 
 A warm parent, which has imported everything and opened nothing, forks one child at a time: the
-*actor*. It keeps its caches from one call to the next, as a backend does, until it ends or is killed;
-the next call then comes from a new process.
+*actor*. It keeps its caches from one call to the next, as a backend does, until it ends or is
+killed; the next call then comes from a new process.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Actor:
         other.close()
         self._is_up = False
 
-    def ask(self, function: Callable[..., Any], *arguments: Any, held: Held | None = None) -> Answer:
+    def ask(
+        self, function: Callable[..., Any], *arguments: Any, held: Held | None = None
+    ) -> Answer:
         """Call a function there; a new process is started where there is none."""
         if not self._is_up:
             self._connection.send(None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from faults import acts
 from faults.inspection import wrong_names
-from faults.worlds import Seen, World, names_for
+from faults.seeing import Seen, names_for
+from faults.worlds import World
 
 from lotto_mlflow.layout import is_lotto_model
 from lotto_mlflow.records import parse
@@ -67,7 +68,9 @@ def _check_latest(world: World, seen: Seen) -> None:
 def check_versions(world: World) -> None:
     """A version whose bytes are whole loads; no other bytes load; a save has one version."""
     seen = world.seen
-    ours = {version: save for version, what in seen.versions.items() if (save := world.save_of(what))}
+    ours = {
+        version: save for version, what in seen.versions.items() if (save := world.save_of(what))
+    }
     loaded = world.done(acts.load, [f"models:/{name}/{number}" for name, number in ours])
     for (version, save), (loads, value) in zip(ours.items(), loaded, strict=True):
         digest = seen.bytes_of(version)

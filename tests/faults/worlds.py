@@ -7,27 +7,21 @@ What has to stay true after each step is in `faults.invariants`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import joblib
 from faults import acts
 from faults.actors import Actor, Answer, Held
-
-from lotto_mlflow.layout import name_of_backup, registered_model
-
-FOLDERS = ("trained", "metadata", "backups")
-Files = dict[str, tuple[str, int]]
+from faults.inspection import digest
+from faults.seeing import Files, Seen, names_for, seen_in, version_meant
 
 
 @dataclass(frozen=True)
@@ -39,41 +33,6 @@ class Saved:
     sha256: str
     time_ns: int
     metadata: dict[str, Any] | None
-
-
-@dataclass
-class Seen:
-    """What lies in the folder, and in MLflow, at one moment.
-
-    Attributes
-    ----------
-    files : dict of str to (str, int)
-        Digest and time of each file in the specification's folders.
-    artifacts : dict of str to str
-        Digest of the model file in each model folder.
-    versions : dict
-        Each version's model folder, id of its save, run and logged model; empty texts for none.
-        There are none where the database is away.
-    """
-
-    files: Files = field(default_factory=dict)
-    artifacts: dict[str, str] = field(default_factory=dict)
-    versions: dict[acts.Version, tuple[str, str, str, str]] = field(default_factory=dict)
-
-    def bytes_of(self, version: acts.Version) -> str | None:
-        """Return the digest of a version's model file, ``None`` where there is none."""
-        return self.artifacts.get(self.versions[version][0]) if version in self.versions else None
-
-    @property
-    def models(self) -> dict[str, str]:
-        """The digest of each model file in the specification's folders."""
-        return {file: sha for file, (sha, _) in self.files.items() if file.endswith(".pkl")}
-
-
-def names_for(file: str) -> set[str]:
-    """Return the names of the models that a file may be of."""
-    path = Path(file)
-    return {path.stem, name_of_backup(path)} if file.startswith("backups/") else {path.stem}
 
 
 class World:
@@ -129,16 +88,9 @@ class World:
 
     def look(self) -> Seen:
         """Return what is there; the package is not asked."""
-        seen = Seen()
-        for folder in FOLDERS:
-            for path in sorted((self.base_dir / folder).glob("*")):
-                seen.files[f"{folder}/{path.name}"] = (_digest(path), path.stat().st_mtime_ns)
-        for path in (self.base_dir / "mlflow" / "artifacts").rglob("data/*.pkl"):
-            seen.artifacts[str(path.parent.parent)] = _digest(path)
-        if self.outage != "away":
-            seen.versions = _versions_in(self.database_path)
-        self.seen = seen
-        return seen
+        database = None if self.outage == "away" else self.database_path
+        self.seen = seen_in(self.base_dir, database)
+        return self.seen
 
     def is_known(self, file: str, digest: str) -> bool:
         """Tell whether a file has bytes that were saved under its name."""
@@ -289,7 +241,8 @@ class World:
     def fix(self) -> list[Any]:
         """Apply each fix that one `verify` prints, and return its findings."""
         answer, before, after = self.worked(acts.verify)
-        assert answer.is_done and before == after, answer
+        assert answer.is_done, answer.value
+        assert before == after, "verify has changed files"
         for finding in answer.value:
             if finding.fix is not None:
                 self._apply(finding)
@@ -298,7 +251,7 @@ class World:
     def _apply(self, finding: Any) -> None:
         """Apply a fix; a version that it says to delete by hand is no loss of a version."""
         is_by_hand, before = "delete the version" in finding.fix.before, self.seen
-        self.asked(acts.apply, finding, _version_meant(before, finding) if is_by_hand else None)
+        self.asked(acts.apply, finding, version_meant(before, finding) if is_by_hand else None)
         after = self.look()
         lost = self.reachable(before) - self.reachable(after)
         assert not lost, f"a fix has lost {lost}: {finding}"
@@ -351,22 +304,24 @@ class World:
             os.utime(path, ns=(time_ns, time_ns))
         metadata_dir = path.parent if file.startswith("backups/") else self.base_dir / "metadata"
         metadata_dir.mkdir(exist_ok=True)
-        declared = {"number": number, "note": "by hand", "sha256": _digest(path)}
+        declared = {"number": number, "note": "by hand", "sha256": digest(path)}
         (metadata_dir / f"{name}_metadata.json").write_text(json.dumps(declared), encoding="utf-8")
         if file.startswith("trained/") and not self.records(name):
             self.known.pop(name, None)  # of what lay there before, nobody knows
-            self._note(name, _digest(path), number)
+            self._note(name, digest(path), number)
         self._note_by_hand(file)
 
     def _note_by_hand(self, file: str) -> None:
         if not file.startswith("backups/"):
             self.by_hand.add(Path(file).stem.removesuffix("_metadata"))
+        self.look()
 
     def move(self) -> None:
         """Move the folder."""
         new = "moved" if self.base_dir.name == "ml" else "ml"
         self.end_process()
         self.base_dir = self.base_dir.rename(self.base_dir.with_name(new))
+        self.look()
 
     # what happens to MLflow
 
@@ -382,6 +337,7 @@ class World:
                 "BEGIN SELECT RAISE(ABORT, 'no room'); END"
             )
         self.outage = kind
+        self.look()
 
     def end_outage(self) -> None:
         """End the outage, if there is one."""
@@ -391,6 +347,7 @@ class World:
         elif self.outage is not None:
             self._execute("DROP TRIGGER refuse")
         self.outage = None
+        self.look()
 
     def _execute(self, statement: str) -> None:
         with closing(sqlite3.connect(self.database_path, timeout=30)) as opened, opened:
@@ -423,41 +380,3 @@ class World:
         before = self.seen.versions
         self.actor.ask(acts.register_again, str(self.base_dir), version, name)
         self.copies |= set(self.look().versions) - set(before)
-
-
-def _versions_in(database: Path) -> dict[acts.Version, tuple[str, str, str, str]]:
-    """Read the versions from the file of a database, whoever has it open."""
-    with closing(sqlite3.connect(database, timeout=30)) as opened:
-        tags = {
-            (name, number, key): value
-            for name, number, key, value in opened.execute(
-                "SELECT name, version, key, value FROM model_version_tags"
-            )
-        }
-        found = opened.execute(
-            "SELECT name, version, coalesce(storage_location, source), run_id FROM model_versions "
-            "WHERE current_stage <> 'Deleted_Internal'"
-        )
-        return {
-            (name, number): (
-                unquote(urlsplit(uri).path),
-                tags.get((name, number, "save_id"), ""),
-                run_id or "",
-                tags.get((name, number, "model_id"), ""),
-            )
-            for name, number, uri, run_id in found
-        }
-
-
-def _version_meant(seen: Seen, finding: Any) -> acts.Version | None:
-    """Return the version that is to be deleted: the one with this file, or of this number."""
-    parents = set() if finding.path is None else set(map(str, finding.path.parents))
-    by_path = [v for v, what in seen.versions.items() if what[0] in parents]
-    number = re.search(r"version (\d+)", finding.detail)
-    name = registered_model(finding.name)
-    by_number = [v for v in seen.versions if number and v == (name, int(number[1]))]
-    return next(iter(by_path or by_number), None)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
