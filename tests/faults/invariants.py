@@ -138,6 +138,8 @@ def _is_by_nature(world: World, finding: Any) -> bool:
             if (record := parse(path.read_bytes())).is_save
             and (path == finding.path or record.payload.saved_at in finding.detail)
         }
+        if finding.kind == "missing in MLflow":  # only what is on disk can be sent again
+            reachable = world.reachable(Seen(files=world.seen.files))
         return bool(about) and not any((finding.name, digest) in reachable for digest in about)
     if finding.kind in ("damaged", "changed", "orphan metadata"):
         return not any(name == finding.name for name, _ in reachable)
