@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
+LONG ?=
 ROWS ?=
 SCRATCH ?= .example/ml
 PICTURES := runs compare list
@@ -33,9 +34,9 @@ test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --cov --cov-report=
 
-faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes the table)
+faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes it, LONG=1: 1 h)
 	rm -rf .faults && mkdir .faults
-	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
+	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults LOTTO_FAULTS_LONG=$(LONG) $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
 	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write tests/faults/README.md)
 
 bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the tables)

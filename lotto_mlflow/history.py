@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -97,16 +98,14 @@ class History(ModelFiles):
 
         Notes
         -----
-        A file with the time and the size of the save is its own; any other is hashed.
+        The digest alone says so: a failing disk changes bytes, and leaves size and time.
         """
         payload = save.payload
-        alike = [
-            file
-            for file in self._files_by_name.get(payload.name, [])
-            if file.status.st_size == payload.size
-        ]
-        is_own = any(file.time_ns == payload.file_time_ns for file in alike)
-        return is_own or any(file.sha256 == payload.sha256 for file in alike)
+        for file in self._files_by_name.get(payload.name, []):
+            with suppress(OSError):  # one that cannot be read is no help
+                if file.status.st_size == payload.size and file.sha256 == payload.sha256:
+                    return True
+        return False
 
     def save_of(self, file: ModelFile) -> SaveRecord | None:
         """Return the save that left a file in ``trained/`` or ``backups/``.

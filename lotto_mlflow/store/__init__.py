@@ -140,17 +140,16 @@ class Store:
 
         Notes
         -----
-        The entry keeps its bytes when a later save replaces the file. A file with the time and
-        the size of the save counts as its own; any other only if its digest says so.
+        The entry keeps its bytes when a later save replaces the file. The digest alone says whose
+        they are: a failing disk changes bytes, and leaves size and time as they were.
         """
         entry = work_dir / "model.pkl"
-        for is_of in (_has_time_and_size, _has_digest):
-            for path in self.candidates(save.name):
-                with suppress(OSError):
-                    link_or_copy(path, entry, work_dir)
-                    if is_of(entry, save):
-                        return entry
-                entry.unlink(missing_ok=True)
+        for path in self.candidates(save.name):
+            with suppress(OSError):
+                link_or_copy(path, entry, work_dir)
+                if _has_digest(entry, save):
+                    return entry
+            entry.unlink(missing_ok=True)
         return None
 
     def names_in_backups(self) -> list[str]:
@@ -223,11 +222,6 @@ class Store:
                     kind = regular.odd_kind(folder / file_name)
                     if kind is not None and file_name.endswith(endings):
                         yield folder / file_name, kind
-
-
-def _has_time_and_size(path: Path, save: SavePayload) -> bool:
-    status = path.stat()
-    return (status.st_mtime_ns, status.st_size) == (save.file_time_ns, save.size)
 
 
 def _has_digest(path: Path, save: SavePayload) -> bool:

@@ -34,7 +34,9 @@ def table(sums: dict[str, dict[str, int]]) -> str:
         plain = "does not apply"
         if numbers.get("plain_tried"):
             plain = f"{numbers.get('plain_lost', 0):,} of {numbers['plain_tried']:,} lost"
-        rows.append(f"| {title} | {numbers['tried']:,} | {numbers['lost']:,} | {plain} |")
+        steps = f" ({numbers['steps']:,} steps)" if "steps" in numbers else ""
+        tried = f"{numbers['tried']:,}{steps}"
+        rows.append(f"| {title} | {tried} | {numbers['lost']:,} | {plain} |")
     return "\n".join(rows)
 
 
