@@ -226,21 +226,29 @@ def _push_save(
     note: Note,
     work_dir: Path,
 ) -> MlflowIds:
-    pkl_path = folder.store.link_bytes_of(record.payload, work_dir)
-    if pkl_path is None:
-        layout = folder.layout
-        raise MirrorError(
-            f"the bytes of {record.name} with SHA-256 {record.payload.sha256} are neither in "
-            f"{layout.trained_dir} nor in {layout.backup_dir}",
-            error_code="BYTES_GONE",
-        )
-    return mirror.push(
-        record,
-        pkl_path,
-        artifacts_dir=folder.journal.artifacts_dir(record.id),
-        begun=is_begun,
-        note=note,
-        work_dir=work_dir,
+    for hashes_all in (False, True):
+        pkl_path = folder.store.link_bytes_of(record.payload, work_dir, hashes_all=hashes_all)
+        pkl_path = pkl_path or mirror.file_of_save(record, work_dir)
+        if pkl_path is None:
+            break
+        try:
+            return mirror.push(
+                record,
+                pkl_path,
+                artifacts_dir=folder.journal.artifacts_dir(record.id),
+                begun=is_begun,
+                note=note,
+                work_dir=work_dir,
+            )
+        except MirrorError as cause:
+            if cause.data.get("error_code") != "BYTES_CHANGED" or hashes_all:
+                raise
+            is_begun = True
+    layout = folder.layout
+    raise MirrorError(
+        f"the bytes of {record.name} with SHA-256 {record.payload.sha256} are neither in "
+        f"{layout.trained_dir} nor in {layout.backup_dir}",
+        error_code="BYTES_GONE",
     )
 
 

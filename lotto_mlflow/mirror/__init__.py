@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
-from lotto_mlflow.errors import Fix, ForeignModelError, MirrorError, ModelNotFoundError
+from lotto_mlflow.errors import (
+    Fix,
+    ForeignModelError,
+    LottoMlflowError,
+    MirrorError,
+    ModelNotFoundError,
+)
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, registry
 from lotto_mlflow.mirror import push as pushing
@@ -153,6 +161,22 @@ class Mirror:
     ) -> Path:
         """Return a file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
         return fetch.file_of(self._connection, self._layout, record, find_place, verifies=verifies)
+
+    def file_of_save(self, record: SaveRecord, work_dir: Path) -> Path | None:
+        """Return a file that the store itself has of a save, ``None`` where it has none."""
+        ids = record.mirrored.get(self._connection.target_name)
+        if ids is None:
+            return None
+        path = self._model_dir(ids.model_id) / DATA_FILE
+        if self._connection.is_embedded and regular.is_file(path):
+            return path
+        name = ids.registered_model or names.registered_model(record.name)
+        with suppress(LottoMlflowError):
+            version = self.find(VersionReference(name, version=ids.version))
+            if version is not None:
+                own = replace(version, name=record.name, sha256=record.payload.sha256)
+                return self.file_of(own, work_dir)
+        return None
 
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""

@@ -130,8 +130,19 @@ class Store:
         in_use = map(os.path.lexists, (model_path, self.layout.backup_path(name)))
         return any(in_use) or regular.odd_kind(metadata_path) is not None
 
-    def link_bytes_of(self, save: SavePayload, work_dir: Path) -> Path | None:
+    def link_bytes_of(
+        self, save: SavePayload, work_dir: Path, *, hashes_all: bool = False
+    ) -> Path | None:
         """Give the bytes of a save an entry of their own in a workspace, ``model.pkl``.
+
+        Parameters
+        ----------
+        save : SavePayload
+            The save.
+        work_dir : pathlib.Path
+            The workspace.
+        hashes_all : bool
+            Whether a file with the time and the size of the save is hashed, too.
 
         Returns
         -------
@@ -140,16 +151,18 @@ class Store:
 
         Notes
         -----
-        The entry keeps its bytes when a later save replaces the file. The digest alone says whose
-        they are: a failing disk changes bytes, and leaves size and time as they were.
+        The entry keeps its bytes when a later save replaces the file, but not when a program
+        writes over it: whoever copies it hashes the copy.
         """
         entry = work_dir / "model.pkl"
-        for path in self.candidates(save.name):
-            with suppress(OSError):
-                link_or_copy(path, entry, work_dir)
-                if _has_digest(entry, save):
-                    return entry
-            entry.unlink(missing_ok=True)
+        for is_of in (_has_digest,) if hashes_all else (_has_time_and_size, _has_digest):
+            for path in self.candidates(save.name):
+                entry.unlink(missing_ok=True)
+                with suppress(OSError):
+                    link_or_copy(path, entry, work_dir)
+                    if is_of(entry, save):
+                        return entry
+        entry.unlink(missing_ok=True)
         return None
 
     def names_in_backups(self) -> list[str]:
@@ -222,6 +235,11 @@ class Store:
                     kind = regular.odd_kind(folder / file_name)
                     if kind is not None and file_name.endswith(endings):
                         yield folder / file_name, kind
+
+
+def _has_time_and_size(path: Path, save: SavePayload) -> bool:
+    status = path.stat()
+    return (status.st_mtime_ns, status.st_size) == (save.file_time_ns, save.size)
 
 
 def _has_digest(path: Path, save: SavePayload) -> bool:
