@@ -175,7 +175,7 @@ class Mirror:
             version = self.find(VersionReference(name, version=ids.version))
             if version is not None:
                 own = replace(version, name=record.name, sha256=record.payload.sha256)
-                return self.file_of(own, work_dir)
+                return self.file_of(own, lambda: (work_dir, work_dir / "fetched"))
         return None
 
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
