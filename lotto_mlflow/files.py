@@ -375,7 +375,10 @@ def local_path(uri: str) -> Path | None:
 
     if not uri:
         return None
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # no URI at all, as whoever opens it will say
+        return None
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(url2pathname(parts.path))
     is_plain = not parts.scheme or len(parts.scheme) == 1  # one letter is a drive of Windows

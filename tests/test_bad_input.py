@@ -211,7 +211,7 @@ def test_a_refusal_in_a_new_place_makes_no_folder(
 def test_a_missing_file_is_not_found_as_specified(ml_dir: Path, refused_load: Refusal) -> None:
     path = ml_dir / "trained" / "none.pkl"
     error = refused_load(path, own=errors.ModelNotFoundError)
-    assert str(error) == f"Model file not found: {one_line(path)}"
+    assert str(error) == f"Model file not found: {path}"
 
 
 def test_a_folder_is_a_load_error(ml_dir: Path, refused_load: Refusal) -> None:

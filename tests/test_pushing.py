@@ -16,12 +16,14 @@ import pytest
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager, files
+from lotto_mlflow import push as worker
 from lotto_mlflow.mirror import Mirror
 from lotto_mlflow.mirror import push as pushing
 
 SAVE_AND_END = """
 import sys
-from lotto_mlflow import ModelManager, files
+from lotto_mlflow import ModelManager, push
+push.WAIT_SECONDS = 300.0
 manager = ModelManager(sys.argv[1], mirror="background")
 for number in range(3):
     manager.save_model({"number": number}, metadata={"number": number})
@@ -39,7 +41,7 @@ def _runs(base_dir: Path) -> list[Any]:
 
 
 def test_a_script_that_ends_right_after_background_saves_has_told_mlflow(base_dir: Path) -> None:
-    """The wait at the end is bounded, so a busy machine may leave some for the next process."""
+    """The wait at the end is bounded; the script has a bound that a busy machine keeps, too."""
     done = subprocess.run(
         [sys.executable, "-c", SAVE_AND_END, str(base_dir)],
         capture_output=True,
@@ -47,14 +49,13 @@ def test_a_script_that_ends_right_after_background_saves_has_told_mlflow(base_di
         check=True,
     )
     assert "Traceback" not in done.stderr
-    assert list((base_dir / "mlflow" / "sent").iterdir())
-    assert ModelManager(base_dir).flush(60)
+    assert len(list((base_dir / "mlflow" / "sent").iterdir())) == 3
     assert [run.info.status for run in _runs(base_dir)] == ["FINISHED"] * 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("mode", ["sync", "background"])
-@pytest.mark.timeout(60)  # a fork waits for the push, and must hold nothing that the push needs
+@pytest.mark.timeout(300)  # a fork waits for the push, and must hold nothing that the push needs
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks with threads
 def test_a_fork_right_after_a_save_can_save_too(base_dir: Path, mode: str) -> None:
     manager = ModelManager(base_dir, mirror=mode)
@@ -63,10 +64,10 @@ def test_a_fork_right_after_a_save_can_save_too(base_dir: Path, mode: str) -> No
         child = os.fork()
         if child == 0:
             manager.save_model({"child": number}, metadata={"number": number})
-            os._exit(0 if manager.flush(30) else 1)
+            os._exit(0 if manager.flush(120) else 1)
         manager.save_model({"again": number}, metadata={"number": number})
         assert os.waitpid(child, 0)[1] == 0
-    assert manager.flush(30)
+    assert manager.flush(120)
     runs = _runs(base_dir)
     assert [run.info.status for run in runs] == ["FINISHED"] * 9
     assert len(_client(base_dir).search_model_versions("name = 'lotto_model'")) == 9
@@ -103,7 +104,7 @@ def test_a_push_that_breaks_is_finished_later_and_gives_one_version(
     manager.save_model({"a": 1}, "x", {"accuracy": 0.5})
     assert not [run for run in _runs(base_dir) if run.info.status == "RUNNING"]
     monkeypatch.setattr(MlflowClient, step, really)
-    assert manager.flush(30)
+    assert manager.flush(120)
     (run,) = _runs(base_dir)
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"accuracy": 0.5})
     (version,) = _client(base_dir).search_model_versions("name = 'x'")
@@ -126,7 +127,7 @@ def test_a_run_that_could_not_be_ended_is_ended_later(
     monkeypatch.setattr(MlflowClient, "set_terminated", broken)
     manager.save_model({"a": 1}, "x")
     monkeypatch.setattr(MlflowClient, "set_terminated", really)
-    assert manager.flush(30)
+    assert manager.flush(120)
     (run,) = _runs(base_dir)
     assert (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")
     assert manager.get("x").version == 1
@@ -152,7 +153,7 @@ def test_a_record_that_cannot_be_built_does_not_block_those_behind_it(
     assert manager.get("good").version == 1
     assert manager.get("bad").version is None
     monkeypatch.setattr(pushing.model_folder, "build", really)
-    assert manager.flush(30)
+    assert manager.flush(120)
     assert manager.get("bad").version == 1
 
 
@@ -167,7 +168,7 @@ def test_an_experiment_deleted_in_mlflow_is_told_with_the_command_that_brings_it
     manager.save_model({"a": 2}, "x", {"a": 1})
     assert f"mlflow experiments restore -x {experiment.experiment_id}" in caplog.text
     client.restore_experiment(experiment.experiment_id)
-    assert manager.flush(30)
+    assert manager.flush(120)
     assert manager.get("x").version == 2
 
 
@@ -201,6 +202,7 @@ def test_whatever_ends_the_thread_another_one_is_started(
     base_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Libraries raise errors that are no `Exception`, and some end their thread."""
+    monkeypatch.setattr(worker, "WAIT_SECONDS", 300.0)
     really, broken = MlflowClient.create_run, [SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
 
     def create_run(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
@@ -213,7 +215,7 @@ def test_whatever_ends_the_thread_another_one_is_started(
     for number in range(3):
         begun = time.monotonic()
         manager.save_model({"n": number}, "x", {"n": number})
-        assert time.monotonic() - begun < 30  # WAIT_SECONDS is 60 here: it was told at once
+        assert time.monotonic() - begun < 150  # it was told at once
     assert "GeneratorExit" in caplog.text
     assert manager.flush(60)
     assert manager.get("x").version == 3
@@ -228,7 +230,7 @@ def test_a_slow_log_handler_holds_up_no_save(
         def emit(self, record: logging.LogRecord) -> None:
             if threading.current_thread().name == "lotto_mlflow-push":
                 started.set()
-                done.wait(60)
+                done.wait(300)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("MLflow is down")
@@ -238,10 +240,10 @@ def test_a_slow_log_handler_holds_up_no_save(
     logging.getLogger("lotto_mlflow").addHandler(handler)
     try:
         manager.save_model({"n": 1}, "x", {"n": 1})
-        assert started.wait(60)
+        assert started.wait(120)
         saving = threading.Thread(target=manager.save_model, args=({"n": 2}, "x", {"n": 2}))
         saving.start()
-        saving.join(30)
+        saving.join(120)
         assert not saving.is_alive()
     finally:
         done.set()
@@ -254,7 +256,7 @@ def test_flush_waits_no_longer_than_it_is_given(
     done, really = threading.Event(), Mirror.create
 
     def create(mirror: Mirror) -> None:
-        done.wait(60)
+        done.wait(300)
         really(mirror)
 
     monkeypatch.setattr(Mirror, "create", create)
@@ -262,7 +264,7 @@ def test_flush_waits_no_longer_than_it_is_given(
     manager.save_model({"n": 1}, "x", {"n": 1})
     begun = time.monotonic()
     assert not manager.flush(0.5)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 150
     done.set()
     assert manager.flush(60)
 

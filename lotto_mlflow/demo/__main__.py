@@ -93,7 +93,8 @@ def _predict(directory: Path, database_uri: str, rows: list[list[float]]) -> Non
         check=False,
     )
     if answer.returncode != 0:
-        raise LottoMlflowError(f"mlflow models predict failed:\n{answer.stderr}")
+        print(answer.stderr, file=sys.stderr)
+        raise LottoMlflowError("mlflow models predict failed; what it said stands above")
     print(f"{answer.stdout.strip()}\n")
 
 
