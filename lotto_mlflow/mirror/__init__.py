@@ -267,7 +267,8 @@ class Mirror:
                 return None
             raise
         number = version.version if reference.version is None else reference.version
-        if (version.name, str(version.version)) != (name, str(number)):
+        is_asked_for = (version.name, str(version.version)) == (name, str(number))
+        if not is_asked_for or not registry.is_well_formed(version):
             raise MirrorError(
                 f"the registry was asked for {reference}, and answers with version "
                 f"{version.version} of {version.name}; nothing was loaded",

@@ -14,10 +14,10 @@ from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.pyfunc_loader import sha256_of
 from lotto_mlflow.records import ModelRecord
-from lotto_mlflow.text import masked
 
 
 def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Path:
@@ -35,7 +35,7 @@ def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_di
     )
     if connection.is_embedded and not connection.places.is_believed(uri):
         raise ModelNotFoundError(
-            f"version {version} of {name} says that its file lies in {masked(uri)}, which is not "
+            f"version {version} of {name} says that its file lies in {shown(uri)}, which is not "
             f"in {layout.artifacts_dir}; nothing was read there",
             fix=Fix("relocate", before="if the folder was moved, call"),
             path=uri,

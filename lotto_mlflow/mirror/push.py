@@ -15,11 +15,13 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir
+from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord
+from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
+from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
 
 _MODEL_TYPE_TAG = "model_type"
@@ -151,7 +153,7 @@ def _created(
         run = _started(connection, record)
         before = registry.newest_version_before(connection, record)
         model = _logged_model(connection, run.info.run_id, record, before)
-        attempt = Attempt(run_id=run.info.run_id, model_id=model.model_id)
+        attempt = _attempt(connection, run, model)
         created = note(attempt)
         return _fill(connection, run, model, before, record, copied, artifacts_dir, work_dir)
     except BaseException:
@@ -159,6 +161,18 @@ def _created(
             if leftovers.ids_of_finished(connection, created) is None:
                 leftovers.remove(connection, created)
         raise
+
+
+def _attempt(connection: Connection, run: Run, model: LoggedModel) -> Attempt:
+    """Return what was created, if its ids are such that a record can hold them."""
+    run_id, model_id = run.info.run_id, model.model_id
+    if not (run_id and model_id and is_id(run_id) and is_id(model_id)):
+        raise MirrorUnavailableError(
+            f"{masked(connection.tracking_uri)} answers with the run {run_id!r:.100} and the "
+            f"logged model {model_id!r:.100}, and these are no ids; nothing was written there",
+            error_code=None,
+        )
+    return Attempt(run_id=run_id, model_id=model_id)
 
 
 def _started(connection: Connection, record: SaveRecord) -> Run:

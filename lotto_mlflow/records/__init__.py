@@ -4,7 +4,7 @@ A record is an envelope, `Record`, around a payload; the envelope's ``kind`` say
 adds a payload here, and its functions to `lotto_mlflow.kinds`.
 """
 
-from lotto_mlflow.records.codec import FORMAT, FORMAT_RELEASE, parse, render
+from lotto_mlflow.records.codec import FORMAT, FORMAT_RELEASE, is_id, parse, render
 from lotto_mlflow.records.reports import Finding, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -45,6 +45,7 @@ __all__ = [
     "SaveRecord",
     "SyncReport",
     "aliases_by_version",
+    "is_id",
     "no_progress",
     "parse",
     "render",
