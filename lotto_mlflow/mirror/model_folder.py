@@ -12,6 +12,7 @@ from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
 
 from lotto_mlflow import pyfunc_loader
+from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import data
 from lotto_mlflow.model_dir import DATA_FILE
@@ -22,8 +23,13 @@ FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
 
 
-def copy(pkl_path: Path, work_dir: Path) -> Path:
-    """Copy the file of a model for `build`.
+def copy(pkl_path: Path, sha256: str, work_dir: Path) -> Path:
+    """Copy the file of a model for `build`, if it has the bytes that were saved.
+
+    Raises
+    ------
+    MirrorError
+        If it has others: whoever replaced the file can have given it time and size of the save.
 
     Notes
     -----
@@ -33,6 +39,14 @@ def copy(pkl_path: Path, work_dir: Path) -> Path:
     path = work_dir / "copy" / Path(DATA_FILE).name
     path.parent.mkdir()
     copy_content(pkl_path, path)
+    with path.open("rb") as file:
+        found = pyfunc_loader.sha256_of(file)
+    if found != sha256:
+        raise MirrorError(
+            "its file was changed after it was saved, and is not sent: expected SHA-256 "
+            f"{sha256}, found {found}",
+            error_code="BYTES_CHANGED",
+        )
     return path
 
 

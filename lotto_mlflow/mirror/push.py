@@ -72,7 +72,7 @@ def push(
     is in this store already is brought back, as far as it is not.
     """
     # the bytes are copied while the run and the logged model are created
-    copied = started(partial(model_folder.copy, pkl_path, work_dir))
+    copied = started(partial(model_folder.copy, pkl_path, record.payload.sha256, work_dir))
     try:
         if begun:
             finished = _finished(connection, record, copied, work_dir)
@@ -92,6 +92,7 @@ def _finished(
     recorded = record.mirrored.get(connection.target_name)
     if recorded is not None:
         registry.correct_tags(connection.client, recorded, record)
+        registry.tag_untagged(connection.client, recorded, record)
     found = leftovers.ids_of_finished(connection, record)
     ids = found or recorded
     if ids is None:

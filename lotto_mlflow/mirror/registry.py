@@ -246,6 +246,22 @@ def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
             client.set_model_version_tag(name, str(ids.version), key, value)
 
 
+def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
+    """Give the versions that people registered again from a save's logged model its tags.
+
+    Notes
+    -----
+    Run and logged model prove them to be ours, as long as these are there and in the record.
+    """
+    if not (ids.run_id and ids.model_id):
+        return
+    for version in client.search_model_versions(f"run_id = '{ids.run_id}'"):
+        is_of_save = version.run_id == ids.run_id and model_id_of(version) == ids.model_id
+        if is_of_save and not is_ours(version.tags) and SAVE_ID_TAG not in version.tags:
+            for key, value in (identity_tags(record) | {MODEL_ID_TAG: ids.model_id}).items():
+                client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
 def identity_tags(record: SaveRecord) -> dict[str, str]:
     """Return the tags by which run, logged model and version of a save are known."""
     return {
