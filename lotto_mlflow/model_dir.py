@@ -61,7 +61,8 @@ def is_data_intact(model_dir: Path, sha256: str) -> bool:
 
 def recorded_save_id(model_dir: Path) -> str | None:
     """Return the id of the save in the ``MLmodel`` of a mirrored model folder, if it tells one."""
-    text = (model_dir / "MLmodel").read_text(encoding="utf-8", errors="replace")
+    path = model_dir / "MLmodel"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     match = _SAVE_ID_LINE.search(text)
     return match.group(1) if match else None
 

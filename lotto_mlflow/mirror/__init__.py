@@ -209,6 +209,13 @@ class Mirror:
         """Return whether the file of a logged model is there; true for stores elsewhere."""
         return not self._connection.is_embedded or (self._model_dir(model_id) / DATA_FILE).exists()
 
+    def holds(self, ids: MlflowIds, record: SaveRecord) -> bool:
+        """Return whether the version that is called so has the bytes of a save."""
+        doing = f"looking for the bytes of {record.name}"
+        return self._connection.ask(
+            lambda: fetch.has_bytes(self._connection, ids, record), doing, False
+        )
+
     def is_intact(self, ids: MlflowIds, sha256: str) -> bool:
         """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
         if not self._connection.is_embedded:

@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow.artifacts
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata
+from lotto_mlflow import metadata, model_dir
 from lotto_mlflow.errors import DigestMismatchError, Fix, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
@@ -17,7 +17,7 @@ from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.pyfunc_loader import sha256_of
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 
 
 def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Path:
@@ -45,6 +45,21 @@ def file_of(connection: Connection, layout: Layout, record: ModelRecord, work_di
         return _verified(folder / DATA_FILE, record)
     with translated(doing):
         return _downloaded(connection, layout, uri, record, work_dir)
+
+
+def has_bytes(connection: Connection, ids: MlflowIds, record: SaveRecord) -> bool:
+    """Return whether a version has the bytes of a save; true where its files lie elsewhere.
+
+    Notes
+    -----
+    Whoever reaches a registry can give the tags of a save to a version of something else.
+    """
+    name = ids.registered_model or names.registered_model(record.name)
+    uri = connection.client.get_model_version_download_uri(name, str(ids.version))
+    if not connection.places.is_believed(uri):
+        return False
+    folder = connection.places.readable(uri)
+    return folder is None or model_dir.is_data_intact(folder, record.payload.sha256)
 
 
 def _downloaded(

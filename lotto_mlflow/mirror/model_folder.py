@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import data
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import SaveRecord
-from lotto_mlflow.requirements import version_in
+from lotto_mlflow.requirements import plain, version_in
+from lotto_mlflow.text import one_line
 
+_logger = logging.getLogger("lotto_mlflow")
+_MOST_SHOWN = 5
 FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
 
@@ -69,6 +73,7 @@ def build(
         The workspace for temporary files.
     """
     description = record.payload.description
+    pins = _pins(record)
     model = Model(model_id=logged.model_id, run_id=logged.source_run_id)
     model.add_flavor(
         FLAVOUR,
@@ -76,16 +81,29 @@ def build(
         sha256=record.payload.sha256,
         save_id=record.id,
         model_type=description.model_type,
-        sklearn_version=version_in(description.requirements, "scikit-learn"),
+        sklearn_version=version_in(pins, "scikit-learn"),
     )
     if description.predicts:
         model.signature = _signature(record)  # as an argument, MLflow would validate the example
     if description.predicts and description.input_example:
         example = data.rebuilt(description.input_example)
-        _write(target_dir, data_path, description.requirements, work_dir, model, example)
+        _write(target_dir, data_path, pins, work_dir, model, example)
     else:
-        frame = _frame(description.requirements, work_dir)
+        frame = _frame(pins, work_dir)
         _build_in(frame, target_dir, data_path, model, work_dir, predicts=description.predicts)
+
+
+def _pins(record: SaveRecord) -> list[str]:
+    """Return the requirements of a save that can be given to whoever installs the model."""
+    given = record.payload.description.requirements
+    pins = plain(given)
+    if len(pins) != len(given):
+        others = [one_line(f"{line!r:.80}") for line in given if line not in pins]
+        left_out = f"{', '.join(others[:_MOST_SHOWN])}{', …' if others[_MOST_SHOWN:] else ''}"
+        _logger.info(
+            "requirements of %s that name no distribution are left out: %s", record.name, left_out
+        )
+    return pins
 
 
 def _write(

@@ -17,7 +17,7 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, leftovers, model_folder, registry
+from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
@@ -94,6 +94,10 @@ def _finished(
         registry.correct_tags(connection.client, recorded, record)
         registry.tag_untagged(connection.client, recorded, record)
     found = leftovers.ids_of_finished(connection, record)
+    if found is not None and not _is_noted(connection, record, found):
+        if fetch.has_bytes(connection, found, record):
+            return found
+        found = None  # its tags are those of the save, and what it is of is somebody else's
     ids = found or recorded
     if ids is None:
         return None
@@ -108,12 +112,19 @@ def _finished(
     if recorded is not None and leftovers.is_deleted(run):
         connection.client.restore_run(ids.run_id)
     files = recorded.files if recorded is not None and recorded.model_id == ids.model_id else {}
-    files = _repaired(connection, record, model, files, copied, work_dir)
+    written = _repaired(connection, record, model, files, copied, work_dir)
+    if written is None:
+        return None
     if found is None:
         before = registry.newest_version_before(connection, record)
         version = registry.create_version(connection, model, record, before)
         ids = replace(ids, version=version, registered_model=None)
-    return replace(ids, files=files)
+    return replace(ids, files=written)
+
+
+def _is_noted(connection: Connection, record: SaveRecord, found: MlflowIds) -> bool:
+    noted = leftovers.noted_ids(connection, record)
+    return found.model_id in {ids.model_id for ids in noted}
 
 
 def _repaired(
@@ -123,8 +134,14 @@ def _repaired(
     files: dict[str, str],
     copied: Copied,
     work_dir: Path,
-) -> dict[str, str]:
-    """Write the model folder of a save anew where it is not as its record says."""
+) -> dict[str, str] | None:
+    """Write the model folder of a save anew where it is not as its record says.
+
+    Returns
+    -------
+    dict of str to str or None
+        Its digests; ``None`` where the record does not prove it to be of this save.
+    """
     location = model.artifact_location
     local = connection.places.writable(location, model.model_id)
     if local is None:
@@ -135,7 +152,12 @@ def _repaired(
             return files
     elif files and model_dir.is_intact(local, record.payload.sha256, files):
         return files
-    elif local.exists():
+    attempt = record.attempts.get(connection.target_name)
+    is_of_attempt = attempt is not None and attempt.model_id == model.model_id
+    is_of_old = local is not None and model_dir.recorded_save_id(local) == record.id
+    if not (files or is_of_attempt or is_of_old):
+        return None
+    if local is not None and local.exists():
         connection.put_aside(local, model.model_id)
     return _put_model(connection, model, record, copied, work_dir)
 

@@ -220,7 +220,7 @@ class Scene:
     @property
     def ids(self) -> tuple[str, str]:
         """Return the ids of run and logged model of the newest record, sent or begun."""
-        records = sorted((self.base_dir / "mlflow").glob("*/*~*.json"))
+        records = sorted((self.base_dir / "mlflow").glob("*/*~*.json"), key=lambda path: path.name)
         values = json.loads(records[-1].read_text())
         found = {**values["mirrored"], **values["attempts"]}
         ids = next(iter(found.values()))
