@@ -141,23 +141,48 @@ class History(ModelFiles):
         """Return the save that a version mirrors, ``None`` where another folder made it."""
         return None if version.save_id is None else self._save_with_id(version.save_id)
 
+    def _save_named(self, version: ModelRecord, target: Target) -> SaveRecord | None:
+        """Return the save of which a record says that it is this version, whatever its tags say."""
+        place = (version.registered_model, version.version)
+        for record in self._mirrored_in(target):
+            ids = record.mirrored[target.name]
+            name = ids.registered_model or names.registered_model(record.name)
+            is_same = ids.run_id == version.run_id or ids.model_id == version.model_id
+            if (name, ids.version) == place and is_same:
+                return record
+        return None
+
+    def _mirrored_in(self, target: Target) -> Iterator[SaveRecord]:
+        """Yield the saves that a target has; every record is read for it."""
+        for entry in self.entries():
+            record = self.read(entry)
+            if record is not None and record.is_save and target.name in record.mirrored:
+                yield record
+
     def _save_with_id(self, save_id: str) -> SaveRecord | None:
         entry = self._journal.with_id(save_id)
         record = None if entry is None else self.read(entry)
         return record if record is not None and record.is_save else None
 
-    def corrected(self, version: ModelRecord) -> ModelRecord:
+    def corrected(self, version: ModelRecord, target: Target) -> ModelRecord:
         """Return a version with what the record of its save says, where this folder has one.
 
-        Notes
-        -----
-        The tags of a version can be set by whoever reaches the registry.
+        Parameters
+        ----------
+        version : ModelRecord
+            What the tags of the version say, which whoever reaches the registry can set.
+        target : Target
+            The store that has it.
         """
         save = self.own_save_of_version(version)
+        ids = None if save is None else save.mirrored.get(target.name)
+        if ids is None or (ids.version, ids.run_id) != (version.version, version.run_id):
+            save = self._save_named(version, target) or save
         if save is None:
             return version
         return replace(
             version,
+            save_id=save.id,
             name=save.name,
             sha256=save.payload.sha256,
             saved_at=save.payload.saved_at,
@@ -177,12 +202,8 @@ class History(ModelFiles):
 
     def save_of_run(self, target: Target, run_id: str) -> SaveRecord | None:
         """Return the save that a run of a target is of; every record is read for it."""
-        for entry in self.entries():
-            record = self.read(entry)
-            ids = None if record is None or not record.is_save else record.mirrored.get(target.name)
-            if ids is not None and ids.run_id == run_id:
-                return record
-        return None
+        saves = self._mirrored_in(target)
+        return next((s for s in saves if s.mirrored[target.name].run_id == run_id), None)
 
     def save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return a version's own save, or else the newest of its name with its bytes."""

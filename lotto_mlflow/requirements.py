@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache, partial
 from types import ModuleType
@@ -19,6 +19,8 @@ _VERSION_KEYS = {
     "joblib_version": "joblib",
     "numpy_version": "numpy",
 }
+_PLAIN = re.compile(r"[A-Za-z0-9._\[\],=<>!~*+;()'\" -]{1,1000}")
+_VERSION = re.compile(r"[A-Za-z0-9._+!*-]{1,100}")
 _MAX_OBJECTS = 20_000
 _LEAVES = frozenset({type(None), str, bytes, bool, int, float, complex, ModuleType})
 
@@ -142,7 +144,7 @@ def in_metadata(metadata: Mapping[str, Any]) -> list[str]:
         listed = listed.splitlines()
     elif isinstance(listed, Mapping):
         listed = [f"{name}=={version}" for name, version in listed.items()]
-    found = [line for line in listed if _is_requirement(line)] if isinstance(listed, list) else []
+    found = plain(listed) if isinstance(listed, list) else []
     named = {name_in(line) for line in found}
     for key, distribution in _VERSION_KEYS.items():
         line = f"{distribution}=={metadata.get(key)}"
@@ -152,13 +154,28 @@ def in_metadata(metadata: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _is_requirement(line: Any) -> bool:
-    from packaging.requirements import InvalidRequirement, Requirement  # needed for old files only
+def plain(lines: Iterable[Any]) -> list[str]:
+    """Return the lines that name a distribution: no option of pip, no file, and no address.
 
+    Parameters
+    ----------
+    lines : iterable of object
+        What a record or metadata has as requirements; whoever installs them gives them to pip.
+    """
+    return [line for line in lines if _is_requirement(line)]
+
+
+def _is_requirement(line: Any) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement  # imported lazily
+
+    # in the text of a marker there may be anything, and pip looks for options and line ends first
+    if not isinstance(line, str) or not _PLAIN.fullmatch(line):
+        return False
     try:
-        return isinstance(line, str) and Requirement(line).url is None
+        requirement = Requirement(line)
     except InvalidRequirement:
         return False
+    return requirement.url is None and not any(word.startswith("-") for word in line.split())
 
 
 def name_in(requirement: str) -> str:
@@ -171,6 +188,7 @@ def version_in(pins: list[str], distribution: str) -> str | None:
     """Return the version that a list of pins gives for a distribution."""
     for pin in pins:
         name, separator, version = pin.partition("==")
-        if separator and name.strip().lower() == distribution:
+        is_named = separator and name.strip().lower() == distribution
+        if is_named and _VERSION.fullmatch(version.strip()):
             return version.strip()
     return None

@@ -236,6 +236,13 @@ class Mirror:
         path = self._model_dir(model_id) / DATA_FILE
         return not self._connection.is_embedded or regular.is_file(path)
 
+    def holds(self, ids: MlflowIds, record: SaveRecord) -> bool:
+        """Return whether the version that is called so has the bytes of a save."""
+        doing = f"looking for the bytes of {record.name}"
+        return self._connection.ask(
+            lambda: fetch.has_bytes(self._connection, ids, record), doing, False
+        )
+
     def is_intact(self, ids: MlflowIds, sha256: str) -> bool:
         """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
         if not self._connection.is_embedded:
@@ -294,7 +301,8 @@ class Mirror:
                 return None
             raise
         number = version.version if reference.version is None else reference.version
-        if (version.name, str(version.version)) != (name, str(number)):
+        is_asked_for = (version.name, str(version.version)) == (name, str(number))
+        if not is_asked_for or not registry.is_well_formed(version):
             raise MirrorError(
                 f"the registry was asked for {reference}, and answers with version "
                 f"{version.version} of {version.name}; nothing was loaded",

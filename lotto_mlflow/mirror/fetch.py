@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow.artifacts
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular, settings
+from lotto_mlflow import metadata, model_dir, regular, settings
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
@@ -24,9 +24,9 @@ from lotto_mlflow.files import copy_tree
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import ModelRecord
-from lotto_mlflow.text import masked
+from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 
 _logger = logging.getLogger("lotto_mlflow")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -70,7 +70,7 @@ def file_of(
     )
     if connection.is_embedded and not connection.places.is_believed(uri):
         raise ModelNotFoundError(
-            f"version {version} of {name} says that its file lies in {masked(uri)}, which is not "
+            f"version {version} of {name} says that its file lies in {shown(uri)}, which is not "
             f"in {layout.artifacts_dir}; nothing was read there",
             fix=Fix("relocate", before="if the folder was moved, call"),
             path=uri,
@@ -84,6 +84,21 @@ def file_of(
             return _verified(target, record, hashes=verifies)
     with translated(doing):
         return _downloaded(connection, uri, record, find_place)
+
+
+def has_bytes(connection: Connection, ids: MlflowIds, record: SaveRecord) -> bool:
+    """Return whether a version has the bytes of a save; true where its files lie elsewhere.
+
+    Notes
+    -----
+    Whoever reaches a registry can give the tags of a save to a version of something else.
+    """
+    name = ids.registered_model or names.registered_model(record.name)
+    uri = connection.client.get_model_version_download_uri(name, str(ids.version))
+    if not connection.places.is_believed(uri):
+        return False
+    folder = connection.places.readable(uri)
+    return folder is None or model_dir.is_data_intact(folder, record.payload.sha256)
 
 
 def _downloaded(

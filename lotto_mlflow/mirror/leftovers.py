@@ -11,9 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow.mirror import registry
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord
+from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
 _logger = logging.getLogger("lotto_mlflow")
+_OF_COPIES = "source_path LIKE 'models:/%'"
 
 
 def run_of(connection: Connection, run_id: str) -> Run | None:
@@ -64,9 +65,15 @@ def remove(connection: Connection, record: SaveRecord) -> None:
 
 
 def _is_in_use(connection: Connection, attempt: Attempt) -> bool:
-    """Return whether any version refers to a run or a logged model."""
-    queries = (f"run_id = '{attempt.run_id}'", f"source_path LIKE '%{attempt.model_id}%'")
-    return any(connection.client.search_model_versions(query, max_results=1) for query in queries)
+    """Return whether any version refers to a run or a logged model, or to the files of one."""
+    client, ids = connection.client, [one for one in (attempt.run_id, attempt.model_id) if one]
+    queries = [f"run_id = '{attempt.run_id}'", *(f"source_path LIKE '%{one}%'" for one in ids)]
+    if any(client.search_model_versions(query, max_results=1) for query in queries):
+        return True
+    # a copy names what it is a copy of, which may be gone; where its files lie is asked for
+    copies = (v for page in registry.pages(client, None, _OF_COPIES) for v in page)
+    locations = (client.get_model_version_download_uri(v.name, str(v.version)) for v in copies)
+    return any(one in location for location in locations for one in ids)
 
 
 def _remove_model(connection: Connection, model_id: str) -> None:
@@ -108,16 +115,33 @@ def _remove_files(connection: Connection, location: str, owner: str) -> None:
 def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
     """Mark as deleted what was created, and not recorded any more; no files are touched."""
     client, experiments = connection.client, [connection.experiment_id()]
+    noted = {one for ids in noted_ids(connection, record) for one in (ids.run_id, ids.model_id)}
     of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
     for model in client.search_logged_models(experiments, filter_string=of_save):
-        if model.status == "PENDING" and _has_tags_of(record, model.tags):
-            client.delete_logged_model(model.model_id)
+        model_id, location = model.model_id, model.artifact_location
+        is_ours = model_id not in noted and _has_tags_of(record, model.tags)
+        if is_ours and model.status == "PENDING" and _is_empty(connection, location, model_id):
+            client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
         is_unfinished = run.info.status == "RUNNING" and not run.data.params
         is_of_start = run.info.start_time == record.payload.saved_at_ns // 10**6
-        if is_unfinished and is_of_start and _has_tags_of(record, run.data.tags):
-            client.set_terminated(run.info.run_id, "FAILED")
-            client.delete_run(run.info.run_id)
+        run_id, location = run.info.run_id, run.info.artifact_uri
+        is_ours = run_id not in noted and is_of_start and _has_tags_of(record, run.data.tags)
+        if is_unfinished and is_ours and _is_empty(connection, location, run_id):
+            client.set_terminated(run_id, "FAILED")
+            client.delete_run(run_id)
+
+
+def _is_empty(connection: Connection, location: str, owner: str) -> bool:
+    """Return whether a run or logged model has no files, and no version refers to it."""
+    if not is_id(owner) or not connection.places.is_believed(location, owner):
+        return False
+    folder = connection.places.readable(location, owner)
+    if folder is None:
+        has_files = bool(connection.repository(location).list_artifacts())
+    else:
+        has_files = folder.is_dir() and any(folder.iterdir())
+    return not has_files and not _is_in_use(connection, Attempt(run_id=owner, model_id=owner))
 
 
 def _has_tags_of(record: SaveRecord, tags: dict[str, str]) -> bool:
@@ -138,9 +162,10 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     ids = registry.ids_of(version, record)
     run = run_of(connection, ids.run_id)
     if run is not None:
-        if is_rest_of_failed_push(run):  # it failed after the version
+        is_own = _is_own_run(connection, record, run)
+        if is_own and is_rest_of_failed_push(run):  # it failed after the version
             client.restore_run(ids.run_id)
-        if run.info.status != "FINISHED" and _is_own_attempt(connection, record, ids):
+        if is_own and run.info.status != "FINISHED":
             with suppress(MlflowException):  # the logged model may have been deleted since
                 tag = registry.link_tag(record, version.version)
                 client.set_logged_model_tags(ids.model_id, tag)
@@ -148,9 +173,18 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     return ids
 
 
-def _is_own_attempt(connection: Connection, record: SaveRecord, ids: MlflowIds) -> bool:
-    attempt = record.attempts.get(connection.target_name)
-    return attempt is None or attempt.run_id == ids.run_id
+def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
+    """Return whether the record says that its push created a run; one of old says nothing."""
+    noted = noted_ids(connection, record)
+    is_noted = run.info.run_id in {ids.run_id for ids in noted}
+    return is_noted or (not noted and _has_tags_of(record, run.data.tags))
+
+
+def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | MlflowIds]:
+    """Return what a record says that pushes created in this store."""
+    name = connection.target_name
+    found = (record.attempts.get(name), record.mirrored.get(name))
+    return [ids for ids in found if ids is not None]
 
 
 def finish_run(connection: Connection, run_id: str, record: SaveRecord) -> None:

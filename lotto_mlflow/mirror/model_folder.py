@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,28 @@ from mlflow.entities import LoggedModel
 from mlflow.models import Model
 
 from lotto_mlflow import pyfunc_loader
+from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import signatures
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import SaveRecord
-from lotto_mlflow.requirements import version_in
+from lotto_mlflow.regular import sha256_of_file
+from lotto_mlflow.requirements import plain, version_in
+from lotto_mlflow.text import one_line
 
+_logger = logging.getLogger("lotto_mlflow")
+_MOST_SHOWN = 5
 FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
 
 
-def copy(pkl_path: Path, work_dir: Path) -> Path:
-    """Copy the file of a model for `build`.
+def copy(pkl_path: Path, sha256: str, work_dir: Path) -> Path:
+    """Copy the file of a model for `build`, if it has the bytes that were saved.
+
+    Raises
+    ------
+    MirrorError
+        If it has others: whoever replaced the file can have given it time and size of the save.
 
     Notes
     -----
@@ -31,8 +42,15 @@ def copy(pkl_path: Path, work_dir: Path) -> Path:
     destroy both.
     """
     path = work_dir / "copy" / Path(DATA_FILE).name
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     copy_content(pkl_path, path)
+    found = sha256_of_file(path)
+    if found != sha256:
+        raise MirrorError(
+            "its file was changed after it was saved, and is not sent: expected SHA-256 "
+            f"{sha256}, found {found}",
+            error_code="BYTES_CHANGED",
+        )
     return path
 
 
@@ -55,6 +73,7 @@ def build(
         The workspace for temporary files.
     """
     description = record.payload.description
+    pins = _pins(record)
     model = Model(model_id=logged.model_id, run_id=logged.source_run_id)
     model.add_flavor(
         FLAVOUR,
@@ -62,16 +81,29 @@ def build(
         sha256=record.payload.sha256,
         save_id=record.id,
         model_type=description.model_type,
-        sklearn_version=version_in(description.requirements, "scikit-learn"),
+        sklearn_version=version_in(pins, "scikit-learn"),
     )
     example = None
     if description.predicts:  # as an argument, MLflow would validate the example
         model.signature, example = signatures.recorded(record)
     if example is not None:
-        _write(target_dir, data_path, description.requirements, work_dir, model, example)
+        _write(target_dir, data_path, pins, work_dir, model, example)
     else:
-        frame = _frame(description.requirements, work_dir)
+        frame = _frame(pins, work_dir)
         _build_in(frame, target_dir, data_path, model, work_dir, predicts=description.predicts)
+
+
+def _pins(record: SaveRecord) -> list[str]:
+    """Return the requirements of a save that can be given to whoever installs the model."""
+    given = record.payload.description.requirements
+    pins = plain(given)
+    if len(pins) != len(given):
+        others = [one_line(f"{line!r:.80}") for line in given if line not in pins]
+        left_out = f"{', '.join(others[:_MOST_SHOWN])}{', …' if others[_MOST_SHOWN:] else ''}"
+        _logger.info(
+            "requirements of %s that name no distribution are left out: %s", record.name, left_out
+        )
+    return pins
 
 
 def _write(

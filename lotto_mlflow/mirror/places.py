@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import url2pathname
 
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import local_path
@@ -11,7 +14,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import probing
 from lotto_mlflow.regular import real_path
 from lotto_mlflow.settings import Target
-from lotto_mlflow.text import masked
+from lotto_mlflow.text import masked, one_line
 
 _ARTIFACTS = "artifacts"
 _OBJECT_STORES = frozenset(
@@ -20,6 +23,10 @@ _OBJECT_STORES = frozenset(
 """Schemes of stores that are opened with credentials of their own, never with the tracking ones."""
 _OF_THE_SERVER = frozenset({"http", "https", "mlflow-artifacts"})
 _PORTS = {"http": 80, "https": 443}
+_MOST_SHOWN = 300
+_HOST = re.compile(r"[^\s\\/@]*(@[^\s\\/@]*)?")
+"""What stands for a host in an address that all programs read alike: with a backslash in it, one
+goes to the host before, and another to the host after."""
 
 
 class Places:
@@ -68,7 +75,7 @@ class Places:
 
     def is_believed(self, uri: str, owner: str | None = None) -> bool:
         """Return whether an artifact location is one of the store's places; as in `readable`."""
-        return _is_of(uri, owner) and self._is_believed(uri, local_path(uri))
+        return _is_readable(uri) and _is_of(uri, owner) and self._is_believed(uri, local_path(uri))
 
     def readable(self, uri: str, owner: str | None = None) -> Path | None:
         """Return the folder on this machine that an artifact location means.
@@ -94,10 +101,10 @@ class Places:
             of_whom = "" if owner is None else f" of {owner}"
             raise MirrorUnavailableError(
                 f"{masked(self._target.tracking_uri)} answers that the artifacts{of_whom} lie in "
-                f"{masked(uri)}, which is none of its places; nothing was read or written there. "
+                f"{shown(uri)}, which is none of its places; nothing was read or written there. "
                 "If the place is right, name its beginning in LOTTO_ARTIFACT_ROOTS",
                 error_code=None,
-                uri=masked(uri),
+                uri=shown(uri),
             )
         return local_path(uri)
 
@@ -112,10 +119,10 @@ class Places:
         if folder is not None and self.is_served and not self._is_configured(uri, folder):
             raise MirrorUnavailableError(
                 f"{masked(self._target.tracking_uri)} answers that the artifacts of {owner} lie in "
-                f"{folder}, on this machine; nothing was written there. Start the server with "
+                f"{shown(uri)}, on this machine; nothing was written there. Start the server with "
                 "--serve-artifacts, or name the beginning of the place in LOTTO_ARTIFACT_ROOTS",
                 error_code=None,
-                uri=masked(uri),
+                uri=shown(uri),
             )
         return folder
 
@@ -123,7 +130,11 @@ class Places:
         if self._is_configured(uri, folder):
             return True
         if folder is not None:
-            return any(_is_below(folder, own) for own in self._own_dirs)
+            # of a path that is no URI, too, MLflow decodes what looks quoted
+            decoded = folder if urlsplit(uri).scheme else Path(url2pathname(uri))
+            return all(
+                any(_is_below(one, own) for own in self._own_dirs) for one in {folder, decoded}
+            )
         parts = urlsplit(uri)
         if _climbs(parts):
             return False
@@ -154,6 +165,23 @@ def _is_at_root(uri: str, folder: Path | None, root: str) -> bool:
 def _is_below(folder: Path, root: Path) -> bool:
     inside, outside = real_path(folder), real_path(root)
     return inside != outside and inside.is_relative_to(outside)
+
+
+def shown(uri: str) -> str:
+    """Return an address for a message, as much of it as tells where it leads."""
+    with suppress(ValueError):
+        uri = masked(uri)
+    return f"{one_line(uri):.{_MOST_SHOWN}}"
+
+
+def _is_readable(uri: str) -> bool:
+    """Return whether a text is an address that every program reads alike."""
+    if any(ord(character) < ord(" ") for character in uri):
+        return False
+    try:
+        return _HOST.fullmatch(urlsplit(uri).netloc) is not None
+    except ValueError:  # of brackets, for one
+        return False
 
 
 def _is_of(uri: str, owner: str | None) -> bool:

@@ -16,12 +16,14 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir
+from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, leftovers, model_folder, registry
+from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord
+from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
+from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -73,7 +75,7 @@ def push(
     is in this store already is brought back, as far as it is not.
     """
     # the bytes are copied while the run and the logged model are created
-    copied = started(partial(model_folder.copy, pkl_path, work_dir))
+    copied = started(partial(model_folder.copy, pkl_path, record.payload.sha256, work_dir))
     try:
         if begun:
             finished = _finished(connection, record, copied, work_dir)
@@ -93,7 +95,12 @@ def _finished(
     recorded = record.mirrored.get(connection.target_name)
     if recorded is not None:
         registry.correct_tags(connection.client, recorded, record)
+        registry.tag_untagged(connection.client, recorded, record)
     found = leftovers.ids_of_finished(connection, record)
+    if found is not None and not _is_noted(connection, record, found):
+        if fetch.has_bytes(connection, found, record):
+            return found
+        found = None  # its tags are those of the save, and what it is of is somebody else's
     ids = found or recorded
     if ids is None:
         return None
@@ -108,12 +115,19 @@ def _finished(
     if recorded is not None and leftovers.is_deleted(run):
         connection.client.restore_run(ids.run_id)
     files = recorded.files if recorded is not None and recorded.model_id == ids.model_id else {}
-    files = _repaired(connection, record, model, files, copied, work_dir)
+    written = _repaired(connection, record, model, files, copied, work_dir)
+    if written is None:
+        return None
     if found is None:
         before = registry.newest_version_before(connection, record)
         version = registry.create_version(connection, model, record, before)
         ids = replace(ids, version=version, registered_model=None)
-    return replace(ids, files=files)
+    return replace(ids, files=written)
+
+
+def _is_noted(connection: Connection, record: SaveRecord, found: MlflowIds) -> bool:
+    noted = leftovers.noted_ids(connection, record)
+    return found.model_id in {ids.model_id for ids in noted}
 
 
 def _repaired(
@@ -123,8 +137,14 @@ def _repaired(
     files: dict[str, str],
     copied: Copied,
     work_dir: Path,
-) -> dict[str, str]:
-    """Write the model folder of a save anew where it is not as its record says."""
+) -> dict[str, str] | None:
+    """Write the model folder of a save anew where it is not as its record says.
+
+    Returns
+    -------
+    dict of str to str or None
+        Its digests; ``None`` where the record does not prove it to be of this save.
+    """
     location = model.artifact_location
     local = connection.places.writable(location, model.model_id)
     if local is None:
@@ -135,7 +155,12 @@ def _repaired(
             return files
     elif files and model_dir.is_intact(local, record.payload.sha256, files):
         return files
-    elif local.exists():
+    attempt = record.attempts.get(connection.target_name)
+    is_of_attempt = attempt is not None and attempt.model_id == model.model_id
+    is_of_old = local is not None and model_dir.recorded_save_id(local) == record.id
+    if not (files or is_of_attempt or is_of_old):
+        return None
+    if local is not None and local.exists():
         connection.put_aside(local, model.model_id)
     return _put_model(connection, model, record, copied, work_dir)
 
@@ -154,7 +179,7 @@ def _created(
         run = _started(connection, record)
         before = registry.newest_version_before(connection, record)
         model = _logged_model(connection, run.info.run_id, record, before)
-        attempt = Attempt(run_id=run.info.run_id, model_id=model.model_id)
+        attempt = _attempt(connection, run, model)
         created = note(attempt)
         return _fill(connection, run, model, before, record, copied, artifacts_dir, work_dir)
     except BaseException:
@@ -162,6 +187,18 @@ def _created(
             if leftovers.ids_of_finished(connection, created) is None:
                 leftovers.remove(connection, created)
         raise
+
+
+def _attempt(connection: Connection, run: Run, model: LoggedModel) -> Attempt:
+    """Return what was created, if its ids are such that a record can hold them."""
+    run_id, model_id = run.info.run_id, model.model_id
+    if not (run_id and model_id and is_id(run_id) and is_id(model_id)):
+        raise MirrorUnavailableError(
+            f"{masked(connection.tracking_uri)} answers with the run {run_id!r:.100} and the "
+            f"logged model {model_id!r:.100}, and these are no ids; nothing was written there",
+            error_code=None,
+        )
+    return Attempt(run_id=run_id, model_id=model_id)
 
 
 def _started(connection: Connection, record: SaveRecord) -> Run:

@@ -15,9 +15,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
+from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities
 from lotto_mlflow.mirror.connection import Connection, NewestVersion
-from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord
+from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_id
 from lotto_mlflow.requirements import version_in
 
 MODEL_NAME_TAG = "model_name"
@@ -38,7 +39,8 @@ _PAGE = 1_000
 _NEWEST_PAGE = 20
 """Versions looked at for the newest save: copies of old ones may have higher numbers."""
 _CLOCK_TOLERANCE_NS = 60 * 10**9
-_MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]+)(?:/|$)")
+_MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]{1,126})(?:/|$)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -50,7 +52,8 @@ def pages(
 
     Notes
     -----
-    A version of another registered model than the one asked for is no answer.
+    A version of another registered model than the one asked for is no answer, and neither is one
+    whose ids are none.
     """
     parts = [f'name = "{registered}"'] if registered is not None else []
     query = " and ".join(parts + ([condition] if condition else [])) or None
@@ -59,10 +62,17 @@ def pages(
         page = client.search_model_versions(
             query, max_results=size, order_by=["version_number DESC"], page_token=token
         )
-        yield [version for version in page if registered in (None, version.name)]
+        yield [v for v in page if registered in (None, v.name) and is_well_formed(v)]
         token, size = page.token, _PAGE
         if not token:
             return
+
+
+def is_well_formed(version: ModelVersion) -> bool:
+    """Return whether the number and the run of a version are of the form that MLflow gives them."""
+    number = str(version.version)
+    is_number = _NUMBER.fullmatch(number) is not None
+    return is_number and is_id(version.run_id or "") and isinstance(version.name, str)
 
 
 def versions(
@@ -89,7 +99,7 @@ def newest_version(client: MlflowClient, registered: str) -> ModelVersion | None
 
 
 def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
-    """Return the highest versions, with one at least that is not tagged late.
+    """Return the highest versions, with one at least that is no copy, and not tagged late.
 
     Notes
     -----
@@ -98,9 +108,14 @@ def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
     found: list[ModelVersion] = []
     for page in pages(client, registered, first_page=_NEWEST_PAGE):
         found += [version for version in page if is_ours(version.tags)]
-        if any(LATE_TAG not in version.tags for version in found):
+        if any(LATE_TAG not in v.tags and not _is_copy(v) for v in found):
             break
     return found
+
+
+def _is_copy(version: ModelVersion) -> bool:
+    """Return whether a version was made by MLflow's ``copy_model_version``, tags and all."""
+    return str(version.source).startswith("models:/")
 
 
 def newest_of(found: Iterable[ModelVersion]) -> tuple[ModelVersion | None, str]:
@@ -134,7 +149,8 @@ def _end_of_time() -> str:
 def version_of_save(client: MlflowClient, record: SaveRecord) -> ModelVersion | None:
     """Return the version of a save, in whatever registered model it is; looked up by its id."""
     found = versions(client, None, f"tags.{SAVE_ID_TAG} = '{record.id}'")
-    return first_of(record, (v for v in found if v.tags[SHA256_TAG] == record.payload.sha256))
+    own = (record.id, record.payload.sha256)
+    return first_of(record, (v for v in found if (save_id_of(v), v.tags[SHA256_TAG]) == own))
 
 
 def first_of(record: SaveRecord, found: Iterable[ModelVersion]) -> ModelVersion | None:
@@ -157,7 +173,8 @@ def ids_of(version: ModelVersion, record: SaveRecord) -> MlflowIds:
 def model_id_of(version: ModelVersion) -> str:
     """Return the logged model of a version, as its tag or its source says; empty without one."""
     match = _MODEL_IN_SOURCE.search(version.source or "")
-    return str(version.tags.get(MODEL_ID_TAG) or (match.group(1) if match else ""))
+    tagged = version.tags.get(MODEL_ID_TAG)
+    return str(tagged if tagged and is_id(tagged) else match.group(1) if match else "")
 
 
 def save_id_of(version: ModelVersion) -> str:
@@ -227,6 +244,22 @@ def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
     for key, value in identity_tags(record).items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, str(ids.version), key, value)
+
+
+def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
+    """Give the versions that people registered again from a save's logged model its tags.
+
+    Notes
+    -----
+    Run and logged model prove them to be ours, as long as these are there and in the record.
+    """
+    if not (ids.run_id and ids.model_id):
+        return
+    for version in client.search_model_versions(f"run_id = '{ids.run_id}'"):
+        is_of_save = version.run_id == ids.run_id and model_id_of(version) == ids.model_id
+        if is_of_save and not is_ours(version.tags) and SAVE_ID_TAG not in version.tags:
+            for key, value in (identity_tags(record) | {MODEL_ID_TAG: ids.model_id}).items():
+                client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
 def identity_tags(record: SaveRecord) -> dict[str, str]:
@@ -307,13 +340,23 @@ def _create(
         "await_creation_for": None,
     }
     try:
-        return int(client.create_model_version(**arguments).version)
+        return _number_of(client.create_model_version(**arguments), registered)
     except MlflowException as cause:
         if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
     with _existing_allowed():
         client.create_registered_model(registered)
-    return int(client.create_model_version(**arguments).version)
+    return _number_of(client.create_model_version(**arguments), registered)
+
+
+def _number_of(created: ModelVersion, registered: str) -> int:
+    if created.name != registered or not is_well_formed(created):
+        raise MirrorUnavailableError(
+            f"the registry was given a version of {registered}, and answers with version "
+            f"{created.version!r:.50} of {created.name!r:.100}",
+            error_code=None,
+        )
+    return int(created.version)
 
 
 def link_tag(record: SaveRecord, version: int | str) -> dict[str, str]:

@@ -332,7 +332,7 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
     name = str(name_or_version)
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
-    found = [history.corrected(version) for version in mirror.records(name, 1)]
+    found = [history.corrected(version, target) for version in mirror.records(name, 1)]
     if not found:
         near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(

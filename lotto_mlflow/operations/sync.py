@@ -142,7 +142,8 @@ def _recorded(
             work.append(_Work(record, entry))
         elif ids is None:
             there = survey.standing(record, None).ids
-            work.append(_Work(record, entry, found=there))
+            is_there = there is not None and mirror.holds(there, record)
+            work.append(_Work(record, entry, found=there if is_there else None))
         elif resend:
             work += _resent(folder, mirror, record, entry, ids, survey.standing(record, ids))
     return work
@@ -160,7 +161,11 @@ def _resent(
     if standing.ids is None or standing.missing or standing.other_digest:
         yield _Work(record, entry, is_resent=True)
     elif not standing.is_at(ids):
-        yield _Work(record, entry, found=replace(standing.ids, files=ids.files))
+        if mirror.holds(standing.ids, record):
+            files = ids.files if ids.model_id == standing.ids.model_id else {}
+            yield _Work(record, entry, found=replace(standing.ids, files=files))
+        else:
+            yield _Work(record, entry, is_resent=True)
     elif not mirror.is_intact(ids, record.payload.sha256):
         yield _Work(record, entry, is_resent=True)
 

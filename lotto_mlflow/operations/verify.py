@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def _digests(
             report(number, len(to_hash), item.size, item.name)
             found = next(hashed)
             if item.file is None:
-                yield from _artifact(item, found)
+                yield from _artifact(folder, item, found)
             else:
                 yield from _model(history, item.file, found)
     finally:
@@ -145,11 +146,23 @@ def _artifacts(folder: ModelFolder, history: History, entries: list[Entry]) -> I
         record = history.read(entry)
         if record is not None and record.is_save:
             by_model_id |= {ids.model_id: (record, ids) for ids in record.mirrored.values()}
-    for ml_model in _below(folder.layout.artifacts_dir, "MLmodel"):
-        save, ids = by_model_id.get(ml_model.parent.parent.name, (None, None))
+    for model_dir in _model_dirs(folder, by_model_id):
+        save, ids = by_model_id.get(model_dir.parent.name, (None, None))
         name, size = (save.name, save.payload.size) if save else ("", 0)
-        for path in _below(ml_model.parent / "data", f"*{names.SUFFIX}"):
-            yield _ToHash(path, size, name, save=save, files=ids.files if ids else None)
+        files = ids.files if ids else None
+        found = [] if files else _below(model_dir / "data", f"*{names.SUFFIX}")
+        for path in found or [model_dir / DATA_FILE]:
+            yield _ToHash(path, size, name, save=save, files=files)
+
+
+def _model_dirs(folder: ModelFolder, model_ids: Iterable[str]) -> list[Path]:
+    """Return the mirrored model folders, those without their ``MLmodel`` among them."""
+    artifacts_dir = folder.layout.artifacts_dir
+    found = {path.parent for path in _below(artifacts_dir, "MLmodel")}
+    for models_dir in artifacts_dir.glob("*/models"):
+        expected = (models_dir / model_id / "artifacts" for model_id in model_ids if model_id)
+        found.update(path for path in expected if os.path.lexists(path))
+    return sorted(found)
 
 
 def _below(folder: Path, pattern: str) -> list[Path]:
@@ -183,10 +196,14 @@ def _fix_of_damaged(history: History, file: ModelFile) -> Fix:
     return fix or Fix("shell", {"command": ("mv", file.path, history.aside_path(file))})
 
 
-def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
+def _artifact(folder: ModelFolder, item: _ToHash, found: str | OSError) -> Iterator[Finding]:
     """Check a mirrored file, and what the ``MLmodel`` beside it says of it."""
     model_dir = item.path.parent.parent
-    recorded = recorded_sha256(model_dir)
+    if model_dir.is_symlink() or model_dir.parent.is_symlink():
+        yield _linked(folder, item, model_dir if model_dir.is_symlink() else model_dir.parent)
+        return
+    has_ml_model = (model_dir / "MLmodel").is_file()
+    recorded = recorded_sha256(model_dir) if has_ml_model else None
     expected = item.save.payload.sha256 if item.save else recorded
     fix = Fix("sync", {"resend": True}, effect="writes it anew") if item.save else None
     if item.files:
@@ -196,9 +213,17 @@ def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
     elif recorded != expected:
         detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
         yield Finding("damaged", item.name, model_dir / "MLmodel", detail, fix=fix)
-    if expected is not None and found != expected:
+    is_gone = isinstance(found, FileNotFoundError)  # what is about its version says so
+    if expected is not None and found != expected and not is_gone:
         detail = f"expected SHA-256 {expected}, found {found}"
         yield Finding("damaged", item.name, item.path, detail, fix=fix)
+
+
+def _linked(folder: ModelFolder, item: _ToHash, link: Path) -> Finding:
+    aside_dir = folder.layout.mlflow_dir / "aside"
+    fix = Fix("shell", {"command": ("mv", link, aside_dir / f"{link.name}-{time.time_ns()}")})
+    detail = "it is a link, and what lies elsewhere is not what was pushed here"
+    return Finding("damaged", item.name, link, detail, fix=fix)
 
 
 def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:

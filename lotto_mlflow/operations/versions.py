@@ -40,9 +40,10 @@ def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     if own is not None and (found is None or str(found.save_id) < own.id):
         number = own.mirrored[target.name].version
         version = mirror.find(VersionReference(names.REGISTERED_MODEL, version=number))
+        version = None if version is None else history.corrected(version, target)
         if version is not None and version.save_id == own.id:
-            found = version
-    return None if found is None else history.corrected(found)
+            return version
+    return None if found is None else history.corrected(found, target)
 
 
 def of_version(
@@ -62,7 +63,7 @@ def of_version(
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
     try:
-        return history.corrected(mirror.get(reference))
+        return history.corrected(mirror.get(reference), target)
     except ModelNotFoundError as cause:
         near = _near_versions(folder, mirror, given or str(reference), reference)
         summary = f"{cause.summary}{question(near)}"

@@ -4,7 +4,14 @@ A record is an envelope, `Record`, around a payload; the envelope's ``kind`` say
 adds a payload here, and its functions to `lotto_mlflow.kinds`.
 """
 
-from lotto_mlflow.records.codec import FORMAT, FORMAT_RELEASE, is_nested_deeper, parse, render
+from lotto_mlflow.records.codec import (
+    FORMAT,
+    FORMAT_RELEASE,
+    is_id,
+    is_nested_deeper,
+    parse,
+    render,
+)
 from lotto_mlflow.records.reports import Finding, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -45,6 +52,7 @@ __all__ = [
     "SaveRecord",
     "SyncReport",
     "aliases_by_version",
+    "is_id",
     "is_nested_deeper",
     "no_progress",
     "parse",

@@ -195,7 +195,8 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Return whether a value is an id of a run or a logged model; empty stands for none."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
@@ -292,12 +293,12 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
     },
     MlflowIds: {
         "version": _is_count,
-        "run_id": _is_id,
-        "model_id": _is_id,
+        "run_id": is_id,
+        "model_id": is_id,
         "registered_model": _or_none(_is_text),
         "files": _are_digests,
     },
-    Attempt: {"run_id": _is_id, "model_id": _is_id},
+    Attempt: {"run_id": is_id, "model_id": is_id},
     SavePayload: {
         "name": _is_text,
         "sha256": _is_digest,

@@ -1,0 +1,136 @@
+"""MLflow's answers: wherever they say that artifacts lie, nothing is touched or sent there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.attackers import TITLE, OtherHost, Scene, attempted, killed_in
+
+from lotto_mlflow import ModelManager
+
+PLACES = {
+    "another folder": "file://{victims}/{id}/artifacts",
+    "another folder as a path": "{victims}/{id}/artifacts",
+    "another folder without slashes": "file:{victims}/{id}/artifacts",
+    "another folder of this host": "file://localhost{victims}/{id}/artifacts",
+    "another folder in capitals": "FILE://{victims}/{id}/artifacts",
+    "a folder with a name alike": "file://{base}-victims/{id}/artifacts",
+    "another model folder": "file://{other}/models/{id}/artifacts",
+    "the run of another model folder": "file://{other}/{id}/artifacts",
+    "up": "file://{own}/lotto_model/../../../../victims/{id}/artifacts",
+    "up, quoted": "file://{own}/%2e%2e/%2e%2e/%2E%2E/victims/{id}/artifacts",
+    "up, quoted twice": "file://{own}/%252e%252e/%252e%252e/%252e%252e/victims/{id}/artifacts",
+    "up, quoted in a path": "{own}/%2e%2e/%2e%2e/%2e%2e/victims/{id}/artifacts",
+    "up, slashes quoted": "file://{own}/..%2f..%2f..%2fvictims/{id}/artifacts",
+    "up, with a tab": "file://{own}/.\t./.\t./.\t./victims/{id}/artifacts",
+    "up, parameters": "file://{own}/../../../victims/{id}/artifacts;{id}/artifacts",
+    "a link": "file://{own}/link/{id}/artifacts",
+    "relative": "../victims/{id}/artifacts",
+    "relative, quoted": "%2e%2e/victims/{id}/artifacts",
+    "a share": "file://{netloc}{victims}/{id}/artifacts",
+    "another host": "http://{netloc}/api/2.0/mlflow-artifacts/artifacts/{id}/artifacts",
+    "another host, safely": "https://{netloc}/api/2.0/mlflow-artifacts/artifacts/{id}/artifacts",
+    "another server": "mlflow-artifacts://{netloc}/{id}/artifacts",
+    "no server": "mlflow-artifacts:/{id}/artifacts",
+    "an old protocol": "ftp://{netloc}/{id}/artifacts",
+    "a login": "sftp://{netloc}/{id}/artifacts",
+    "a version": "models:/begun/1/{id}/artifacts",
+    "a run": "runs:/{id}/artifacts",
+    "the root": "file:///",
+    "all artifacts": "file://{own}",
+    "nothing": "",
+    "no text": "\x00",
+    "very much": "file:///" + "a" * 100_000 + "/{id}/artifacts",
+}
+COLUMNS = {
+    "logged models": ("logged_models", "artifact_location", "model_id"),
+    "runs": ("runs", "artifact_uri", "run_uuid"),
+    "versions": ("model_versions", "storage_location", "model_id"),
+    "experiments": ("experiments", "artifact_location", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def other_host() -> Iterator[OtherHost]:
+    with OtherHost().serving() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
+    """A folder with two versions, and a third save whose push was killed before its version."""
+    base_dir = tmp_path_factory.mktemp("prepared") / "ml"
+    (base_dir / "mlflow").mkdir(parents=True)
+    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    manager = ModelManager(base_dir)
+    manager.save_model({"n": 1}, "x", {"n": 1})
+    manager.save_model({"n": 2}, "x", {"n": 2}, artifacts={"note.txt": "extra"})
+    killed_in(base_dir, "registry.create_version")
+    return base_dir
+
+
+def _verbs(manager: ModelManager) -> dict[str, Callable[[], Any]]:
+    return {
+        "load": lambda: manager.load_model("models:/x/1"),
+        "load of the killed save": lambda: manager.load_model("models:/begun/1"),
+        "latest": lambda: manager.latest(source="registry", download=True),
+        "restore": lambda: manager.restore("models:/x/1", source="registry"),
+        "restore by name": lambda: manager.restore("x", source="registry"),
+        "verify": manager.verify,
+        "verify deep": lambda: manager.verify(deep=True),
+        "dry sync": lambda: manager.sync(dry_run=True),
+        "sync": manager.sync,
+        "sync with resend": lambda: manager.sync(resend=True),
+        "save": lambda: manager.save_model({"n": 3}, "x", {"n": 3}),
+        "relocate": manager.relocate,
+        "sync after relocate": lambda: manager.sync(resend=True, retry_aside=True),
+        "verify after relocate": lambda: manager.verify(deep=True),
+    }
+
+
+def _place(scene: Scene, host: OtherHost, place: str, owner: str) -> str:
+    own = scene.base_dir / "mlflow" / "artifacts"
+    if not (own / "link").is_symlink():
+        (own / "link").symlink_to(scene.victims)
+    return place.format(
+        victims=scene.victims,
+        base=scene.base_dir,
+        own=own,
+        other=scene.base_dir.parent / "other" / "mlflow" / "artifacts" / "lotto_model",
+        netloc=host.uri.removeprefix("http://"),
+        id=owner,
+    )
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_database_that_names_other_places_gets_nobody_there(
+    place: str,
+    column: str,
+    tmp_path: Path,
+    prepared: Path,
+    other_host: OtherHost,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Callable[..., None],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "not-for-others")
+    scene, seen = Scene.at(tmp_path, prepared), len(other_host.requests)
+    table, field, key = COLUMNS[column]
+    owner = scene.run_id if key == "run_uuid" else scene.model_id
+    said = _place(scene, other_host, PLACES[place], owner)
+    scene.sql((f"UPDATE {table} SET {field} = ?", (said,)))
+    manager = ModelManager(scene.base_dir)
+    harmed = {}
+    for verb, call in _verbs(manager).items():
+        attempted(call)
+        if scene.harm() or len(other_host.requests) > seen:
+            harmed[verb] = scene.harm() + other_host.requests[seen:]
+            break
+    figures(TITLE, tried=len(_verbs(manager)), lost=len(harmed))
+    assert harmed == {}
+    assert manager.load_model(scene.base_dir / "trained" / "begun.pkl") == {"begun": 1}
+    assert (scene.base_dir / "trained" / "x.pkl").exists()
