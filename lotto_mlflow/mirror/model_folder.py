@@ -43,6 +43,7 @@ def copy(pkl_path: Path, sha256: str, work_dir: Path) -> Path:
     """
     path = work_dir / "copy" / Path(DATA_FILE).name
     path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)  # what another file left that had other bytes
     copy_content(pkl_path, path)
     found = sha256_of_file(path)
     if found != sha256:
