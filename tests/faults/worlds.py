@@ -375,7 +375,8 @@ class World:
         for version in set(before) - set(after) - self.copies:
             save = self.save_of(before[version])
             self.deleted |= {save.time_ns} if save is not None else set()
-        self.copies |= set(after) - set(before)
+        self.copies = (self.copies | set(after) - set(before)) & set(after)
+        self.bereft &= set(after)  # a registered model made anew uses the numbers again
         return answer
 
     def register_again(self, version: acts.Version, name: str) -> None:
