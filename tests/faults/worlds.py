@@ -23,6 +23,8 @@ from faults.actors import Actor, Answer, Held
 from faults.inspection import digest
 from faults.seeing import Files, Seen, names_for, seen_in, version_meant
 
+_NO_DATABASE = b"what a broken disk left of it " * 100
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -326,11 +328,11 @@ class World:
     # what happens to MLflow
 
     def begin_outage(self, kind: str) -> None:
-        """Take the database away, or have it refuse new rows of a table."""
+        """Put rubbish in the place of the database, or have it refuse new rows of a table."""
         self.end_outage()
         if kind == "away":
             self.database_path.rename(self.database_path.with_suffix(".gone"))
-            self.database_path.mkdir()
+            self.database_path.write_bytes(_NO_DATABASE)
         else:
             self._execute(
                 f"CREATE TRIGGER refuse BEFORE INSERT ON {kind} "
@@ -342,7 +344,8 @@ class World:
     def end_outage(self) -> None:
         """End the outage, if there is one."""
         if self.outage == "away":
-            self.database_path.rmdir()
+            assert self.database_path.read_bytes() == _NO_DATABASE, "it was written over"
+            self.database_path.unlink()
             self.database_path.with_suffix(".gone").rename(self.database_path)
         elif self.outage is not None:
             self._execute("DROP TRIGGER refuse")
@@ -372,7 +375,8 @@ class World:
         for version in set(before) - set(after) - self.copies:
             save = self.save_of(before[version])
             self.deleted |= {save.time_ns} if save is not None else set()
-        self.copies |= set(after) - set(before)
+        self.copies = (self.copies | set(after) - set(before)) & set(after)
+        self.bereft &= set(after)  # a registered model made anew uses the numbers again
         return answer
 
     def register_again(self, version: acts.Version, name: str) -> None:
