@@ -12,6 +12,8 @@ from lotto_mlflow.regular import sha256_of_file
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 _MLMODEL_BYTES = 16 << 20
+NO_FILE = "no file"
+"""In place of the digest of a link, a pipe or the like."""
 _ADDED_BY_MLFLOW = "registered_model_meta"
 _SAVE_ID_LINE = re.compile(r"""^\s+save_id:\s*['"]?(\d{19}-[0-9a-f]{8})['"]?\s*$""", re.MULTILINE)
 _LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
@@ -31,7 +33,7 @@ def digests(model_dir: Path) -> dict[str, str]:
         name = path.relative_to(model_dir).as_posix()
         is_added = name == _ADDED_BY_MLFLOW or _COMPILED.fullmatch(name) is not None
         if not regular.is_file(path) and not regular.is_folder(path):
-            found[name] = "no file"
+            found[name] = NO_FILE
         elif regular.is_file(path) and name != DATA_FILE and not is_added:
             found[name] = sha256_of_file(path)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import mlflow.pyfunc
 from mlflow.entities import LoggedModel
 from mlflow.models import Model
 
-from lotto_mlflow import pyfunc_loader
+from lotto_mlflow import pyfunc_loader, regular
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import signatures
-from lotto_mlflow.model_dir import DATA_FILE
+from lotto_mlflow.model_dir import DATA_FILE, NO_FILE, digests, is_data_intact
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.requirements import plain, version_in
@@ -105,6 +106,41 @@ def _pins(record: SaveRecord) -> list[str]:
             "requirements of %s that name no distribution are left out: %s", record.name, left_out
         )
     return pins
+
+
+def mend(
+    model_dir: Path, built_dir: Path, sha256: str, put_aside: Callable[[Path], None], work_dir: Path
+) -> None:
+    """Make a model folder what one that was built is, in place.
+
+    Parameters
+    ----------
+    model_dir : pathlib.Path
+        The folder to mend.
+    built_dir : pathlib.Path
+        What `build` wrote; it is used up.
+    sha256 : str
+        Digest of the model: where it is intact, it stays as it is.
+    put_aside : callable
+        Moves a file or folder to where nothing looks for it.
+    work_dir : pathlib.Path
+        The workspace for temporary files.
+    """
+    found = digests(model_dir) if not model_dir.is_symlink() else {"": NO_FILE}
+    if NO_FILE in found.values() or not model_dir.is_dir():
+        put_aside(model_dir)
+        found = {}
+    built = digests(built_dir)
+    for name in found.keys() - built.keys():
+        put_aside(model_dir / name)
+    replaced = [name for name in built if found.get(name) != built[name]]
+    if not is_data_intact(model_dir, sha256):
+        if regular.is_file(model_dir / DATA_FILE):
+            put_aside(model_dir / DATA_FILE)
+        replaced.append(DATA_FILE)
+    for name in replaced:
+        (model_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        put(built_dir / name, model_dir / name, work_dir)
 
 
 def _write(

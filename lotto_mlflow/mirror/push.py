@@ -160,9 +160,14 @@ def _repaired(
     is_of_old = local is not None and model_dir.recorded_save_id(local) == record.id
     if not (files or is_of_attempt or is_of_old):
         return None
-    if local is not None and local.exists():
-        connection.put_aside(local, model.model_id)
-    return _put_model(connection, model, record, copied, work_dir)
+    if local is None or not os.path.lexists(local):
+        return _put_model(connection, model, record, copied, work_dir)
+    built = work_dir / "model"
+    with permanent_errors(f"building the model folder of {record.name}"):
+        model_folder.build(record, copied(), built, model, work_dir)
+    put_aside = partial(connection.put_aside, name=model.model_id)
+    model_folder.mend(local, built, record.payload.sha256, put_aside, work_dir)
+    return model_dir.digests(local)
 
 
 def _created(
