@@ -14,7 +14,7 @@ from typing import Any
 import joblib
 import pytest
 
-from lotto_mlflow import ModelManager, journal, metadata
+from lotto_mlflow import ModelManager, journal, metadata, pyfunc_loader
 from lotto_mlflow.errors import InvalidMetadataError, LoadError, LottoMlflowError, StoreError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
@@ -158,6 +158,22 @@ def within_patience(call: Callable[[], Any]) -> Any:
     return outcome[0]
 
 
+def within_patience_raising(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, or raise what it raises; fail where it hangs."""
+    caught: list[BaseException] = []
+
+    def run() -> Any:
+        try:
+            return call()
+        except BaseException as cause:  # noqa: BLE001 - raised again below
+            caught.append(cause)
+
+    found = within_patience(run)
+    if caught:
+        raise caught[0]
+    return found
+
+
 def verbs(manager: ModelManager, base_dir: Path) -> dict[str, Callable[[], Any]]:
     trained, backups = base_dir / "trained", base_dir / "backups"
     return {
@@ -299,6 +315,38 @@ def test_the_folders_that_an_operator_may_link_are_used(base_dir: Path, tmp_path
     assert manager.restore("x").path == Path(path)
     assert manager.load_model(path) == manager.load_model("models:/x/1") == {"n": 1}
     assert manager.verify() == []
+
+
+@pytest.mark.parametrize("put", [_link, _pipe, _socket], ids=id_of)
+@pytest.mark.parametrize("name", ["trained", "metadata", "backups"])
+def test_what_is_no_folder_in_place_of_one_is_an_error_of_ours(
+    saved_dir: Path, victim_dir: Path, name: str, put: Callable[[Path, Path], None]
+) -> None:
+    put_in(saved_dir, victim_dir, name, put)
+    if name != "trained":
+        joblib.dump({"evil": True}, saved_dir / "trained" / "x.pkl")
+    found = use(saved_dir, victim_dir)
+    assert isinstance(found["save"], StoreError)
+    assert "damaged" in {finding.kind for finding in found["verify"]}
+
+
+@pytest.mark.parametrize("put", [_link, _pipe, _folder], ids=id_of)
+@pytest.mark.parametrize("name", ["MLmodel", "data/model.pkl", "requirements.txt", "code"])
+def test_what_is_no_file_in_a_mirrored_model_is_told_of_and_never_run(
+    saved_dir: Path, victim_dir: Path, name: str, put: Callable[[Path, Path], None]
+) -> None:
+    version = ModelManager(saved_dir).get("models:/x/1")
+    (model_dir,) = (saved_dir / "mlflow" / "artifacts").rglob(str(version.model_id))
+    put_in(saved_dir, victim_dir, str((model_dir / "artifacts" / name).relative_to(saved_dir)), put)
+    (saved_dir / "backups" / "x.pkl").unlink()
+    loaded = within_patience(lambda: ModelManager(saved_dir).load_model("models:/x/1"))
+    assert (loaded == {"n": 1}) == (name != "data/model.pkl")
+    if name in ("MLmodel", "data/model.pkl"):
+        pyfunc_path = model_dir / "artifacts" / "data" / "model.pkl"
+        with pytest.raises(OSError, match=r"not a file|No such file"):
+            within_patience_raising(lambda: pyfunc_loader.load(pyfunc_path))
+    found = use(saved_dir, victim_dir)
+    assert "damaged" in {finding.kind for finding in found["verify"]} or put is _folder
 
 
 HOSTILE_NAMES = [

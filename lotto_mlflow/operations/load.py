@@ -166,7 +166,10 @@ def fix_of_name(history: History, name: str) -> Fix | None:
     """Return the restore that brings a model back: from MLflow where that has it."""
     if any(save.mirrored for save in history.saves_of(name)):
         return references.restore_from_registry(name, _EFFECT)
-    has_backup = any(not history.is_changed(file) for file in history.backups_of(name))
+    try:
+        has_backup = any(not history.is_changed(file) for file in history.backups_of(name))
+    except OSError:  # backups/ is no folder, or a file in it cannot be read
+        has_backup = False
     return Fix("restore", {"name_or_version": name}, effect=_EFFECT) if has_backup else None
 
 

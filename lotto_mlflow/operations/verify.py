@@ -202,7 +202,7 @@ def _artifact(folder: ModelFolder, item: _ToHash, found: str | OSError) -> Itera
     if model_dir.is_symlink() or model_dir.parent.is_symlink():
         yield _linked(folder, item, model_dir if model_dir.is_symlink() else model_dir.parent)
         return
-    has_ml_model = (model_dir / "MLmodel").is_file()
+    has_ml_model = regular.is_file(model_dir / "MLmodel")
     recorded = recorded_sha256(model_dir) if has_ml_model else None
     expected = item.save.payload.sha256 if item.save else recorded
     fix = Fix("sync", {"resend": True}, effect="writes it anew") if item.save else None

@@ -173,7 +173,7 @@ class Store:
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
         found = []
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError):
             for file_name in os.listdir(self.layout.backup_dir):
                 path = self.layout.backup_dir / file_name
                 stems = (names.name_of(path), names.name_of_backup(path))
@@ -190,7 +190,8 @@ class Store:
         replaces before it replaces it, so that the bytes looked for are met in one or the other.
         """
         yield self.layout.model_path(name)
-        yield from self.backups_of(name)
+        with suppress(NotADirectoryError):
+            yield from self.backups_of(name)
 
     def files_in(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the model files in a folder with their status, but not those that vanish.
