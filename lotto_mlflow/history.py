@@ -196,8 +196,9 @@ class History(ModelFiles):
         for entry in self._journal.sent(beginning):
             if names.registered_model(entry.name) == registered:
                 record = self.read(entry)
-                if record is not None and record.is_save and target.name in record.mirrored:
-                    return record
+                ids = record.mirrored.get(target.name) if record and record.is_save else None
+                if ids is not None:
+                    return record if ids.registered_model in (None, registered) else None
         return None
 
     def save_of_run(self, target: Target, run_id: str) -> SaveRecord | None:
