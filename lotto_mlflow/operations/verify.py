@@ -100,10 +100,11 @@ def _folders(folder: ModelFolder) -> Iterator[Finding]:
 
 def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
     """Find what has the name of a file and is a link, a pipe or the like; none is followed."""
-    artifacts_dir, aside_dir = folder.layout.artifacts_dir, folder.layout.aside_dir
+    layout, aside_dir = folder.layout, folder.layout.aside_dir
+    all_in = (layout.artifacts_dir, layout.downloads_dir)
     for path, kind in folder.odd_files():
-        is_artifact = path.is_relative_to(artifacts_dir)  # beside itself it would be one more
-        away = aside_dir / f"{path.name}-{time.time_ns()}" if is_artifact else f"{path}.away"
+        is_in = any(path.is_relative_to(one) for one in all_in)  # there it would be found again
+        away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else f"{path}.away"
         fix = Fix("shell", {"command": ("mv", path, away)})
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
 

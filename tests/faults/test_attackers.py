@@ -144,3 +144,19 @@ def test_a_database_that_names_other_places_gets_nobody_there(
     manager = ModelManager(scene.base_dir)
     assert manager.load_model(scene.base_dir / "trained" / "begun.pkl") == {"begun": 1}
     assert manager.load_model(scene.base_dir / "trained" / "x.pkl") == {"n": 2}
+
+
+@pytest.mark.parametrize("beginning", ["file://", "file:///tmp", "file:{base}", "file://{base}"])
+def test_an_experiment_that_names_a_beginning_of_all_places_spoils_none(
+    beginning: str, tmp_path: Path, prepared: Path, figures: Callable[..., None]
+) -> None:
+    scene = Scene.at(tmp_path, prepared)
+    said = beginning.format(base=scene.base_dir) + "/lotto_model"
+    statement = "UPDATE experiments SET artifact_location = ? WHERE name = 'lotto_model'"
+    scene.sql((statement, (said,)))
+    manager = ModelManager(scene.base_dir)
+    attempted(manager.relocate)
+    found = [attempted(lambda n=n: manager.load_model(f"models:/x/{n}")) for n in (1, 2)]
+    figures(TITLE, tried=1, lost=found != [{"n": 1}, {"n": 2}])
+    assert found == [{"n": 1}, {"n": 2}]
+    assert scene.harm() == []
