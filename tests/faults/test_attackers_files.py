@@ -205,6 +205,17 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Scene], Any]]] = {
             evil_pickle(scene.base_dir.parent / "evil.pkl", scene.mark)
         ),
     ),
+    "the model a folder": (
+        "data/model.pkl",
+        lambda folder, _: [
+            (folder / "data" / "model.pkl").unlink(),
+            (folder / "data" / "model.pkl").mkdir(),
+        ],
+    ),
+    "the code a file": (
+        LOADER,
+        lambda folder, _: [shutil.rmtree(folder / "code"), (folder / "code").touch()],
+    ),
     "the model a link": ("data/model.pkl", _linked("data/model.pkl")),
     "another model beside it": ("data/model2.pkl", _written("data/model2.pkl")),
     "the folder a link": (
