@@ -183,6 +183,10 @@ def rewrite_paths(path: Path, location: str) -> int:
             old = _location_of(opened, path)
             if old == location:
                 return 0
+            own = (path.parent / "artifacts").absolute().as_uri()
+            if any(one.startswith(f"{old}/") for one in (location, own)):
+                # a beginning of right paths, which are to stay: only the experiment's own goes
+                old, location = f"{old}/{REGISTERED_MODEL}", f"{location}/{REGISTERED_MODEL}"
             copy(path, "before-relocate")
             changed = sum(
                 _replace(opened, table, column, old, location) for table, column in PATH_COLUMNS

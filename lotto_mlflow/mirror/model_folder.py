@@ -140,6 +140,8 @@ def mend(
         replaced.append(DATA_FILE)
     for name in replaced:
         (model_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        if (model_dir / name).is_dir():  # which has no digest, and no file takes its place
+            put_aside(model_dir / name)
         put(built_dir / name, model_dir / name, work_dir)
 
 

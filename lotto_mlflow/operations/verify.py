@@ -100,8 +100,12 @@ def _folders(folder: ModelFolder) -> Iterator[Finding]:
 
 def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
     """Find what has the name of a file and is a link, a pipe or the like; none is followed."""
+    layout, aside_dir = folder.layout, folder.layout.aside_dir
+    all_in = (layout.artifacts_dir, layout.downloads_dir)
     for path, kind in folder.odd_files():
-        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+        is_in = any(path.is_relative_to(one) for one in all_in)  # there it would be found again
+        away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else f"{path}.away"
+        fix = Fix("shell", {"command": ("mv", path, away)})
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
 
 
@@ -117,7 +121,7 @@ def _digests(
             report(number, len(to_hash), item.size, item.name)
             found = next(hashed)
             if item.file is None:
-                yield from _artifact(folder, item, found)
+                yield from _artifact(item, found)
             else:
                 yield from _model(history, item.file, found)
     finally:
@@ -196,12 +200,11 @@ def _fix_of_damaged(history: History, file: ModelFile) -> Fix:
     return fix or Fix("shell", {"command": ("mv", file.path, history.aside_path(file))})
 
 
-def _artifact(folder: ModelFolder, item: _ToHash, found: str | OSError) -> Iterator[Finding]:
+def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
     """Check a mirrored file, and what the ``MLmodel`` beside it says of it."""
     model_dir = item.path.parent.parent
     if model_dir.is_symlink() or model_dir.parent.is_symlink():
-        yield _linked(folder, item, model_dir if model_dir.is_symlink() else model_dir.parent)
-        return
+        return  # which is found among what is no file, and what lies elsewhere was not pushed here
     has_ml_model = regular.is_file(model_dir / "MLmodel")
     recorded = recorded_sha256(model_dir) if has_ml_model else None
     expected = item.save.payload.sha256 if item.save else recorded
@@ -217,13 +220,6 @@ def _artifact(folder: ModelFolder, item: _ToHash, found: str | OSError) -> Itera
     if expected is not None and found != expected and not is_gone:
         detail = f"expected SHA-256 {expected}, found {found}"
         yield Finding("damaged", item.name, item.path, detail, fix=fix)
-
-
-def _linked(folder: ModelFolder, item: _ToHash, link: Path) -> Finding:
-    aside_dir = folder.layout.mlflow_dir / "aside"
-    fix = Fix("shell", {"command": ("mv", link, aside_dir / f"{link.name}-{time.time_ns()}")})
-    detail = "it is a link, and what lies elsewhere is not what was pushed here"
-    return Finding("damaged", item.name, link, detail, fix=fix)
 
 
 def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -23,6 +22,7 @@ from serving import environment
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import LottoMlflowError
+from lotto_mlflow.records import parse
 
 TITLE = "Attackers (what others say)"
 TOKEN = "not-for-others"
@@ -147,7 +147,8 @@ class _Passing(BaseHTTPRequestHandler):
         self.rfile.readline()
         return found
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass
+    # the names that the standard library asks for
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass  # noqa: N815
 
 
 class OtherHost(_Server):
@@ -173,7 +174,8 @@ class _Noting(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _note
+    # the names that the standard library asks for
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _note  # noqa: N815
 
 
 @dataclass
@@ -184,6 +186,7 @@ class Scene:
     victims: Path
     mark: Path
     before: dict[str, tuple[bytes | None, int]] = field(default_factory=dict)
+    ids: tuple[str, str] = ("", "")
 
     @classmethod
     def at(cls, tmp_path: Path, template: Path) -> Scene:
@@ -194,6 +197,10 @@ class Scene:
             ModelManager(scene.base_dir).relocate()
         for bak in (scene.base_dir / "mlflow").glob("*.bak"):
             bak.unlink()
+        records = sorted((scene.base_dir / "mlflow").glob("*/*~*.json"), key=lambda path: path.name)
+        record = parse(records[-1].read_bytes())
+        ids = next(iter({**record.mirrored, **record.attempts}.values()))
+        scene.ids = (ids.run_id, ids.model_id)
         scene._plant_victims()
         return scene
 
@@ -211,20 +218,13 @@ class Scene:
 
     @property
     def run_id(self) -> str:
+        """The run of the newest record, sent or begun."""
         return self.ids[0]
 
     @property
     def model_id(self) -> str:
+        """The logged model of the newest record, sent or begun."""
         return self.ids[1]
-
-    @property
-    def ids(self) -> tuple[str, str]:
-        """Return the ids of run and logged model of the newest record, sent or begun."""
-        records = sorted((self.base_dir / "mlflow").glob("*/*~*.json"), key=lambda path: path.name)
-        values = json.loads(records[-1].read_text())
-        found = {**values["mirrored"], **values["attempts"]}
-        ids = next(iter(found.values()))
-        return ids["run_id"], ids["model_id"]
 
     def _looked_at(self) -> dict[str, tuple[bytes | None, int]]:
         found: dict[str, tuple[bytes | None, int]] = {}
@@ -271,7 +271,3 @@ def killed_in(base_dir: Path, at: str, **more: str) -> None:
     ended = subprocess.run(command, env=environment(**more), capture_output=True, check=False)
     assert ended.returncode == 9, ended.stderr.decode()
     assert list((base_dir / "mlflow" / "outbox").glob("*~begun~*.json"))
-
-
-def without_mlflow_settings(values: dict[str, str]) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | values

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.attackers import TITLE, OtherHost, Scene, attempted, killed_in
+from faults.attackers import TITLE, TOKEN, OtherHost, Scene, attempted, killed_in
 
 from lotto_mlflow import ModelManager
 
@@ -46,12 +46,16 @@ PLACES = {
     "no text": "\x00",
     "very much": "file:///" + "a" * 100_000 + "/{id}/artifacts",
 }
-COLUMNS = {
-    "logged models": ("logged_models", "artifact_location", "model_id"),
-    "runs": ("runs", "artifact_uri", "run_uuid"),
-    "versions": ("model_versions", "storage_location", "model_id"),
-    "experiments": ("experiments", "artifact_location", ""),
+WHOSE = {
+    "logged models, versions and runs": (
+        ("logged_models", "artifact_location", "model_id"),
+        ("model_versions", "storage_location", "run_id"),
+        ("runs", "artifact_uri", "run_uuid"),
+    ),
+    "experiments": (("experiments", "artifact_location", "'lotto_model'"),),
 }
+OF_EXPERIMENTS = ("another folder", "up, quoted", "another host", "no text", "all artifacts")
+"""Places that an experiment is tried with, too: what it says decides for what is new alone."""
 
 
 @pytest.fixture(scope="module")
@@ -73,64 +77,86 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) 
     return base_dir
 
 
-def _verbs(manager: ModelManager) -> dict[str, Callable[[], Any]]:
+def _verbs(scene: Scene) -> dict[str, Callable[[], Any]]:
+    manager = ModelManager(scene.base_dir)
+    uri = f"sqlite:///{scene.base_dir / 'mlflow' / 'mlflow.db'}"
+    stranger = ModelManager(scene.base_dir.parent / "stranger", tracking_uri=uri)
     return {
         "load": lambda: manager.load_model("models:/x/1"),
-        "load of the killed save": lambda: manager.load_model("models:/begun/1"),
-        "latest": lambda: manager.latest(source="registry", download=True),
-        "restore": lambda: manager.restore("models:/x/1", source="registry"),
-        "restore by name": lambda: manager.restore("x", source="registry"),
-        "verify": manager.verify,
-        "verify deep": lambda: manager.verify(deep=True),
-        "dry sync": lambda: manager.sync(dry_run=True),
+        "load elsewhere": lambda: stranger.load_model("models:/x/1"),
+        "latest elsewhere": lambda: stranger.latest(source="registry", download=True),
+        "restore": lambda: manager.restore("x", source="registry"),
+        "restore elsewhere": lambda: stranger.restore("x", source="registry"),
+        "verify": lambda: manager.verify(deep=True),
         "sync": manager.sync,
-        "sync with resend": lambda: manager.sync(resend=True),
-        "save": lambda: manager.save_model({"n": 3}, "x", {"n": 3}),
+        "save": lambda: manager.save_model({"n": 3}, "y", {"n": 3}),
+        "sync with resend": lambda: manager.sync(resend=True, retry_aside=True),
         "relocate": manager.relocate,
         "sync after relocate": lambda: manager.sync(resend=True, retry_aside=True),
-        "verify after relocate": lambda: manager.verify(deep=True),
     }
 
 
-def _place(scene: Scene, host: OtherHost, place: str, owner: str) -> str:
+def _said(scene: Scene, host: OtherHost, place: str) -> str:
+    """Return what the database is to say; ``{id}`` in it stands for whose place it is."""
     own = scene.base_dir / "mlflow" / "artifacts"
-    if not (own / "link").is_symlink():
-        (own / "link").symlink_to(scene.victims)
+    (own / "link").symlink_to(scene.victims)
     return place.format(
         victims=scene.victims,
         base=scene.base_dir,
         own=own,
         other=scene.base_dir.parent / "other" / "mlflow" / "artifacts" / "lotto_model",
         netloc=host.uri.removeprefix("http://"),
-        id=owner,
+        id="{id}",
     )
 
 
-@pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("place", PLACES)
+def _cases() -> Iterator[tuple[str, str]]:
+    for place in PLACES:
+        yield place, "logged models, versions and runs"
+    for place in OF_EXPERIMENTS:
+        yield place, "experiments"
+
+
+@pytest.mark.parametrize(("place", "whose"), list(_cases()))
 def test_a_database_that_names_other_places_gets_nobody_there(
     place: str,
-    column: str,
+    whose: str,
     tmp_path: Path,
     prepared: Path,
     other_host: OtherHost,
     monkeypatch: pytest.MonkeyPatch,
     figures: Callable[..., None],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "not-for-others")
-    scene, seen = Scene.at(tmp_path, prepared), len(other_host.requests)
-    table, field, key = COLUMNS[column]
-    owner = scene.run_id if key == "run_uuid" else scene.model_id
-    said = _place(scene, other_host, PLACES[place], owner)
-    scene.sql((f"UPDATE {table} SET {field} = ?", (said,)))
-    manager = ModelManager(scene.base_dir)
-    harmed = {}
-    for verb, call in _verbs(manager).items():
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    scene, seen, harmed = Scene.at(tmp_path, prepared), len(other_host.requests), {}
+    said = _said(scene, other_host, PLACES[place])
+    for table, field, key in WHOSE[whose]:
+        statement = f"UPDATE {table} SET {field} = replace(?, '{{id}}', coalesce({key}, ''))"
+        scene.sql((statement, (said,)))
+    verbs = _verbs(scene)
+    for verb, call in verbs.items():
         attempted(call)
         if scene.harm() or len(other_host.requests) > seen:
-            harmed[verb] = scene.harm() + other_host.requests[seen:]
+            harmed[verb] = [*scene.harm(), *other_host.requests[seen:]]
             break
-    figures(TITLE, tried=len(_verbs(manager)), lost=len(harmed))
+    figures(TITLE, tried=len(verbs), lost=len(harmed))
     assert harmed == {}
+    manager = ModelManager(scene.base_dir)
     assert manager.load_model(scene.base_dir / "trained" / "begun.pkl") == {"begun": 1}
-    assert (scene.base_dir / "trained" / "x.pkl").exists()
+    assert manager.load_model(scene.base_dir / "trained" / "x.pkl") == {"n": 2}
+
+
+@pytest.mark.parametrize("beginning", ["file://", "file:///tmp", "file:{base}", "file://{base}"])
+def test_an_experiment_that_names_a_beginning_of_all_places_spoils_none(
+    beginning: str, tmp_path: Path, prepared: Path, figures: Callable[..., None]
+) -> None:
+    scene = Scene.at(tmp_path, prepared)
+    said = beginning.format(base=scene.base_dir) + "/lotto_model"
+    statement = "UPDATE experiments SET artifact_location = ? WHERE name = 'lotto_model'"
+    scene.sql((statement, (said,)))
+    manager = ModelManager(scene.base_dir)
+    attempted(manager.relocate)
+    found = [attempted(lambda n=n: manager.load_model(f"models:/x/{n}")) for n in (1, 2)]
+    figures(TITLE, tried=1, lost=found != [{"n": 1}, {"n": 2}])
+    assert found == [{"n": 1}, {"n": 2}]
+    assert scene.harm() == []

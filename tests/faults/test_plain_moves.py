@@ -95,13 +95,16 @@ MOVES: dict[str, Callable[[Store], Any]] = {
         s.client.rename_registered_model("x", "renamed"),
     ],
 }
+PASTED = (
+    "renamed",
+    "copied in place, original deleted",
+    "registered again, original and logged model deleted",
+    "run and logged model deleted",
+    "version deleted",
+)
 WITH_GC = (
-    "logged model deleted",
-    "run deleted",
     "run and logged model deleted",
     "version and run deleted",
-    "version and logged model deleted",
-    "copied, original deleted",
     "registered again, original and logged model deleted",
     "registered model deleted",
     "renamed, logged model deleted",
@@ -115,12 +118,20 @@ def store(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> St
     return Store(scene.base_dir, uri, ModelManager(scene.base_dir), monkeypatch)
 
 
-@pytest.mark.parametrize("fix", [fix_by_calls, fix_by_commands], ids=["calls", "commands"])
 @pytest.mark.parametrize("move", MOVES)
 def test_what_people_move_is_found_and_nothing_is_lost(
-    move: str, fix: Callable[..., list[str]], store: Store, figures: Callable[..., None]
+    move: str, store: Store, figures: Callable[..., None]
 ) -> None:
-    lost = lost_by(store, MOVES[move], fix)
+    lost = lost_by(store, MOVES[move], fix_by_calls)
+    figures(TITLE, tried=1, lost=len(lost) > 0)
+    assert lost == []
+
+
+@pytest.mark.parametrize("move", PASTED)
+def test_what_people_move_is_found_by_the_commands_that_are_printed(
+    move: str, store: Store, figures: Callable[..., None]
+) -> None:
+    lost = lost_by(store, MOVES[move], fix_by_commands)
     figures(TITLE, tried=1, lost=len(lost) > 0)
     assert lost == []
 
@@ -145,6 +156,9 @@ def reached(
     base_dir, database = store.base_dir, store.base_dir / "mlflow" / "mlflow.db"
     how = request.param
     if how == "a server":
+        # its experiment keeps artifacts in a folder, which no server may choose
+        artifacts_uri = (base_dir / "mlflow" / "artifacts").as_uri()
+        store.monkeypatch.setenv("LOTTO_ARTIFACT_ROOTS", artifacts_uri)
         with tracking_server(database) as uri:
             yield how, replace(store, uri=uri, manager=ModelManager(base_dir, tracking_uri=uri))
         return
