@@ -204,7 +204,8 @@ def _items_of_series(series: Any) -> list[Any]:
 def _dict(value: Mapping[Any, Any], place: str, inside: tuple[int, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found[free_name(_key(key, place), found)] = _plain(item, f"{place}[{key!r}]", inside)
+        name = _key(key, place)
+        found[free_name(name, found)] = _plain(item, f"{place}[{name!r}]", inside)
     return found
 
 
