@@ -9,14 +9,18 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import requirements
 from lotto_mlflow.metadata import strict, writable
+from lotto_mlflow.plain_values import free_name
 from lotto_mlflow.records import Description
 
 _logger = logging.getLogger("lotto_mlflow")
+_MAX_STEPS, _MAX_POINTS = 1_000, 10_000
+"""Points of one metric, and of all metrics of a run."""
 _NON_FINITE_TAG = "non_finite"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -151,7 +155,12 @@ def _split(
     params: dict[str, str] = {}
     metrics: dict[str, list[list[float]]] = {}
     non_finite: dict[str, str] = {}
+    flat: dict[str, Any] = {}
     for key, value in _flattened(metadata):
+        flat[free_name(key, flat)] = value
+    numeric = sum(isinstance(value, list) for value in flat.values())
+    most = max(2, min(_MAX_STEPS, _MAX_POINTS // max(1, numeric)))
+    for key, value in flat.items():
         if key in hyperparameters:
             continue
         numbers = _numbers(value)
@@ -160,10 +169,24 @@ def _split(
             continue
         finite = [[step, x] for step, x in enumerate(numbers) if math.isfinite(x)]
         if finite:
-            metrics[key] = finite
+            metrics[key] = _thinned(finite, most)
         if len(finite) < len(numbers):
-            non_finite[key] = ", ".join(str(x) for x in numbers if not math.isfinite(x))
+            odd = (str(x) for x in numbers if not math.isfinite(x))
+            non_finite[key] = ", ".join(islice(odd, _MAX_STEPS))
     return params, metrics, non_finite
+
+
+def _thinned(points: list[list[float]], most: int) -> list[list[float]]:
+    """Return evenly spread points of a metric, the first and the last among them.
+
+    Notes
+    -----
+    The metadata JSON has all of them; MLflow writes a row for each.
+    """
+    if len(points) <= most:
+        return points
+    last = len(points) - 1
+    return [points[number * last // (most - 1)] for number in range(most)]
 
 
 def _flattened(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

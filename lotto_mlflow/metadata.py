@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta, timezone
-from pathlib import Path, PurePath
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import regular
 from lotto_mlflow.errors import InvalidMetadataError
+from lotto_mlflow.plain_values import plain_value, refused
 from lotto_mlflow.records import is_nested_deeper
 
 MAX_BYTES = 64 << 20
@@ -28,81 +28,22 @@ def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     Parameters
     ----------
-    metadata : mapping of str to object
-        Numpy scalars and arrays, dates, times, paths and tuples are converted; NaN and
+    metadata : mapping of object to object
+        What has an obvious JSON form is converted, as `lotto_mlflow.plain_values` says; NaN and
         infinities stay, for `to_json` to write as null.
 
     Raises
     ------
     InvalidMetadataError
-        If a key is not a string, or a value has no JSON form. The message names the place.
+        If a value has no JSON form. The message names the place.
     """
     if not isinstance(metadata, Mapping):
         raise InvalidMetadataError(
             f"metadata is {type(metadata).__name__}, not a dict; nothing was saved",
             place="metadata",
         )
-    result: dict[str, Any] = _plain(metadata, "metadata", ())
+    result: dict[str, Any] = plain_value(metadata, "metadata")
     return result
-
-
-def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
-    value = _without_numpy(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _text(value, place)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat() if value == value else None  # NaT is not equal to itself
-    if isinstance(value, PurePath):
-        return _text(str(value), place)
-    if isinstance(value, (Mapping, list, tuple)):
-        if id(value) in parents or len(parents) >= _MAX_DEPTH:
-            raise _refused(place, "contains itself, or is nested too deeply")
-        inside = (*parents, id(value))
-        if isinstance(value, Mapping):
-            return {
-                _key(key, place): _plain(item, f"{place}[{key!r}]", inside)
-                for key, item in value.items()
-            }
-        return [_plain(item, f"{place}[{i}]", inside) for i, item in enumerate(value)]
-    raise _refused(place, f"is {type(value).__name__}, which JSON cannot hold")
-
-
-def _without_numpy(value: Any) -> Any:
-    """Convert a numpy value without importing numpy: where there is one, numpy is loaded."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, (numpy.generic, numpy.ndarray)):
-        return value
-    if isinstance(value, numpy.datetime64):
-        return None if numpy.isnat(value) else str(value)
-    if isinstance(value, numpy.floating):
-        return float(value)
-    if isinstance(value, numpy.ndarray):
-        return list(value) if value.ndim else _without_numpy(value[()])
-    return value.item()
-
-
-def _key(key: Any, place: str) -> str:
-    if not isinstance(key, str):
-        raise _refused(place, f"has a key of type {type(key).__name__}, not str")
-    return _text(key, place)
-
-
-def _text(value: str, place: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as cause:
-        raise _refused(place, "holds characters that UTF-8 cannot write") from cause
-    return str.__str__(value)  # of an Enum that is a str, its value
-
-
-def _refused(place: str, problem: str) -> InvalidMetadataError:
-    return InvalidMetadataError(f"{place} {problem}; nothing was saved", place=place)
 
 
 def writable(text: str) -> str:
@@ -132,7 +73,7 @@ def to_json(metadata: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(metadata, ensure_ascii=False, indent=2, allow_nan=False)
     except ValueError as cause:
-        raise _refused("metadata", f"cannot be written as JSON ({cause})") from cause
+        raise refused("metadata", f"cannot be written as JSON ({cause})") from cause
     return text.encode("utf-8")
 
 
@@ -147,7 +88,7 @@ def check_size(metadata: Mapping[str, Any]) -> None:
     size = len(to_json(metadata)) + _COMPLETION_BYTES
     if size > MAX_BYTES:
         problem = f"is {size:,} bytes as JSON, and may have {MAX_BYTES:,}"
-        raise _refused("metadata", f"{problem}; large values can be given as artifacts")
+        raise refused("metadata", f"{problem}; large values can be given as artifacts")
 
 
 def from_json(content: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,192 @@
+"""Values of any library as the plain ones of JSON."""
+
+from __future__ import annotations
+
+import enum
+import json
+import uuid
+from collections import OrderedDict, deque, namedtuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from lotto_mlflow import ModelManager
+from lotto_mlflow.metadata import plain, strict
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    DEEP = np.float64(0.5)
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@dataclass
+class Setting:
+    rate: np.float32
+    names: tuple[str, ...]
+
+
+Point = namedtuple("Point", "x y")
+SELF = uuid.UUID("12345678-1234-5678-1234-567812345678")
+FORMS: dict[str, tuple[Any, Any]] = {
+    "masked constant": (np.ma.masked, None),
+    "masked array": (np.ma.array([1.5, 2.5], mask=[False, True]), [1.5, None]),
+    "masked objects": (np.ma.array([{"a": 1}, 2], mask=[0, 1], dtype=object), [{"a": 1}, None]),
+    "masked, two rows": (
+        np.ma.array([[1, 2], [3, 4]], mask=[[0, 1], [1, 0]]),
+        [[1, None], [None, 4]],
+    ),
+    "masked scalar": (np.ma.array(3), 3),
+    "matrix": (np.ones((2, 2)).view(np.matrix), [[1.0, 1.0], [1.0, 1.0]]),
+    "record": (np.array([(1, "a")], dtype=[("n", int), ("s", "U1")]), [{"n": 1, "s": "a"}]),
+    "array of objects": (np.array([1, None, "a"], dtype=object), [1, None, "a"]),
+    "array of dates": (np.array(["2025-11-03"], "datetime64[D]"), ["2025-11-03"]),
+    "array of no dimension": (np.array(2.5), 2.5),
+    "long double": (np.longdouble(1.5), 1.5),
+    "numpy bool": (np.bool_(True), True),
+    "numpy text": (np.str_("가"), "가"),
+    "not a time": (np.datetime64("NaT"), None),
+    "duration in seconds": (np.timedelta64(90, "s"), "PT1M30S"),
+    "duration in minutes": (np.timedelta64(90, "m"), "PT1H30M"),
+    "duration in weeks": (np.timedelta64(2, "W"), "P14D"),
+    "duration in months": (np.timedelta64(5, "M"), "P5M"),
+    "duration in nanoseconds": (np.timedelta64(1, "ns"), "PT0.000000001S"),
+    "no duration": (np.timedelta64("NaT"), None),
+    "timedelta": (timedelta(days=1, seconds=90, microseconds=500_000), "P1DT1M30.5S"),
+    "negative timedelta": (timedelta(seconds=-90), "-PT1M30S"),
+    "zero": (timedelta(0), "PT0S"),
+    "pandas duration": (pd.Timedelta("1 days 00:00:01.000000002"), "P1DT1.000000002S"),
+    "NA": (pd.NA, None),
+    "NaT": (pd.NaT, None),
+    "Timestamp": (pd.Timestamp("2025-11-03 12:00", tz="Asia/Seoul"), "2025-11-03T12:00:00+09:00"),
+    "Period": (pd.Period("2025-11", "M"), "2025-11"),
+    "Series": (pd.Series([1, 2]), [1, 2]),
+    "nullable Series": (pd.Series([1, None], dtype="Int64"), [1, None]),
+    "Series with labels": (pd.Series([0.5, 0.25], index=["가", "b"]), {"가": 0.5, "b": 0.25}),
+    "Index": (pd.Index(["a", "b"]), ["a", "b"]),
+    "categories": (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
+    "nullable array": (pd.array([True, None], dtype="boolean"), [True, None]),
+    "frame": (pd.DataFrame({"a": [1, 2], "b": ["x", None]}), {"a": [1, 2], "b": ["x", None]}),
+    "Decimal": (Decimal("0.1"), 0.1),
+    "whole Decimal": (Decimal("12"), 12),
+    "Fraction": (Fraction(1, 4), 0.25),
+    "UUID": (SELF, str(SELF)),
+    "Enum": (Colour.RED, "red"),
+    "Enum of numpy": (Colour.DEEP, 0.5),
+    "IntEnum": (Level.HIGH, 3),
+    "path": (Path("a") / "b", "a/b"),
+    "set": ({3, 1, 2}, [1, 2, 3]),
+    "mixed set": (frozenset({"a", 1}), ["a", 1]),
+    "range": (range(3), [0, 1, 2]),
+    "deque": (deque([1, 2]), [1, 2]),
+    "keys": ({"a": 1}.keys(), ["a"]),
+    "values": ({"a": 1}.values(), [1]),
+    "named tuple": (Point(1, np.int64(2)), [1, 2]),
+    "dataclass": (Setting(np.float32(0.5), ("a",)), {"rate": 0.5, "names": ["a"]}),
+    "mapping": (MappingProxyType(OrderedDict(b=1)), {"b": 1}),
+    "date": (date(2025, 11, 3), "2025-11-03"),
+    "moment": (datetime(2025, 11, 3, tzinfo=timezone.utc), "2025-11-03T00:00:00+00:00"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_what_has_an_obvious_json_form_is_converted(form: str) -> None:
+    value, expected = FORMS[form]
+    found = plain({"outer": {"inner": [value]}})["outer"]["inner"][0]
+    assert found == expected
+    assert type(found) is type(expected)
+    json.dumps(strict(found), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (1, "1"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (None, "null"),
+        (np.int64(3), "3"),
+        (Colour.RED, "red"),
+        (date(2025, 11, 3), "2025-11-03"),
+        ((1, "a"), "(1, 'a')"),
+        (pd.Timestamp("2025-11-03"), "2025-11-03T00:00:00"),
+    ],
+    ids=str,
+)
+def test_a_key_that_is_no_text_becomes_one(key: Any, expected: str) -> None:
+    assert plain({key: 1}) == {expected: 1}
+
+
+def test_keys_that_become_one_are_both_kept(caplog: pytest.LogCaptureFixture) -> None:
+    assert plain({1: "a", "1": "b"}) == {"1": "a", "1_2": "b"}
+    assert "two values named '1'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), b"bytes", 1j, lambda: None, iter([1])],
+    ids=["object", "bytes", "complex", "function", "iterator"],
+)
+def test_what_has_none_is_refused(disk_manager: ModelManager, tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"metadata\['a'\]"):
+        disk_manager.save_model({"n": 1}, "x", {"a": value})
+    assert not (tmp_path / "ml" / "trained" / "x.pkl").exists()
+
+
+def test_the_results_of_a_search_over_a_list_of_grids_are_kept(manager: ModelManager) -> None:
+    rows = np.random.default_rng(645).normal(size=(60, 3))
+    grids: list[Mapping[str, Any]] = [{"C": [0.1, 1.0]}, {"fit_intercept": [True, False]}]
+    search = GridSearchCV(LogisticRegression(), grids, cv=2).fit(rows, rows[:, 0] > 0)
+    manager.save_model(search, "searched", {"cv": search.cv_results_})
+    kept = manager.get("searched").metadata
+    assert kept is not None
+    assert kept["cv"]["param_C"] == [0.1, 1.0, None, None]
+    assert kept["cv"]["mean_test_score"] == pytest.approx(search.cv_results_["mean_test_score"])
+
+
+def test_keys_that_flatten_to_one_name_both_arrive(
+    manager: ModelManager, base_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.save_model({"n": 1}, "x", {"test.f1": 0.9, "test": {"f1": 0.1, "auc": 0.5}})
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    metrics = client.get_run(str(manager.get("x").run_id)).data.metrics
+    assert metrics == {"test.f1": 0.9, "test.f1_2": 0.1, "test.auc": 0.5}
+    assert "two values named 'test.f1'" in caplog.text
+    assert manager.get("x").metadata["test"] == {"f1": 0.1, "auc": 0.5}  # type: ignore[index]
+
+
+def test_a_long_list_is_thinned_in_mlflow_and_whole_in_the_json(
+    manager: ModelManager, base_dir: Path
+) -> None:
+    losses = np.linspace(1.0, 0.0, 50_000)
+    manager.save_model({"n": 1}, "x", {"loss": losses})
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    history = client.get_metric_history(str(manager.get("x").run_id), "loss")
+    assert len(history) == 1_000
+    steps = [point.step for point in history]
+    assert (steps[0], steps[-1]) == (0, 49_999)
+    assert all(point.value == losses[point.step] for point in history)
+    assert manager.get("x").metadata["loss"] == losses.tolist()  # type: ignore[index]
+
+
+def test_many_long_lists_do_not_fill_the_database(manager: ModelManager, base_dir: Path) -> None:
+    manager.save_model({"n": 1}, "x", {f"loss_{i}": np.arange(2_000.0) for i in range(50)})
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    run_id = str(manager.get("x").run_id)
+    assert len(client.get_metric_history(run_id, "loss_7")) == 200
+    assert client.get_run(run_id).data.metrics["loss_7"] == 1_999.0
