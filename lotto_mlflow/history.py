@@ -159,6 +159,19 @@ class History(ModelFiles):
             if record is not None and record.is_save and target.name in record.mirrored:
                 yield record
 
+    def _save_in(self, model_dir: Path) -> SaveRecord | None:
+        """Return the save that a mirrored model folder is of, by its logged model or its text."""
+        save_id = recorded_save_id(model_dir)
+        save = None if save_id is None else self._save_with_id(save_id)
+        if save is not None:
+            return save
+        for entry in self.entries():  # its text may be anybody's
+            record = self.read(entry)
+            of_record = () if record is None or not record.is_save else record.mirrored.values()
+            if any(ids.model_id == model_dir.parent.name for ids in of_record):
+                return record
+        return None
+
     def _save_with_id(self, save_id: str) -> SaveRecord | None:
         entry = self._journal.with_id(save_id)
         record = None if entry is None else self.read(entry)
@@ -236,9 +249,8 @@ class History(ModelFiles):
             records = list(self.records_of(*file.possible_names))
             is_older = file.is_backup and _is_older_than_records(file, records)
             return frozenset() if is_older else _digests_in(records, strictly=strictly)
-        save_id = None if file.model_dir is None else recorded_save_id(file.model_dir)
-        if save_id is not None:
-            save = self._save_with_id(save_id)
+        if file.model_dir is not None:
+            save = self._save_in(file.model_dir)
             return frozenset() if save is None else frozenset({save.payload.sha256})
         if file.is_download:
             own = _digests_in(list(self.records_of(file.stem)), strictly=strictly)

@@ -191,10 +191,8 @@ def test_a_restored_old_file_that_was_backed_up_again_is_verified(base_dir: Path
 
 
 def test_a_model_restored_from_one_store_is_sent_to_another(
-    base_dir: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_dir: Path, migrated_database: Path, tmp_path: Path
 ) -> None:
-    # the artifacts of a database that is no folder's own lie in the folder that made it
-    monkeypatch.setenv("LOTTO_ARTIFACT_ROOTS", str(base_dir / "mlflow" / "artifacts"))
     uris = []
     for name in ("first", "second"):
         (tmp_path / f"{name}.db").write_bytes(migrated_database.read_bytes())

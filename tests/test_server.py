@@ -19,10 +19,15 @@ from lotto_mlflow.errors import DigestMismatchError
 
 
 @pytest.fixture(scope="module")
-def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copyfile(migrated_database, folder / "server.db")
-    with tracking_server(folder / "server.db", folder / "artifacts") as uri:
+def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps its database and its artifacts."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server_uri(server_dir: Path, migrated_database: Path) -> Iterator[str]:
+    shutil.copyfile(migrated_database, server_dir / "server.db")
+    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
         yield uri
 
 
@@ -70,3 +75,24 @@ def test_pyfunc_loads_what_a_server_holds(
     )
     loaded = mlflow.pyfunc.load_model(folder)
     assert np.array_equal(loaded.predict(rows[0]), forest.predict(rows[0]))
+
+
+def test_a_file_damaged_on_the_server_is_found_by_a_deep_look_and_sent_again(
+    tmp_path: Path, server_dir: Path, server_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = ModelManager(tmp_path / "deep", tracking_uri=server_uri)
+    path = manager.save_model({"deep": 1}, "looked at", {"n": 1})
+    assert manager.flush(120)
+    ids = manager.get(path)
+    (served,) = server_dir.rglob(f"{ids.model_id}/artifacts/data/model.pkl")
+    original = served.read_bytes()
+    served.write_bytes(b"x" * len(original))
+    assert manager.verify() == []
+    assert "were not looked at" in caplog.text
+    (found,) = manager.verify(deep=True)
+    assert (found.kind, found.name) == ("damaged", "looked at")
+    client = MlflowClient(tracking_uri=server_uri)
+    client.delete_model_version("looked at", str(ids.version))
+    assert manager.sync(resend=True).resent == ["looked at"]
+    assert served.read_bytes() == original
+    assert manager.verify(deep=True) == []

@@ -86,8 +86,21 @@ def file_of(
         return _downloaded(connection, uri, record, find_place)
 
 
-def has_bytes(connection: Connection, ids: MlflowIds, record: SaveRecord) -> bool:
-    """Return whether a version has the bytes of a save; true where its files lie elsewhere.
+def has_bytes(
+    connection: Connection, ids: MlflowIds, record: SaveRecord, work_dir: Path | None = None
+) -> bool:
+    """Return whether a version has the bytes of a save.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    ids : MlflowIds
+        The version.
+    record : SaveRecord
+        The save.
+    work_dir : pathlib.Path, optional
+        A workspace, for what another machine keeps; without it that is believed.
 
     Notes
     -----
@@ -98,7 +111,12 @@ def has_bytes(connection: Connection, ids: MlflowIds, record: SaveRecord) -> boo
     if not connection.places.is_believed(uri):
         return False
     folder = connection.places.readable(uri)
-    return folder is None or model_dir.is_data_intact(folder, record.payload.sha256)
+    if folder is not None:
+        return model_dir.is_data_intact(folder, record.payload.sha256)
+    if work_dir is None:
+        return True
+    found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "compared")
+    return regular.sha256_of_file(found) == record.payload.sha256
 
 
 def _downloaded(

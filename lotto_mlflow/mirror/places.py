@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import local_path
-from lotto_mlflow.layout import Layout
+from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import probing
 from lotto_mlflow.regular import real_path
 from lotto_mlflow.settings import Target
@@ -22,6 +22,8 @@ _OBJECT_STORES = frozenset(
 )
 """Schemes of stores that are opened with credentials of their own, never with the tracking ones."""
 _OF_THE_SERVER = frozenset({"http", "https", "mlflow-artifacts"})
+_OF_SHARED_STORE = re.compile(rf"/mlflow/artifacts/{REGISTERED_MODEL}-[0-9a-f]{{8}}(/|$)")
+"""The artifact folder, in whatever model folder, of a database that is in none."""
 _PORTS = {"http": 80, "https": 443}
 _MOST_SHOWN = 300
 _HOST = re.compile(r"[^\s\\/@]*(@[^\s\\/@]*)?")
@@ -53,7 +55,7 @@ class Places:
     MLflow answers with addresses, and its client opens whatever it is given: a folder of this
     machine, or another host, to which it sends the credentials of the tracking store. Here only
     these are opened: folders in ``mlflow/artifacts``, of this model folder or of the one whose
-    database the target is; the tracking server itself; object stores, which have credentials of
+    database the target is, and those that were made for a database that is in none; the tracking server itself; object stores, which have credentials of
     their own; and what ``LOTTO_ARTIFACT_ROOTS`` names.
     """
 
@@ -132,15 +134,26 @@ class Places:
         if folder is not None:
             # of a path that is no URI, too, MLflow decodes what looks quoted
             decoded = folder if urlsplit(uri).scheme else Path(url2pathname(uri))
-            return all(
-                any(_is_below(one, own) for own in self._own_dirs) for one in {folder, decoded}
-            )
+            return all(self._is_own(one) for one in {folder, decoded})
         parts = urlsplit(uri)
         if _climbs(parts):
             return False
         if parts.scheme in _OF_THE_SERVER:
             return self.is_served and self._is_of_the_server(parts)
         return parts.scheme in _OBJECT_STORES
+
+    def _is_own(self, folder: Path) -> bool:
+        """Return whether a folder of this machine is one where this package puts artifacts.
+
+        Notes
+        -----
+        Model folders that share a database of their own keep its artifacts in the one which was
+        there first, under a name that is for nothing else.
+        """
+        if any(_is_below(folder, own) for own in self._own_dirs):
+            return True
+        is_shared = self._is_sql and not self.is_beside_database
+        return is_shared and _OF_SHARED_STORE.search(folder.resolve().as_posix()) is not None
 
     def _is_of_the_server(self, parts: SplitResult) -> bool:
         server = urlsplit(self._target.tracking_uri)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Run
@@ -21,7 +21,6 @@ from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
-from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
@@ -98,7 +97,7 @@ def _finished(
         registry.tag_untagged(connection.client, recorded, record)
     found = leftovers.ids_of_finished(connection, record)
     if found is not None and not _is_noted(connection, record, found):
-        if fetch.has_bytes(connection, found, record):
+        if fetch.has_bytes(connection, found, record, work_dir):
             return found
         found = None  # its tags are those of the save, and what it is of is somebody else's
     ids = found or recorded
@@ -147,13 +146,8 @@ def _repaired(
     """
     location = model.artifact_location
     local = connection.places.writable(location, model.model_id)
-    if local is None:
-        listed = connection.repository(location).list_artifacts(
-            str(PurePosixPath(DATA_FILE).parent)
-        )
-        if files and DATA_FILE in {item.path for item in listed}:
-            return files
-    elif files and model_dir.is_intact(local, record.payload.sha256, files):
+    there = local if local is not None else _fetched(connection, model, work_dir)
+    if files and there is not None and model_dir.is_intact(there, record.payload.sha256, files):
         return files
     attempt = record.attempts.get(connection.target_name)
     is_of_attempt = attempt is not None and attempt.model_id == model.model_id
@@ -168,6 +162,14 @@ def _repaired(
     put_aside = partial(connection.put_aside, name=model.model_id)
     model_folder.mend(local, built, record.payload.sha256, put_aside, work_dir)
     return model_dir.digests(local)
+
+
+def _fetched(connection: Connection, model: LoggedModel, work_dir: Path) -> Path | None:
+    """Download a model folder that another machine keeps, as far as it is there."""
+    try:
+        return fetch.model_dir_of(connection, model.model_id, work_dir)
+    except MirrorUnavailableError:
+        return None
 
 
 def _created(

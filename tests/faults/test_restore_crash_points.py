@@ -92,7 +92,12 @@ SCENARIOS = {
     "a named backup": Scenario((*TWO, (NEWEST, LATEST)), 0, {"backup": f"{NAME}.pkl"}),
     "over nothing": Scenario(TWO, 0, {}, _delete_both, frozenset({"missing on disk"})),
     "from the registry over a damaged model": Scenario(
-        TWO, 1, {"source": "registry"}, _damage_the_model, frozenset({"damaged"}), is_damaged=True
+        TWO,
+        1,
+        {"source": "registry"},
+        _damage_the_model,
+        frozenset({"damaged", "missing on disk"}),
+        is_damaged=True,
     ),
     "over metadata made by hand": Scenario(
         TWO, 1, {"source": "registry"}, _change_metadata_by_hand, frozenset({"changed"})
