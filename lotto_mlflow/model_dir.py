@@ -12,8 +12,6 @@ from lotto_mlflow.regular import sha256_of_file
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
 _MLMODEL_BYTES = 16 << 20
-COMPILED_PLACE = "code/__pycache__"
-"""Where Python would keep what it compiled; a folder pushed by an earlier release has it."""
 NO_FILE = "no file"
 """In place of the digest of a link, a pipe or the like."""
 _ADDED_BY_MLFLOW = "registered_model_meta"

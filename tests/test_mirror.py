@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,29 +226,6 @@ def test_an_input_example_that_does_not_fit_only_warns(
 def _only_model_folder(base_dir: Path) -> Path:
     (folder,) = {p.parent for p in (base_dir / "mlflow" / "artifacts").rglob("MLmodel")}
     return folder
-
-
-def test_nothing_that_python_compiled_lies_beside_the_loader(
-    base_dir: Path, forest: Any, rows: Any
-) -> None:
-    """What lies there would run in the place of the loader, and no digest would know it."""
-    manager = ModelManager(base_dir)
-    record = manager.get(manager.save_model(forest, "x", {"n": 1}))
-    (model_dir,) = {p.parent for p in (base_dir / "mlflow" / "artifacts").rglob("MLmodel")}
-    script = (
-        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]);"
-        "mlflow.pyfunc.load_model(sys.argv[2]).predict([[0.0] * 5])"
-    )
-    uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
-    command = [sys.executable, "-c", script, uri, f"models:/x/{record.version}"]
-    subprocess.run(command, check=True, cwd=base_dir, capture_output=True)
-    assert not [path for path in model_dir.rglob("*") if path.suffix == ".pyc"]
-    assert manager.verify() == []
-    (model_dir / "code" / "__pycache__").unlink()
-    (model_dir / "code" / "__pycache__").mkdir()
-    assert {finding.kind for finding in manager.verify()} == {"damaged"}
-    manager.sync(resend=True)
-    assert manager.verify() == []
 
 
 @pytest.mark.parametrize("names_a_save", [True, False])

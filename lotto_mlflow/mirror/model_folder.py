@@ -17,7 +17,7 @@ from lotto_mlflow import pyfunc_loader, regular
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import signatures
-from lotto_mlflow.model_dir import COMPILED_PLACE, DATA_FILE, NO_FILE, digests, is_data_intact
+from lotto_mlflow.model_dir import DATA_FILE, NO_FILE, digests, is_data_intact
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.requirements import plain, version_in
@@ -25,10 +25,6 @@ from lotto_mlflow.text import one_line
 
 _logger = logging.getLogger("lotto_mlflow")
 _MOST_SHOWN = 5
-_WHY_NOT_COMPILED = (
-    "This file takes the place of Python's folder for compiled modules: what would lie there "
-    "would run, and nothing could check it.\n"
-)
 FLAVOUR = "lotto_mlflow"
 """Our own flavour: it says which file is the model, and what its digest is."""
 
@@ -97,7 +93,6 @@ def build(
     else:
         frame = _frame(pins, work_dir)
         _build_in(frame, target_dir, data_path, model, work_dir, predicts=description.predicts)
-    (target_dir / COMPILED_PLACE).write_text(_WHY_NOT_COMPILED, encoding="utf-8")
 
 
 def _pins(record: SaveRecord) -> list[str]:

@@ -56,7 +56,8 @@ class Places:
     machine, or another host, to which it sends the credentials of the tracking store. Here only
     these are opened: folders in ``mlflow/artifacts``, of this model folder or of the one whose
     database the target is, and those that were made for a database that is in none; the tracking
-    server itself; object stores, which have credentials of their own; and what ``LOTTO_ARTIFACT_ROOTS`` names.
+    server itself; object stores, which have credentials of their own; and what
+    ``LOTTO_ARTIFACT_ROOTS`` names.
     """
 
     def __init__(self, layout: Layout, target: Target) -> None:

@@ -76,7 +76,8 @@ class _Save:
 
 def _save_of(record: SaveRecord) -> _Save:
     ids = record.mirrored["embedded"]
-    return _Save(record.id, record.name, record.payload.saved_at_ns, **vars(ids))
+    time_ns = record.payload.saved_at_ns
+    return _Save(record.id, record.name, time_ns, ids.version, ids.run_id, ids.model_id)
 
 
 def _record_of(save: _Save, like: SaveRecord, metadata: dict[str, Any]) -> SaveRecord:
