@@ -146,7 +146,7 @@ class History(ModelFiles):
         place = (version.registered_model, version.version)
         for record in self._mirrored_in(target):
             ids = record.mirrored[target.name]
-            name = ids.registered_model or names.registered_model(record.name)
+            name = names.registered_model_of(ids, record.name)
             is_same = ids.run_id == version.run_id or ids.model_id == version.model_id
             if (name, ids.version) == place and is_same:
                 return record

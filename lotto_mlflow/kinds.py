@@ -15,7 +15,7 @@ from lotto_mlflow.files import sweep
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
-from lotto_mlflow.layout import registered_model
+from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.records import (
     BACKFILL,
     RESTORE,
@@ -23,6 +23,7 @@ from lotto_mlflow.records import (
     Attempt,
     Finding,
     MlflowIds,
+    Note,
     Record,
     SaveRecord,
 )
@@ -31,12 +32,11 @@ from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
 if TYPE_CHECKING:
-    from lotto_mlflow.mirror import Mirror
+    from lotto_mlflow.mirror import Mirror, Standing
 
 
 MAX_TRIES = 3
 """Refusals after which a record is set aside; being unable to ask is no refusal."""
-Note = Callable[[Attempt], Record[Any]]
 
 
 class Verification:
@@ -259,12 +259,17 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
         reason = record.reason or "it was set aside"
         fix = Fix("sync", {"retry_aside": True})
         yield Finding("stuck record", name, entry.path, reason, fix=fix)
+    ids, standing = record.mirrored.get(verification.target.name), None
+    if verification.survey is not None:
+        standing = verification.survey.standing(record, ids)
     if not verification.history.has_bytes_of(record):
-        yield from _missing_on_disk(verification, record)
-    yield from _verify_in_mlflow(verification, entry, record)
+        yield from _missing_on_disk(verification, record, standing)
+    yield from _verify_in_mlflow(verification, entry, record, standing)
 
 
-def _missing_on_disk(verification: Verification, record: SaveRecord) -> Iterator[Finding]:
+def _missing_on_disk(
+    verification: Verification, record: SaveRecord, standing: Standing | None
+) -> Iterator[Finding]:
     """Say that the bytes of a save are in neither folder, and how they come back.
 
     Notes
@@ -276,17 +281,14 @@ def _missing_on_disk(verification: Verification, record: SaveRecord) -> Iterator
     newest = next(verification.history.records_of(name), record)
     is_newest = newest.payload.sha256 == record.payload.sha256
     ids, fix = record.mirrored.get(target), None
-    if verification.survey is not None and verification.mirror is not None:
-        standing = verification.survey.standing(record, ids)
+    if standing is not None and verification.mirror is not None:
         ids = standing.ids
         if ids is not None and not verification.mirror.has_bytes(ids.model_id):
             ids = None
         if ids is not None and not is_newest:
             return
     if ids is not None and is_newest:
-        reference = VersionReference(
-            ids.registered_model or registered_model(name), version=ids.version
-        )
+        reference = VersionReference(registered_model_of(ids, name), version=ids.version)
         arguments = {"name_or_version": str(reference), "source": "registry"}
         fix = Fix("restore", arguments, effect="brings it back")
     path = verification.folder.layout.model_path(name)
@@ -296,13 +298,10 @@ def _missing_on_disk(verification: Verification, record: SaveRecord) -> Iterator
 
 
 def _verify_in_mlflow(
-    verification: Verification, entry: Entry, record: SaveRecord
+    verification: Verification, entry: Entry, record: SaveRecord, standing: Standing | None
 ) -> Iterator[Finding]:
     """Check that a save is in the current tracking store, where its record says."""
     ids = record.mirrored.get(verification.target.name)
-    standing = None
-    if verification.survey is not None:
-        standing = verification.survey.standing(record, ids)
     if ids is None and (standing is None or standing.ids is None):
         if entry.state != "aside":
             detail = f"the save of {record.payload.saved_at} was not sent to the current store"
@@ -329,7 +328,7 @@ def _verify_in_mlflow(
 
 
 def _moved_version(entry: Entry, record: SaveRecord, ids: MlflowIds) -> Finding:
-    registered = ids.registered_model or registered_model(record.name)
+    registered = registered_model_of(ids, record.name)
     detail = f"it is version {ids.version} of {registered} now, and its record does not say so"
     fix = Fix("sync", {"resend": True}, effect="notes that; nothing is sent twice")
     return Finding("moved version", record.name, entry.path, detail, fix=fix)

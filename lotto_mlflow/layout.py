@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lotto_mlflow.errors import InvalidNameError
+from lotto_mlflow.records import MlflowIds
 
 PREFIX = "lotto_model_"
 """Files that begin with it are versions of the registered model `REGISTERED_MODEL`."""
@@ -84,6 +85,12 @@ def registered_model(name: str) -> str:
     if name.startswith(PREFIX):
         return REGISTERED_MODEL
     return f"{name}{SUFFIX}" if name == REGISTERED_MODEL else name
+
+
+def registered_model_of(ids: MlflowIds | None, name: str) -> str:
+    """Return the registered model of a save: the one in its record, else the one of its name."""
+    recorded = None if ids is None else ids.registered_model
+    return recorded or registered_model(name)
 
 
 def is_lotto_model(file_name: str) -> bool:

@@ -11,16 +11,15 @@ from typing import Any
 
 from lotto_mlflow import regular
 from lotto_mlflow.errors import InvalidMetadataError
-from lotto_mlflow.plain_values import plain_value, refused
+from lotto_mlflow.plain_values import MAX_DEPTH, plain_value, refused
 from lotto_mlflow.records import is_nested_deeper
+from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS
 
 MAX_BYTES = 64 << 20
 """More than any metadata that people write; a list of a million numbers has a third of it."""
 _COMPLETION_BYTES = 1 << 14
-_MAX_DEPTH = 100
-_MAX_DEPTH_ON_DISK = 2 * _MAX_DEPTH
+_MAX_DEPTH_ON_DISK = 2 * MAX_DEPTH
 """What other programs wrote may be nested more deeply; Python's JSON ends at about a thousand."""
-_CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,22 +131,29 @@ def is_of(content: bytes, sha256: str, now_ns: int) -> bool:
         return False
     if values.get("sha256", sha256) != sha256:
         return False
-    return not _is_future(str(values.get("saved_at")), now_ns)
+    return not _is_future(values.get("saved_at"), now_ns)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _is_future(saved_at: str, now_ns: int) -> bool:
+def moment_of(saved_at: object) -> datetime | None:
+    """Return the moment that ISO 8601 names, ``None`` for the caller's own words."""
     try:
-        moment = datetime.fromisoformat(saved_at.replace("Z", "+00:00"))
-    except ValueError:  # the caller's own words
+        return datetime.fromisoformat(str(saved_at).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+
+
+def _is_future(saved_at: object, now_ns: int) -> bool:
+    moment = moment_of(saved_at)
+    if moment is None:
         return False
     if moment.tzinfo is None:  # of any zone: the one that is ahead of all others decides
         moment = moment.replace(tzinfo=timezone(timedelta(hours=14)))
     present = datetime.fromtimestamp(now_ns / 1e9, timezone.utc)
-    return moment > present + _CLOCK_TOLERANCE
+    return moment > present + timedelta(seconds=CLOCK_TOLERANCE_SECONDS)
 
 
 def completed(

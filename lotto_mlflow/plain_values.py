@@ -19,7 +19,7 @@ from uuid import UUID
 from lotto_mlflow.errors import InvalidMetadataError
 
 _logger = logging.getLogger("lotto_mlflow")
-_MAX_DEPTH = 100
+MAX_DEPTH = 100
 _LISTS = (list, tuple, range, deque, KeysView, ValuesView)
 _DAY_SECONDS = 86_400
 _NS = 10**9
@@ -59,7 +59,7 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
     if isinstance(value, float):
         return float(value)
     if isinstance(value, (Mapping, *_LISTS)):
-        if id(value) in parents or len(parents) >= _MAX_DEPTH:
+        if id(value) in parents or len(parents) >= MAX_DEPTH:
             raise refused(place, "contains itself, or is nested too deeply")
         inside = (*parents, id(value))
         if isinstance(value, Mapping):
@@ -82,7 +82,7 @@ def _of_standard_library(value: Any) -> Any:
         return float(value)
     if isinstance(value, Decimal):
         is_whole = value.is_finite() and value == value.to_integral_value()
-        return int(value) if is_whole and value.adjusted() < _MAX_DEPTH else float(value)
+        return int(value) if is_whole and value.adjusted() < MAX_DEPTH else float(value)
     if isinstance(value, Set) and not isinstance(value, KeysView):
         return _sorted(value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -20,6 +20,8 @@ MirrorMode = Literal["sync", "background", "off"]
 Trust = Literal["any", "known"]
 MIRROR_MODES = ("sync", "background", "off")
 DEFAULT_TIMEZONE = "Asia/Seoul"
+CLOCK_TOLERANCE_SECONDS = 60
+"""How far ahead of this machine's clock a time may be, and not count as one that has not come."""
 EMBEDDED = "embedded"
 """Name of the target inside the folder, wherever the folder lies."""
 

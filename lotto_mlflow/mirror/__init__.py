@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
 from lotto_mlflow.errors import (
@@ -19,13 +17,19 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, registry
+from lotto_mlflow.mirror import fetch, leftovers, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.push import Note
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import Aliases, MlflowIds, ModelRecord, SaveRecord, aliases_by_version
+from lotto_mlflow.records import (
+    Aliases,
+    MlflowIds,
+    ModelRecord,
+    Note,
+    SaveRecord,
+    aliases_by_version,
+)
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
@@ -170,7 +174,7 @@ class Mirror:
         path = self._model_dir(ids.model_id) / DATA_FILE
         if self._connection.is_embedded and regular.is_file(path):
             return path
-        name = ids.registered_model or names.registered_model(record.name)
+        name = names.registered_model_of(ids, record.name)
         with suppress(LottoMlflowError):
             version = self.find(VersionReference(name, version=ids.version))
             if version is not None:
@@ -199,13 +203,9 @@ class Mirror:
         """Return the aliases of each version of a registered model that has any."""
 
         def ask() -> Aliases:
-            try:
-                found = self._connection.client.get_registered_model(registered_model).aliases
-            except MlflowException as cause:
-                if cause.error_code in registry.MISSING:
-                    return {}
-                raise
-            return aliases_by_version(sorted(found.items()))
+            client = self._connection.client
+            found = registry.existing(lambda: client.get_registered_model(registered_model))
+            return {} if found is None else aliases_by_version(sorted(found.aliases.items()))
 
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
@@ -216,13 +216,8 @@ class Mirror:
         """Return the parameters and the last values of metrics of a version's run."""
 
         def ask() -> tuple[dict[str, str], dict[str, float]]:
-            try:
-                data = self._connection.client.get_run(str(record.run_id)).data
-            except MlflowException as cause:
-                if cause.error_code in registry.MISSING:
-                    return {}, {}
-                raise
-            return dict(data.params), dict(data.metrics)
+            run = leftovers.run_of(self._connection, str(record.run_id))
+            return ({}, {}) if run is None else (dict(run.data.params), dict(run.data.metrics))
 
         nothing: tuple[dict[str, str], dict[str, float]] = ({}, {})
         return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
@@ -291,15 +286,16 @@ class Mirror:
 
     def _get(self, reference: VersionReference) -> ModelRecord | None:
         client, name = self._connection.client, reference.registered_model
-        try:
-            if reference.alias is None:
-                version = client.get_model_version(name, str(reference.version))
-            else:
-                version = client.get_model_version_by_alias(name, reference.alias)
-        except MlflowException as cause:
-            if cause.error_code in registry.MISSING:
-                return None
-            raise
+        alias = reference.alias
+        version = registry.existing(
+            lambda: (
+                client.get_model_version(name, str(reference.version))
+                if alias is None
+                else client.get_model_version_by_alias(name, alias)
+            )
+        )
+        if version is None:
+            return None
         number = version.version if reference.version is None else reference.version
         is_asked_for = (version.name, str(version.version)) == (name, str(number))
         if not is_asked_for or not registry.is_well_formed(version):

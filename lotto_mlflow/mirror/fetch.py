@@ -26,10 +26,9 @@ from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
+from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord, is_digest
 
 _logger = logging.getLogger("lotto_mlflow")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 FindPlace = Callable[[], tuple[Path, Path]]
 """Returns the folder that a download is kept in, and a workspace on the same file system."""
@@ -106,7 +105,7 @@ def has_bytes(
     -----
     Whoever reaches a registry can give the tags of a save to a version of something else.
     """
-    name = ids.registered_model or names.registered_model(record.name)
+    name = names.registered_model_of(ids, record.name)
     uri = connection.client.get_model_version_download_uri(name, str(ids.version))
     if not connection.places.is_believed(uri):
         return False
@@ -115,7 +114,7 @@ def has_bytes(
         return model_dir.is_data_intact(folder, record.payload.sha256)
     if work_dir is None:
         return True
-    found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "compared")
+    found = _download(connection, _at(uri, DATA_FILE), work_dir / "compared")
     return regular.sha256_of_file(found) == record.payload.sha256
 
 
@@ -124,7 +123,7 @@ def _downloaded(
 ) -> Path:
     downloads_dir, work_dir = find_place()
     target = _download_path(downloads_dir, record)
-    found = _download(connection, f"{uri.rstrip('/')}/{DATA_FILE}", work_dir / "download")
+    found = _download(connection, _at(uri, DATA_FILE), work_dir / "download")
     path = _verified(found, record)
     if record.saved_at_ns is not None:
         os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
@@ -143,7 +142,7 @@ def _download_path(downloads_dir: Path, record: ModelRecord) -> Path:
     StoreError
         If a link, or anything else that is not ours, is in its place.
     """
-    if not _DIGEST.fullmatch(str(record.sha256)) or not names.is_plain(record.name):
+    if not is_digest(record.sha256) or not names.is_plain(record.name):
         raise ForeignModelError(
             f"version {record.version} of {record.registered_model} has no digest, or its name "
             "is none of a file; it was not made by lotto_mlflow"
@@ -170,7 +169,7 @@ def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> 
         items = connection.repository(location).list_artifacts()
         if not any(item.path == name and not item.is_dir for item in items):
             return None
-        found = _download(connection, f"{location.rstrip('/')}/{name}", work_dir / "metadata")
+        found = _download(connection, _at(location, name), work_dir / "metadata")
     return metadata.content_of(found)
 
 
@@ -192,6 +191,10 @@ def _download(connection: Connection, uri: str, target_dir: Path) -> Path:
         registry_uri=connection.registry_uri,
     )
     return Path(found)
+
+
+def _at(location: str, name: str) -> str:
+    return f"{location.rstrip('/')}/{name}"
 
 
 def model_dir_of(connection: Connection, model_id: str, work_dir: Path) -> Path | None:

@@ -19,22 +19,12 @@ _OF_COPIES = "source_path LIKE 'models:/%'"
 
 def run_of(connection: Connection, run_id: str) -> Run | None:
     """Return a run, deleted or not; ``None`` where it was removed for good."""
-    try:
-        return connection.client.get_run(run_id)
-    except MlflowException as cause:
-        if cause.error_code not in registry.MISSING:
-            raise
-        return None
+    return registry.existing(lambda: connection.client.get_run(run_id))
 
 
 def logged_model_of(connection: Connection, model_id: str) -> LoggedModel | None:
     """Return a logged model; ``None`` where it was deleted."""
-    try:
-        return connection.client.get_logged_model(model_id)
-    except MlflowException as cause:
-        if cause.error_code not in registry.MISSING:
-            raise
-        return None
+    return registry.existing(lambda: connection.client.get_logged_model(model_id))
 
 
 def is_deleted(run: Run) -> bool:
@@ -119,14 +109,16 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
     of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
     for model in client.search_logged_models(experiments, filter_string=of_save):
         model_id, location = model.model_id, model.artifact_location
-        is_ours = model_id not in noted and _has_tags_of(record, model.tags)
+        is_ours = model_id not in noted and registry.has_tags_of(record, model.tags)
         if is_ours and model.status == "PENDING" and _is_empty(connection, location, model_id):
             client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
         is_unfinished = run.info.status == "RUNNING" and not run.data.params
         is_of_start = run.info.start_time == record.payload.saved_at_ns // 10**6
         run_id, location = run.info.run_id, run.info.artifact_uri
-        is_ours = run_id not in noted and is_of_start and _has_tags_of(record, run.data.tags)
+        is_ours = (
+            run_id not in noted and is_of_start and registry.has_tags_of(record, run.data.tags)
+        )
         if is_unfinished and is_ours and _is_empty(connection, location, run_id):
             client.set_terminated(run_id, "FAILED")
             client.delete_run(run_id)
@@ -142,15 +134,6 @@ def _is_empty(connection: Connection, location: str, owner: str) -> bool:
     else:
         has_files = folder.is_dir() and any(folder.iterdir())
     return not has_files and not _is_in_use(connection, Attempt(run_id=owner, model_id=owner))
-
-
-def _has_tags_of(record: SaveRecord, tags: dict[str, str]) -> bool:
-    own = {
-        registry.SAVE_ID_TAG: record.id,
-        registry.SHA256_TAG: record.payload.sha256,
-        registry.MODEL_NAME_TAG: record.name,
-    }
-    return own.items() <= dict(tags).items()
 
 
 def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | None:
@@ -177,7 +160,7 @@ def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
     """Return whether the record says that its push created a run; one of old says nothing."""
     noted = noted_ids(connection, record)
     is_noted = run.info.run_id in {ids.run_id for ids in noted}
-    return is_noted or (not noted and _has_tags_of(record, run.data.tags))
+    return is_noted or (not noted and registry.has_tags_of(record, run.data.tags))
 
 
 def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | MlflowIds]:

@@ -21,16 +21,14 @@ from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
-from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
+from lotto_mlflow.records import Attempt, MlflowIds, Note, SaveRecord, is_id
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
 
 _logger = logging.getLogger("lotto_mlflow")
 _MODEL_TYPE_TAG = "model_type"
-Note = Callable[[Attempt], SaveRecord]
-"""Writes what a push created into its record on disk, and returns the record."""
 Copied = Callable[[], Path]
-"""Returns the copy of the model's file, once it is made."""
+"""Returns a copy of the model's file: makes it, or waits until it is made."""
 
 
 def push(
@@ -73,14 +71,14 @@ def push(
     id, and finished where the version is there, or removed where it is not. What the record says
     is in this store already is brought back, as far as it is not.
     """
-    # the bytes are copied while the run and the logged model are created
-    copied = started(partial(model_folder.copy, pkl_path, record.payload.sha256, work_dir))
+    copy = partial(model_folder.copy, pkl_path, record.payload.sha256, work_dir)
+    if begun:
+        finished = _finished(connection, record, copy, work_dir)
+        if finished is not None:
+            return finished
+        leftovers.remove(connection, record)
+    copied = started(copy)  # while the run and the logged model are created
     try:
-        if begun:
-            finished = _finished(connection, record, copied, work_dir)
-            if finished is not None:
-                return finished
-            leftovers.remove(connection, record)
         return _created(connection, record, copied, artifacts_dir, note, work_dir)
     finally:
         with suppress(Exception):  # it was raised where the copy was needed

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
@@ -18,8 +19,9 @@ from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities
 from lotto_mlflow.mirror.connection import Connection, NewestVersion
-from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_id
+from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_digest, is_id
 from lotto_mlflow.requirements import version_in
+from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS
 
 MODEL_NAME_TAG = "model_name"
 SHA256_TAG = "sha256"
@@ -33,16 +35,25 @@ SKLEARN_TAG = "sklearn_version"
 LATE_TAG = "late"
 """On a version whose save is older than one that already had a version."""
 _VERSIONS_TAG = "mlflow.modelVersions"
-MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000
 _NEWEST_PAGE = 20
 """Versions looked at for the newest save: copies of old ones may have higher numbers."""
-_CLOCK_TOLERANCE_NS = 60 * 10**9
 _MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]{1,126})(?:/|$)")
+_T = TypeVar("_T")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def existing(ask: Callable[[], _T]) -> _T | None:
+    """Return MLflow's answer, ``None`` where it says that there is no such thing."""
+    try:
+        return ask()
+    except MlflowException as cause:
+        if cause.error_code not in _MISSING:
+            raise
+        return None
 
 
 def pages(
@@ -87,7 +98,7 @@ def is_ours(tags: Mapping[str, str]) -> bool:
     """Return whether tags are those of a save; those of a version may be anybody's."""
     return (
         _SAVE_ID.fullmatch(tags.get(SAVE_ID_TAG, "")) is not None
-        and _SHA256.fullmatch(tags.get(SHA256_TAG, "")) is not None
+        and is_digest(tags.get(SHA256_TAG))
         and names.is_name(tags.get(MODEL_NAME_TAG))
         and SAVED_AT_TAG in tags
     )
@@ -143,7 +154,7 @@ def newest_first(found: Iterable[ModelVersion]) -> list[ModelVersion]:
 
 
 def _end_of_time() -> str:
-    return f"{time.time_ns() + _CLOCK_TOLERANCE_NS:019d}"
+    return f"{time.time_ns() + CLOCK_TOLERANCE_SECONDS * 10**9:019d}"
 
 
 def version_of_save(client: MlflowClient, record: SaveRecord) -> ModelVersion | None:
@@ -202,12 +213,8 @@ def as_record(version: ModelVersion, tags: Mapping[str, str] | None = None) -> M
 
 def tags_of_logged_model(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
     """Return the tags that prove an untagged version to be ours: those of its logged model."""
-    try:
-        tags = dict(client.get_logged_model(model_id_of(version)).tags)
-    except MlflowException as cause:
-        if cause.error_code not in MISSING:
-            raise
-        return None
+    model = existing(lambda: client.get_logged_model(model_id_of(version)))
+    tags = {} if model is None else dict(model.tags)
     return tags if is_ours(tags) else None
 
 
@@ -232,14 +239,9 @@ def newest_version_before(connection: Connection, record: SaveRecord) -> NewestV
 
 def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
     """Give the version that a record names the tags that the record knows, where they differ."""
-    name = ids.registered_model or names.registered_model(record.name)
-    try:
-        version = client.get_model_version(name, str(ids.version))
-    except MlflowException as cause:
-        if cause.error_code not in MISSING:
-            raise
-        return
-    if (version.name, version.run_id) != (name, ids.run_id):
+    name = names.registered_model_of(ids, record.name)
+    version = existing(lambda: client.get_model_version(name, str(ids.version)))
+    if version is None or (version.name, version.run_id) != (name, ids.run_id):
         return
     for key, value in identity_tags(record).items():
         if version.tags.get(key) != value:
@@ -260,6 +262,12 @@ def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
         if is_of_save and not is_ours(version.tags) and SAVE_ID_TAG not in version.tags:
             for key, value in (identity_tags(record) | {MODEL_ID_TAG: ids.model_id}).items():
                 client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def has_tags_of(record: SaveRecord, tags: Mapping[str, str]) -> bool:
+    """Return whether tags name the save, the bytes and the model of a record."""
+    own, keys = identity_tags(record), (SAVE_ID_TAG, SHA256_TAG, MODEL_NAME_TAG)
+    return all(tags.get(key) == own[key] for key in keys)
 
 
 def identity_tags(record: SaveRecord) -> dict[str, str]:

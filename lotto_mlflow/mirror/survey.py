@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from lotto_mlflow.layout import registered_model
+from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.mirror import registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
@@ -135,13 +135,13 @@ class Survey:
             number = "" if ids is None else f" {ids.version}"
             return Standing(None, missing=f"version{number} was deleted")
         declared = version.tags.get(registry.SHA256_TAG, "")
-        is_other = own is not None and not _has_tags_of(record, version)
+        is_other = own is not None and _contradicts(record, version)
         found = ids if own is not None and ids is not None else registry.ids_of(version, record)
         return Standing(found, self._missing_beside(found), declared or "none" if is_other else "")
 
     def _at(self, record: SaveRecord, ids: MlflowIds) -> ModelVersion | None:
         """Return the version that a record names, if it is of the record's run or save."""
-        name = ids.registered_model or registered_model(record.name)
+        name = registered_model_of(ids, record.name)
         found = [*self._by_run_id.get(ids.run_id, ()), *self._by_save_id.get(record.id, ())]
         return next((v for v in found if (v.name, int(v.version)) == (name, ids.version)), None)
 
@@ -187,14 +187,11 @@ class Survey:
                 yield name
 
 
-def _has_tags_of(record: SaveRecord, version: ModelVersion) -> bool:
-    """Return whether a version says what a record says; one registered again has no tags."""
+def _contradicts(record: SaveRecord, version: ModelVersion) -> bool:
+    """Return whether a version says other things than a record; one without tags says nothing."""
     tags = version.tags
-    if registry.SAVE_ID_TAG not in tags and registry.SHA256_TAG not in tags:
-        return True
-    expected = (record.id, record.payload.sha256, record.name)
-    keys = (registry.SAVE_ID_TAG, registry.SHA256_TAG, registry.MODEL_NAME_TAG)
-    return tuple(tags.get(key) for key in keys) == expected
+    says_something = registry.SAVE_ID_TAG in tags or registry.SHA256_TAG in tags
+    return says_something and not registry.has_tags_of(record, tags)
 
 
 def _listed(search: Callable[[str | None], Any]) -> Iterator[Any]:

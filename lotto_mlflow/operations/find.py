@@ -171,8 +171,7 @@ def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord
         saved_at=payload.saved_at if payload else str(declared.get("saved_at") or modified),
         saved_at_ns=payload.saved_at_ns if payload else file.time_ns,
         metadata=file.metadata,
-        registered_model=(ids.registered_model if ids else None)
-        or names.registered_model(file.stem),
+        registered_model=names.registered_model_of(ids, file.stem),
         version=ids.version if ids else None,
         run_id=ids.run_id if ids else None,
         model_id=ids.model_id if ids else None,

@@ -21,7 +21,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.kinds import push, recover
-from lotto_mlflow.metadata import strict
+from lotto_mlflow.metadata import moment_of, strict
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations.load import fix_of_file
 from lotto_mlflow.push import PushWorker
@@ -246,9 +246,8 @@ def backfill_record(
 
 def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:
     """Return the ``saved_at`` of metadata as a moment that a file's time can have."""
-    try:
-        moment = datetime.fromisoformat(str(metadata["saved_at"]).replace("Z", "+00:00"))
-    except (KeyError, ValueError):
+    moment = moment_of(metadata.get("saved_at"))
+    if moment is None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone)

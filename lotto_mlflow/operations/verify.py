@@ -24,14 +24,13 @@ from lotto_mlflow.operations.load import fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
 from lotto_mlflow.references import restore_from_registry
-from lotto_mlflow.settings import Target
+from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
 from lotto_mlflow.store import make_real_dir, sha256_of_file
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
 _logger = logging.getLogger("lotto_mlflow")
-_CLOCK_TOLERANCE_NS = 60 * 10**9
 _HASHING_THREADS = 2
 
 
@@ -90,12 +89,16 @@ def _unavailable(cause: MirrorError) -> Finding:
 def _folders(folder: ModelFolder) -> Iterator[Finding]:
     for path in (*folder.store.folders, folder.layout.mlflow_dir):
         if path.exists() and not path.is_dir():
-            fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
-            yield Finding("damaged", "", path, "it is no folder, and models belong in one", fix=fix)
+            detail = "it is no folder, and models belong in one"
+            yield Finding("damaged", "", path, detail, fix=_moved_away(path))
     for path in (*folder.journal.odd_folders(), *folder.odd_work_folders()):
         detail = f"it is {regular.odd_kind(path) or 'a file'}, not a folder"
-        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
-        yield Finding("damaged", "", path, detail, fix=fix)
+        yield Finding("damaged", "", path, detail, fix=_moved_away(path))
+
+
+def _moved_away(path: Path, to: Path | None = None) -> Fix:
+    """Return the command that moves what is in the way, by default to beside its place."""
+    return Fix("shell", {"command": ("mv", path, to or f"{path}.away")})
 
 
 def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
@@ -104,8 +107,8 @@ def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
     all_in = (layout.artifacts_dir, layout.downloads_dir)
     for path, kind in folder.odd_files():
         is_in = any(path.is_relative_to(one) for one in all_in)  # there it would be found again
-        away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else f"{path}.away"
-        fix = Fix("shell", {"command": ("mv", path, away)})
+        away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else None
+        fix = _moved_away(path, away)
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
 
 
@@ -184,7 +187,7 @@ def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[
     if expected and found not in expected:
         detail = f"expected SHA-256 {' or '.join(sorted(expected))}, found {found}"
         yield Finding("damaged", name, path, detail, fix=_fix_of_damaged(history, file))
-    if file.time_ns > time.time_ns() + _CLOCK_TOLERANCE_NS:
+    if file.time_ns > time.time_ns() + CLOCK_TOLERANCE_SECONDS * 10**9:
         yield Finding(
             "clock in the future",
             name,
@@ -197,7 +200,7 @@ def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[
 def _fix_of_damaged(history: History, file: ModelFile) -> Fix:
     """Return what ends a damage: an intact file in its place, or else none in its place."""
     fix = fix_of_name(history, file.stem) if file.is_trained else None
-    return fix or Fix("shell", {"command": ("mv", file.path, history.aside_path(file))})
+    return fix or _moved_away(file.path, history.aside_path(file))
 
 
 def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
@@ -300,7 +303,7 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
         return
     aside_dir = verification.folder.layout.aside_dir
     for folder in mirror.orphan_folders(_known_ids(verification, entries), survey):
-        fix = Fix("shell", {"command": ("mv", folder, aside_dir / folder.name)})
+        fix = _moved_away(folder, aside_dir / folder.name)
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
     registered = {names.registered_model(entry.name) for entry in entries}
     for name in survey.late_on_top():

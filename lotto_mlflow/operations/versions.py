@@ -115,12 +115,8 @@ def version_reference(
 def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
     """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
     path = folder.layout.model_path(record.name)
-    if has_bytes_of(folder.history(), path, record):
-        return path
-    with ExitStack() as stack:
-        return folder.mirror(target).file_of(
-            record, lambda: stack.enter_context(folder.download_place())
-        )
+    is_there = has_bytes_of(folder.history(), path, record)
+    return path if is_there else _fetched(folder, target, record, verifies=True)
 
 
 def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
@@ -133,11 +129,14 @@ def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) ->
     is preferred to it.
     """
     path = folder.layout.model_path(record.name)
-    if is_file_of(folder.history(), path, record, is_sure=True):
-        return path
+    is_there = is_file_of(folder.history(), path, record, is_sure=True)
+    return path if is_there else _fetched(folder, target, record, verifies=False)
+
+
+def _fetched(folder: ModelFolder, target: Target, record: ModelRecord, *, verifies: bool) -> Path:
     with ExitStack() as stack:
         return folder.mirror(target).file_of(
-            record, lambda: stack.enter_context(folder.download_place()), verifies=False
+            record, lambda: stack.enter_context(folder.download_place()), verifies=verifies
         )
 
 

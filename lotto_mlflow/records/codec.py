@@ -191,7 +191,8 @@ def _is_file_time(value: Any) -> bool:
     return type(value) is int and abs(value) < _END_OF_COUNT
 
 
-def _is_digest(value: Any) -> bool:
+def is_digest(value: Any) -> bool:
+    """Return whether a value is a SHA-256: 64 hexadecimal digits."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
@@ -201,11 +202,11 @@ def is_id(value: Any) -> bool:
 
 
 def _is_list_of_digests(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_digest, value))
+    return isinstance(value, list) and all(map(is_digest, value))
 
 
 def _are_digests(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_digest, value.values()))
+    return isinstance(value, dict) and all(map(is_digest, value.values()))
 
 
 def _is_dict(value: Any) -> bool:
@@ -301,7 +302,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
     Attempt: {"run_id": is_id, "model_id": is_id},
     SavePayload: {
         "name": _is_text,
-        "sha256": _is_digest,
+        "sha256": is_digest,
         "size": _is_count,
         "saved_at": _is_text,
         "saved_at_ns": _is_count,
@@ -309,13 +310,13 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "metadata": _or_none(_is_dict),
         "backup": _or_none(_is_text),
         "replaced_damaged": _is_bool,
-        "replaced_sha256": _or_none(_is_digest),
+        "replaced_sha256": _or_none(is_digest),
         "earlier_sha256": _or_none(_is_list_of_digests),
         "mtime_ns": _or_none(_is_file_time),
     },
     RestorePayload: {
         "name": _is_text,
-        "sha256": _is_digest,
+        "sha256": is_digest,
         "size": _is_count,
         "file_time_ns": _is_file_time,
         "source": _is_text,
@@ -323,7 +324,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "metadata": _or_none(_is_text),
         "backup": _or_none(_is_text),
         "replaced_damaged": _is_bool,
-        "replaced_sha256": _or_none(_is_digest),
+        "replaced_sha256": _or_none(is_digest),
         "earlier_sha256": _or_none(_is_list_of_digests),
     },
     Description: {

@@ -325,4 +325,6 @@ class Record(Generic[Payload]):
 
 
 SaveRecord = Record[SavePayload]
+Note = Callable[[Attempt], SaveRecord]
+"""Writes what a push created into its record on disk, and returns the record."""
 RestoreRecord = Record[RestorePayload]
