@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import folder_with_store
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -55,10 +55,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base_dir(tmp_path: Path, migrated_database: Path) -> Path:
     """A folder with an embedded store in which nothing has been saved."""
-    base_dir = tmp_path / "ml"
-    (base_dir / "mlflow").mkdir(parents=True)
-    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
-    return base_dir
+    return folder_with_store(tmp_path / "ml", migrated_database)
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from made import save_record
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types.schema import AnyType
 from scipy import sparse
 
 from lotto_mlflow import datasets, examples, facts
 from lotto_mlflow.mirror import data, rebuilding, signatures
-from lotto_mlflow.records import SAVE, Description, Record, SavePayload, parse, render
+from lotto_mlflow.records import Description, Record, SavePayload, parse, render
 
 pytestmark = pytest.mark.filterwarnings("ignore:Hint. Inferred schema contains integer:UserWarning")
 LATE = 100
@@ -253,21 +254,7 @@ class Echo:
 def record_with(example: dict[str, Any] | None, **changes: Any) -> Record[SavePayload]:
     """Return a record, as it is read from its file."""
     description = Description(model_type="Echo", example=example, **changes)
-    made = Record(
-        id="1762100000000000000-00000000",
-        kind=SAVE,
-        host="host",
-        target="embedded",
-        payload=SavePayload(
-            name="x",
-            sha256="ab" * 32,
-            size=1,
-            saved_at="2025-11-03T01:13:20+09:00",
-            saved_at_ns=1762100000000000000,
-            description=description,
-        ),
-    )
-    return parse(render(made))
+    return parse(render(save_record(description)))
 
 
 def built(record: Record[SavePayload]) -> tuple[ModelSignature, Any]:

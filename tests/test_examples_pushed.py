@@ -17,30 +17,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from made import save_record
 from mlflow import MlflowClient
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.naive_bayes import GaussianNB
 
 import lotto_mlflow
 from lotto_mlflow import ModelManager
-from lotto_mlflow.records import SAVE, Description, Record, SavePayload, parse, render
+from lotto_mlflow.records import Description, Record, SavePayload, parse, render
 
 ROOT_DIR = Path(lotto_mlflow.__file__).parents[1]
 FRAME = pd.DataFrame({"a": np.arange(9), "b": np.arange(9) / 2})
-PLAIN = Record(
-    id="1762100000000000000-00000000",
-    kind=SAVE,
-    host="host",
-    target="embedded",
-    payload=SavePayload(
-        name="x",
-        sha256="ab" * 32,
-        size=1,
-        saved_at="2025-11-03T01:13:20+09:00",
-        saved_at_ns=1762100000000000000,
-        description=Description(model_type="Forest"),
-    ),
-)
+PLAIN = save_record(Description(model_type="Forest"))
 SCRIPT = """
 import sys
 import numpy, pandas

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made import save_record
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.errors import LaterFormatError
@@ -17,12 +18,10 @@ from lotto_mlflow.journal import Journal
 from lotto_mlflow.records import (
     BACKFILL,
     RESTORE,
-    SAVE,
     Description,
     MlflowIds,
     Record,
     RestorePayload,
-    SavePayload,
     parse,
     render,
 )
@@ -30,20 +29,7 @@ from lotto_mlflow.records import (
 OLD_DIR = Path(__file__).with_name("records") / "format_1"
 """Written by release 0.1.0: two saves, a file that was brought in, and a save that waits; their
 names lack the model's, which is Korean."""
-PLAIN = Record(
-    id="1762100000000000000-00000000",
-    kind=SAVE,
-    host="host",
-    target="embedded",
-    payload=SavePayload(
-        name="모델",
-        sha256="ab" * 32,
-        size=1,
-        saved_at="2025-11-03T01:13:20+09:00",
-        saved_at_ns=1762100000000000000,
-        description=Description(model_type="Forest"),
-    ),
-)
+PLAIN = save_record(Description(model_type="Forest"), name="모델")
 FULL = replace(
     PLAIN,
     mirrored={"embedded": MlflowIds(version=1, run_id="r", model_id="m-1")},

@@ -8,32 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made import save_record
 from mlflow import MlflowClient
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.mirror import entities
-from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
+from lotto_mlflow.records import Description, SaveRecord
 from lotto_mlflow.text import size_as_text
 
-RECORD = Record(
-    id="1762100000000000000-00000000",
-    kind=SAVE,
-    host="host",
-    target="embedded",
-    payload=SavePayload(
-        name="lotto_model_20251103",
-        sha256="ab" * 32,
-        size=614_200,
-        saved_at="2025-11-03T01:13:20.123456+09:00",
-        saved_at_ns=1762100000000000000,
-        description=Description(
-            model_type="RandomForestClassifier",
-            metrics={"log_loss": [[0, 0.39271234567]], "hits": [[0, 1.0], [1, 0.5]]},
-            requirements=["scikit-learn==1.7.1"],
-            datasets=[{"context": "train", "digest": "0123", "shape": [24750, 4]}],
-        ),
+RECORD = save_record(
+    Description(
+        model_type="RandomForestClassifier",
+        metrics={"log_loss": [[0, 0.39271234567]], "hits": [[0, 1.0], [1, 0.5]]},
+        requirements=["scikit-learn==1.7.1"],
+        datasets=[{"context": "train", "digest": "0123", "shape": [24750, 4]}],
     ),
+    name="lotto_model_20251103",
+    size=614_200,
+    saved_at="2025-11-03T01:13:20.123456+09:00",
 )
 NOTE = "mlflow.note.content"
 

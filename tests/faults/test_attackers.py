@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.attackers import TITLE, TOKEN, OtherHost, Scene, attempted, killed_in
+from made import folder_with_store
 
 from lotto_mlflow import ModelManager
 
@@ -67,9 +67,7 @@ def other_host() -> Iterator[OtherHost]:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
     """A folder with two versions, and a third save whose push was killed before its version."""
-    base_dir = tmp_path_factory.mktemp("prepared") / "ml"
-    (base_dir / "mlflow").mkdir(parents=True)
-    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    base_dir = folder_with_store(tmp_path_factory.mktemp("prepared") / "ml", migrated_database)
     manager = ModelManager(base_dir)
     manager.save_model({"n": 1}, "x", {"n": 1})
     manager.save_model({"n": 2}, "x", {"n": 2}, artifacts={"note.txt": "extra"})

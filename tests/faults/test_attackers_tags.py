@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults.attackers import TITLE, Scene, attempted, evil_pickle
+from made import folder_with_store
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
@@ -22,9 +22,7 @@ SECONDS = 10**9
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
     """A folder with three versions of ``lotto_model``, and one of ``x``."""
-    base_dir = tmp_path_factory.mktemp("prepared") / "ml"
-    (base_dir / "mlflow").mkdir(parents=True)
-    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    base_dir = folder_with_store(tmp_path_factory.mktemp("prepared") / "ml", migrated_database)
     manager = ModelManager(base_dir)
     for number in (1, 2, 3):
         manager.save_model({"n": number}, f"lotto_model_{number}", {"n": number})

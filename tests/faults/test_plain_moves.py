@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from faults.attackers import Scene
 from faults.moves import TITLE, Store, fix_by_calls, fix_by_commands, lost_by, open_findings
+from made import folder_with_store
 from serving import tracking_server
 
 from lotto_mlflow import ModelManager
@@ -20,9 +20,7 @@ from lotto_mlflow import ModelManager
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
     """A folder with two versions of ``x``, and two of ``lotto_model``."""
-    base_dir = tmp_path_factory.mktemp("prepared") / "ml"
-    (base_dir / "mlflow").mkdir(parents=True)
-    shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
+    base_dir = folder_with_store(tmp_path_factory.mktemp("prepared") / "ml", migrated_database)
     manager = ModelManager(base_dir)
     for number in (1, 2):
         manager.save_model({"x": number}, "x", {"n": number}, artifacts={"note.txt": "extra"})
