@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -455,3 +456,18 @@ def test_saves_go_on_during_a_sync(old_folder: Path, monkeypatch: pytest.MonkeyP
     assert manager.flush(30)
     assert manager.get(saved[0]).version == 13
     assert manager.get_latest_model_path(source="registry") == saved[0]
+
+
+def test_a_long_listing_is_no_outage_as_long_as_each_page_is_answered(
+    manager: ModelManager, base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        manager.save_model({"n": number}, f"x{number}", {"n": number})
+    really = MlflowClient.search_model_versions
+
+    def slowly(client: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        time.sleep(1)  # all of them take longer than one answer may
+        return really(client, *arguments, **options | {"max_results": 1})
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", slowly)
+    assert manager.verify() == []

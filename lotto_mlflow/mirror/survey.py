@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
@@ -58,17 +59,18 @@ class Survey:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _ask(self, call: Callable[[], Any], doing: str, missing: Any) -> Any:
-        return self._connection.ask(call, doing, missing)
+    def _listed(self, pages: Iterator[Iterable[Any]], doing: str) -> Iterator[Any]:
+        """Yield what pages hold; each is asked for by itself, since all may take minutes."""
+        ask = partial(next, pages, None)
+        while (page := self._connection.ask(ask, doing, None)) is not None:
+            yield from page
 
     @cached_property
     def _versions(self) -> list[ModelVersion]:
-        def ask() -> list[ModelVersion]:
-            found = registry.pages(self._connection.client, None)
-            return [version for page in found for version in page]
+        def pages() -> Iterator[list[ModelVersion]]:
+            yield from registry.pages(self._connection.client, None)
 
-        found: list[ModelVersion] = self._ask(ask, "listing the versions", [])
-        return found
+        return list(self._listed(pages(), "listing the versions"))
 
     @cached_property
     def _by_save_id(self) -> dict[str, list[ModelVersion]]:
@@ -89,35 +91,34 @@ class Survey:
     def _runs(self) -> dict[str, Any]:
         """The runs of the experiment by id, deleted ones among them."""
 
-        def ask() -> dict[str, Any]:
-            client, experiment_id = self._connection.client, self._connection.known_experiment_id()
-            if experiment_id is None:
-                return {}
-            runs = _listed(
-                lambda token: client.search_runs(
-                    [experiment_id], run_view_type=ViewType.ALL, page_token=token
-                )
-            )
-            return {run.info.run_id: run for run in runs}
+        def search(client: MlflowClient, experiment_id: str, token: str | None) -> Any:
+            view = ViewType.ALL
+            return client.search_runs([experiment_id], run_view_type=view, page_token=token)
 
-        found: dict[str, Any] = self._ask(ask, "listing the runs", {})
-        return found
+        runs = self._listed(self._pages_of_experiment(search), "listing the runs")
+        return {run.info.run_id: run for run in runs}
 
     @cached_property
     def _model_ids(self) -> set[str]:
         """The logged models of the experiment that are not deleted."""
 
-        def ask() -> set[str]:
-            client, experiment_id = self._connection.client, self._connection.known_experiment_id()
-            if experiment_id is None:
-                return set()
-            models = _listed(
-                lambda token: client.search_logged_models([experiment_id], page_token=token)
-            )
-            return {model.model_id for model in models}
+        def search(client: MlflowClient, experiment_id: str, token: str | None) -> Any:
+            return client.search_logged_models([experiment_id], page_token=token)
 
-        found: set[str] = self._ask(ask, "listing the logged models", set())
-        return found
+        models = self._listed(self._pages_of_experiment(search), "listing the logged models")
+        return {model.model_id for model in models}
+
+    def _pages_of_experiment(
+        self, search: Callable[[MlflowClient, str, str | None], Any]
+    ) -> Iterator[Any]:
+        """Yield the pages of a search in the experiment, if there is one."""
+        experiment_id, token = self._connection.known_experiment_id(), None
+        while experiment_id is not None:
+            page = search(self._connection.client, experiment_id, token)
+            yield page
+            token = page.token
+            if not token:
+                return
 
     def standing(self, record: SaveRecord, ids: MlflowIds | None) -> Standing:
         """Return what there is of a save.
@@ -192,14 +193,3 @@ def _contradicts(record: SaveRecord, version: ModelVersion) -> bool:
     tags = version.tags
     says_something = registry.SAVE_ID_TAG in tags or registry.SHA256_TAG in tags
     return says_something and not registry.has_tags_of(record, tags)
-
-
-def _listed(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield what a search of MLflow's finds, page by page."""
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
