@@ -1,0 +1,176 @@
+"""Keeping disk and MLflow in step."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lotto_mlflow import operations
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
+
+if TYPE_CHECKING:
+    from lotto_mlflow.operations.restore import RestoreSource
+
+
+class Upkeep:
+    """The methods of `lotto_mlflow.ModelManager` that compare and repair."""
+
+    _folder: ModelFolder
+
+    def sync(
+        self,
+        *,
+        dry_run: bool = False,
+        include_backups: bool = False,
+        resend: bool = False,
+        retry_aside: bool = False,
+        progress: Progress | None = None,
+    ) -> SyncReport:
+        """Send MLflow everything that the current store lacks, in save order.
+
+        That is the outbox, saves that were recorded for another store, and model files that no
+        record knows, such as hundreds from before this package.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Only report what would be sent.
+        include_backups : bool
+            Bring in unknown files of ``backups/``, too.
+        resend : bool
+            Send again what was sent and then deleted in MLflow, which otherwise stays deleted.
+        retry_aside : bool
+            Try the records again that were set aside.
+        progress : callable, optional
+            As in `lotto_mlflow.records.Progress`.
+
+        Returns
+        -------
+        SyncReport
+            What was done.
+
+        Raises
+        ------
+        SyncRunningError
+            If another sync of the folder is running. Nothing was changed.
+        MirrorUnavailableError
+            If MLflow cannot be asked; what was sent before that stays sent.
+
+        Notes
+        -----
+        Idempotent. Nothing is unpickled. Saves go on meanwhile. An unknown file has the time in its
+        metadata, else its own, as the start of its run, and the tag ``backfilled``.
+        """
+        return operations.sync.sync(
+            self._folder,
+            dry_run=dry_run,
+            include_backups=include_backups,
+            resend=resend,
+            retry_aside=retry_aside,
+            progress=progress,
+        )
+
+    def verify(self, *, deep: bool = False, progress: Progress | None = None) -> list[Finding]:
+        """Compare disk, records and MLflow, and return every difference.
+
+        Parameters
+        ----------
+        deep : bool
+            Also download what a tracking server keeps; else one warning says how much that is.
+        progress : callable, optional
+            Called for the model files, whose digests need the time; as in
+            `lotto_mlflow.records.Progress`.
+
+        Returns
+        -------
+        list of Finding
+            Empty where both views agree and every digest holds.
+
+        Notes
+        -----
+        Reads only, unpickles nothing. Saves under way may show as differences.
+        """
+        return operations.verify.verify(self._folder, progress, deep=deep)
+
+    def restore(
+        self,
+        name_or_version: str | int,
+        *,
+        source: RestoreSource = "backups",
+        backup: str | None = None,
+        progress: Progress | None = None,
+    ) -> ModelRecord:
+        """Bring a model and its metadata back into ``trained/`` and ``metadata/``.
+
+        Parameters
+        ----------
+        name_or_version : str or int
+            A name, a version number of ``lotto_model``, or a ``models:/`` URI.
+        source : {"backups", "registry"}
+            Where it comes from.
+        backup : str, optional
+            Which backup, by its file name or stem; the newest of the name by default.
+        progress : callable, optional
+            As in `lotto_mlflow.records.Progress`: before the model is fetched, and at the end.
+
+        Returns
+        -------
+        ModelRecord
+            What is in place now.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such name, version or backup. Nothing was changed.
+        DigestMismatchError
+            If the source is damaged. Nothing was changed.
+        SettingsError
+            If the source is neither.
+        StoreError
+            If the disk refuses. Nothing was changed.
+
+        Notes
+        -----
+        The existing model goes to ``backups/`` first, and the source stays where it is. The file
+        keeps its own time, so that an old model does not become the latest; it is no new save.
+        Atomic and durable like a save: what is killed is finished or undone by the next of them.
+        """
+        return operations.restore.restore(self._folder, name_or_version, source, backup, progress)
+
+    def relocate(self, *, relative_to: str | os.PathLike[str] | None = None) -> int:
+        """Rewrite the paths in the embedded store's database to where the folder lies now.
+
+        Parameters
+        ----------
+        relative_to : str or path-like, optional
+            Store paths relative to this folder, for a store that is to be committed; MLflow then
+            opens it from there only.
+
+        Returns
+        -------
+        int
+            Number of values that were rewritten; 0 where nothing had moved.
+
+        Raises
+        ------
+        RelocationError
+            If there is no embedded store, or it is unknown where it lay before; if ``relative_to``
+            is no folder. Nothing was changed.
+
+        Notes
+        -----
+        One transaction, after a copy of the database was kept beside it (``mlflow.db.*.bak``).
+        Idempotent.
+        """
+        return operations.relocate.relocate(self._folder, relative_to)
+
+    def flush(self, timeout: float = 60.0) -> bool:
+        """Push what waits for the current store, and wait for it, ``timeout`` seconds at most.
+
+        Returns
+        -------
+        bool
+            Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
+        """
+        return operations.sync.flush(self._folder, timeout)
