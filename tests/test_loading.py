@@ -269,12 +269,12 @@ def test_models_mirrored_with_each_loader_open_in_one_process(
 ) -> None:
     manager.save_model(forest, "x", {})
     (folder,) = (path.parent for path in (base_dir / "mlflow").rglob("MLmodel"))
-    assert (folder / "code" / "lotto_mlflow_loader_v2.py").read_bytes() == Path(
-        str(pyfunc_loader.__file__)
-    ).read_bytes()
+    for path in pyfunc_loader.module_paths():
+        copy = folder / "code" / "lotto_mlflow_loader_v2" / path.name
+        assert copy.read_bytes() == path.read_bytes()
     old = base_dir.with_name("old")
     shutil.copytree(folder, old)
-    (old / "code" / "lotto_mlflow_loader_v2.py").unlink()
+    shutil.rmtree(old / "code" / "lotto_mlflow_loader_v2")
     shutil.copy(LOADERS_DIR / "lotto_mlflow_loader_v1.py", old / "code")
     text = (old / "MLmodel").read_text(encoding="utf-8")
     (old / "MLmodel").write_text(text.replace("loader_v2", "loader_v1"), encoding="utf-8")

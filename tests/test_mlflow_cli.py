@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from serving import MLFLOW, environment, free_port, served
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, pyfunc_loader
 
 BLOCKER = "import sys; sys.modules['lotto_mlflow'] = None"
 VERSION = "models:/lotto_model/1"
@@ -154,7 +154,10 @@ def test_the_dockerfile_serves_the_very_bytes_without_the_package(
     assert newest is not None
     (copy,) = image.rglob("*.pkl")
     assert copy.read_bytes() == newest.path.read_bytes()
-    assert [path.name for path in image.rglob("*.py")] == ["lotto_mlflow_loader_v2.py"]
+    (code,) = image.rglob("code")
+    assert [path.name for path in code.iterdir()] == ["lotto_mlflow_loader_v2"]
+    travelling = {path.name for path in pyfunc_loader.module_paths()}
+    assert {path.name for path in image.rglob("*.py")} == travelling
     needed = (image / "model_dir" / "requirements.txt").read_text(encoding="utf-8").split()
     assert "lotto" not in "".join(needed)
     assert {"joblib", "mlflow", "scikit-learn"} <= {line.partition("==")[0] for line in needed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,14 @@ def test_every_model_folder_is_as_mlflow_itself_writes_it(
     assert len(folders) == 2
     for folder in folders:
         own = mlflow.models.Model.load(folder)
-        loader_path = tmp_path / f"{pyfunc_loader.MODULE_NAME}.py"
-        loader_path.write_bytes(Path(str(pyfunc_loader.__file__)).read_bytes())
+        loader_dir = tmp_path / pyfunc_loader.MODULE_NAME
+        shutil.copytree(Path(str(pyfunc_loader.__file__)).parent, loader_dir, dirs_exist_ok=True)
         reference = tmp_path / own.model_id
         mlflow.pyfunc.save_model(
             path=reference,
             loader_module=pyfunc_loader.MODULE_NAME,
             data_path=str(folder / "data" / "model.pkl"),
-            code_paths=[str(loader_path)],
+            code_paths=[str(loader_dir)],
             pip_requirements=str(folder / "requirements.txt"),
         )
         written = mlflow.models.Model.load(reference)

@@ -85,14 +85,18 @@ def build(
         model_type=description.model_type,
         sklearn_version=version_in(pins, "scikit-learn"),
     )
-    example = None
+    example, notes = None, None
     if description.predicts:  # as an argument, MLflow would validate the example
-        model.signature, example = signatures.recorded(record)
+        signature, example = signatures.recorded(record)
+        model.signature, notes = signatures.enforceable(signature, record)
     if example is not None:
-        _write(target_dir, data_path, pins, work_dir, model, example)
+        _write(target_dir, data_path, pins, work_dir, model, example, notes)
     else:
         frame = _frame(pins, work_dir)
-        _build_in(frame, target_dir, data_path, model, work_dir, predicts=description.predicts)
+        if description.predicts:
+            flavour = frame.flavour | ({"config": notes} if notes else {})
+            model.add_flavor(mlflow.pyfunc.FLAVOR_NAME, **flavour)
+        _build_in(frame, target_dir, data_path, model, work_dir)
 
 
 def _pins(record: SaveRecord) -> list[str]:
@@ -152,16 +156,20 @@ def _write(
     work_dir: Path,
     model: Model,
     example: object = None,
+    notes: dict[str, Any] | None = None,
 ) -> None:
     """Have MLflow write a model folder."""
-    loader_path = work_dir / f"{pyfunc_loader.MODULE_NAME}.py"
-    shutil.copyfile(str(pyfunc_loader.__file__), loader_path)
+    loader_dir = work_dir / pyfunc_loader.MODULE_NAME
+    loader_dir.mkdir(exist_ok=True)
+    for path in pyfunc_loader.module_paths():
+        shutil.copyfile(path, loader_dir / path.name)
     mlflow.pyfunc.save_model(
         path=str(target_dir),
         loader_module=pyfunc_loader.MODULE_NAME,
         data_path=str(data_path),
-        code_paths=[str(loader_path)],
+        code_paths=[str(loader_dir)],
         mlflow_model=model,
+        model_config=notes,  # which MLflow gives to the loader
         pip_requirements=pins,
         input_example=example,
         uv_project_path=str(work_dir),  # else MLflow copies a uv.lock of the current folder
@@ -215,8 +223,6 @@ def _build_in(
     copied_path: Path,
     model: Model,
     work_dir: Path,
-    *,
-    predicts: bool,
 ) -> None:
     for name, content in frame.files.items():
         path = target_dir / name
@@ -226,6 +232,4 @@ def _build_in(
     data_path.parent.mkdir(exist_ok=True)
     put(copied_path, data_path, work_dir)
     model.model_size_bytes = data_path.stat().st_size
-    if predicts:
-        model.add_flavor(mlflow.pyfunc.FLAVOR_NAME, **frame.flavour)
     model.save(str(target_dir / "MLmodel"))

@@ -6,7 +6,9 @@ import logging
 import warnings
 from typing import Any
 
+import mlflow.pyfunc
 from mlflow.models import (
+    Model,
     ModelSignature,
     convert_input_example_to_serving_input,
     infer_signature,
@@ -45,6 +47,103 @@ def recorded(record: SaveRecord) -> tuple[ModelSignature, Any]:
     except Exception as cause:  # noqa: BLE001 - a record may hold anything; a push goes on without
         _log(record.name, "no inputs and no outputs", cause)
     return parameter_only(), None
+
+
+def enforceable(signature: ModelSignature, record: SaveRecord) -> tuple[ModelSignature, Any]:
+    """Return a signature whose inputs MLflow lets through as they are, and what the loader reads.
+
+    Parameters
+    ----------
+    signature : mlflow.models.ModelSignature
+        What `recorded` returned.
+    record : SaveRecord
+        The save.
+
+    Returns
+    -------
+    tuple of mlflow.models.ModelSignature and dict or None
+        The signature, without inputs if MLflow would refuse the very example or hand on something
+        else, such as a frame for a list; and ``form`` and ``times`` of the example, as the loader
+        that travels with the model reads them.
+
+    Notes
+    -----
+    MLflow checks and converts what it is given to predict by the inputs of the signature. It has
+    no types for categories, for integers of pandas that are missing or for lists of rows. Wider
+    integers are let through, and times in other units, which the loader converts back.
+    """
+    example = record.payload.description.example
+    if example is None:
+        return signature, None
+    facts = example["input"]
+    notes = {"form": facts["kind"]} if _is_one_dimensional(facts) else {}
+    if signature.inputs is not None:
+        try:
+            units = _units_changed(signature, rebuilding.of_all_rows(facts))
+        except Exception as cause:  # noqa: BLE001 - MLflow's refusal, of whatever kind
+            _log(record.name, "no inputs, which would change what the model is given", cause)
+            signature = ModelSignature(None, signature.outputs, _PARAMS)
+        else:
+            notes |= {"times": units} if units else {}
+    return signature, notes or None
+
+
+def _is_one_dimensional(facts: dict[str, Any]) -> bool:
+    if facts["kind"] != "list":
+        return bool(facts["kind"] == "series")
+    kinds = {fact.get("kind") for fact in facts["values"] if isinstance(fact, dict)}
+    is_table = kinds & {"dict", "array", "tuple"} or any(
+        isinstance(v, list) for v in facts["values"]
+    )
+    return not is_table
+
+
+class _Echo:
+    """A model that answers with what MLflow hands it."""
+
+    def predict(self, data: Any) -> Any:
+        return data
+
+
+def _units_changed(signature: ModelSignature, value: Any) -> dict[str, str]:
+    """Return the units of the columns of times that MLflow makes nanoseconds of, by name.
+
+    Raises
+    ------
+    TypeError
+        If MLflow changes anything else.
+    Exception
+        Of another kind, if it refuses the value.
+    """
+    import pandas
+
+    model = mlflow.pyfunc.PyFuncModel(model_meta=Model(signature=signature), model_impl=_Echo())
+    found = model.predict(value)
+    if found is value:
+        return {}
+    are_dicts = isinstance(value, dict) and isinstance(found, dict) and found.keys() == value.keys()
+    if are_dicts and all(found[key] is value[key] for key in value):
+        return {}
+    if not isinstance(value, pandas.DataFrame) or not isinstance(found, pandas.DataFrame):
+        raise TypeError(f"MLflow makes a {type(found).__name__} of a {type(value).__name__}")
+    if not found.columns.equals(value.columns):
+        raise TypeError("MLflow makes other columns")
+    units = {}
+    for name in value.columns:
+        before, after = value[name], found[name]
+        if before.dtype.kind == "M" and after.dtype.kind == "M" and isinstance(name, str):
+            if before.dtype != after.dtype:
+                units[name] = str(before.dt.unit)
+        elif not after.equals(before) and not _is_wider(before, after):
+            raise TypeError(f"MLflow makes {after.dtype} of {before.dtype}")
+    return units
+
+
+def _is_wider(before: Any, after: Any) -> bool:
+    """Return whether integers became longer ones."""
+    kinds = {before.dtype.kind, after.dtype.kind}
+    are_numpy = all(type(series.dtype).__module__.startswith("numpy") for series in (before, after))
+    return are_numpy and kinds <= {"i", "u"} and (before.to_numpy() == after.to_numpy()).all()
 
 
 def _inferred(example: dict[str, Any], name: str) -> tuple[ModelSignature, Any]:

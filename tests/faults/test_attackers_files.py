@@ -159,7 +159,7 @@ def _linked(name: str) -> Callable[[Path, Scene], Any]:
     return change
 
 
-LOADER = f"code/{MODULE_NAME}.py"
+LOADER = f"code/{MODULE_NAME}/__init__.py"
 CHANGES: dict[str, tuple[str, Callable[[Path, Scene], Any]]] = {
     "MLmodel changed": ("MLmodel", _appended("MLmodel")),
     "MLmodel gone": ("MLmodel", lambda folder, _: (folder / "MLmodel").unlink()),
@@ -175,9 +175,17 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Scene], Any]]] = {
     "the loader changed": (LOADER, _appended(LOADER)),
     "the loader gone": (LOADER, lambda folder, _: (folder / LOADER).unlink()),
     "the loader a link": (LOADER, _linked(LOADER)),
-    "the loader hidden by a package": (
-        f"code/{MODULE_NAME}/__init__.py",
-        _written(f"code/{MODULE_NAME}/__init__.py"),
+    "a part of the loader changed": (
+        f"code/{MODULE_NAME}/inputs.py",
+        _appended(f"code/{MODULE_NAME}/inputs.py"),
+    ),
+    "a part of the loader hidden by a package": (
+        f"code/{MODULE_NAME}/inputs/__init__.py",
+        _written(f"code/{MODULE_NAME}/inputs/__init__.py"),
+    ),
+    "compiled code that is of no part of the loader": (
+        f"code/{MODULE_NAME}/__pycache__/joblib.cpython-311.pyc",
+        _written(f"code/{MODULE_NAME}/__pycache__/joblib.cpython-311.pyc"),
     ),
     "requirements.txt": ("requirements.txt", _appended("requirements.txt")),
     "conda.yaml": ("conda.yaml", _appended("conda.yaml")),

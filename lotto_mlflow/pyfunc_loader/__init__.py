@@ -1,10 +1,11 @@
-"""Loader that travels inside every mirrored model.
+"""Loader that travels inside every mirrored model: it verifies the file, and unpickles it.
 
-MLflow imports this file, as the top-level module ``lotto_mlflow_loader_v2``, from the ``code``
-folder of the model it opens; the package need not be installed there. It needs the standard
-library and joblib only. Every mirrored model in a process shares one entry in ``sys.modules``, so
-behaviour changes only together with the version in that name: take the next version, and keep the
-file as it was under the last one in ``tests/loaders/``, where it is tried on.
+MLflow imports this package, as the top-level package ``lotto_mlflow_loader_v2``, from the ``code``
+folder of the model it opens; ours need not be installed there. It needs the standard library and
+joblib only, and imports its other module relatively, since it has two names. Every mirrored model
+in a process shares one entry in ``sys.modules``, so behaviour changes only together with the
+version in that name: take the next version, and keep the files as they were under the last one in
+``tests/loaders/``, where they are tried on.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, BinaryIO
 
+from .inputs import Predictor
+
 MODULE_NAME = "lotto_mlflow_loader_v2"
-_METHODS = frozenset({"apply", "decision_function", "score_samples", "transform"})
+MODULES = ("__init__", "fitted", "inputs")
+"""All that travels, so that whoever checks a mirrored model knows what Python may compile."""
 _SHA256_LINE = re.compile(r"""^\s+sha256:\s*['"]?([0-9a-f]{64})['"]?\s*$""", re.MULTILINE)
 IN_MEMORY_BYTES = 256 << 20
 """Up to this size a model's file is read into memory before it is verified and unpickled."""
@@ -44,93 +48,9 @@ _FLAGS = (
 )
 
 
-class Predictor:
-    """An estimator behind MLflow's ``predict(data, params)``.
-
-    Parameters
-    ----------
-    model : object
-        The unpickled object, with a ``predict`` method.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        """Call the method that ``params["predict_method"]`` names, ``predict`` by default.
-
-        Parameters
-        ----------
-        data : array-like, DataFrame or list of shape (n_samples, n_features)
-            What the estimator takes.
-        params : dict, optional
-            ``predict_method``: ``predict``, any method whose name begins with ``predict_``,
-            ``decision_function``, ``score_samples``, ``transform`` or ``apply``.
-
-        Returns
-        -------
-        object
-            What the estimator's method returns; classifiers return shape (n_samples,) from
-            ``predict`` and (n_samples, n_classes) from ``predict_proba``.
-
-        Raises
-        ------
-        ValueError
-            If the name is not one of those, or the estimator has no such method.
-        """
-        name = str((params or {}).get("predict_method") or "predict")
-        allowed = name == "predict" or name.startswith("predict_") or name in _METHODS
-        method = getattr(self._model, name, None) if allowed else None
-        if not callable(method):
-            raise ValueError(
-                f"{type(self._model).__name__} cannot answer predict_method={name!r}; "
-                f"it has {', '.join(self._methods())}"
-            )
-        return method(_as_fitted(self._model, data))
-
-    def get_raw_model(self) -> Any:
-        """Return the unpickled object itself."""
-        return self._model
-
-    def _methods(self) -> list[str]:
-        names = {name for name in dir(type(self._model)) if name.startswith("predict_")}
-        candidates = sorted(names | _METHODS | {"predict"})
-        return [name for name in candidates if callable(getattr(self._model, name, None))]
-
-
-def _as_fitted(model: Any, data: Any) -> Any:
-    """Give data the form that the estimator was fitted on: a frame with names, or an array.
-
-    JSON and CSV arrive as frames even for estimators fitted on arrays, as lists even for
-    estimators that pick columns by name, and as dicts of columns or rows for either.
-    """
-    is_rows = isinstance(data, list) and len(data) > 0 and isinstance(data[0], dict)
-    if isinstance(data, dict) or is_rows:
-        data = _frame(data)
-    names = getattr(model, "feature_names_in_", None)
-    if names is not None:
-        return _named(data, names)
-    if not (hasattr(data, "columns") and hasattr(data, "to_numpy")):
-        return data
-    values = data.to_numpy()
-    counts_features = getattr(model, "n_features_in_", None) is not None
-    return values if counts_features or values.shape[1] != 1 else values.ravel()
-
-
-def _named(data: Any, names: Any) -> Any:
-    """Return rows as a frame, with the names of the fit where they have none of their own."""
-    is_frame = hasattr(data, "columns")
-    if not is_frame and not isinstance(data, (list, tuple)) and not hasattr(data, "shape"):
-        return data
-    frame = data if is_frame else _frame(data)
-    is_nameless = all(isinstance(column, int) for column in frame.columns)
-    return frame.set_axis(names, axis=1) if is_nameless and frame.shape[1] == len(names) else frame
-
-
-def _frame(data: Any) -> Any:
-    import pandas  # MLflow, which calls this, has it
-
-    return pandas.DataFrame(data)
+def module_paths() -> list[Path]:
+    """Return the files of this package."""
+    return [Path(__file__).with_name(f"{name}.py") for name in MODULES]
 
 
 def pickle_is_allowed() -> bool:
@@ -391,5 +311,5 @@ def load(path: str | os.PathLike[str]) -> Any:
         return unpickle(copy)
 
 
-def _load_pyfunc(data_path: str) -> Predictor:
-    return Predictor(load(data_path))
+def _load_pyfunc(data_path: str, model_config: dict[str, Any] | None = None) -> Predictor:
+    return Predictor(load(data_path), model_config)
