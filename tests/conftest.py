@@ -91,7 +91,16 @@ def regression(rows: Any) -> LogisticRegression:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Make a skipped test a failure where nothing may skip."""
+    """Make a skipped test a failure where nothing may skip, and show what was compared."""
     if os.environ.get("LOTTO_NO_SKIPS") and terminalreporter.stats.get("skipped"):
         terminalreporter.section("tests were skipped where LOTTO_NO_SKIPS allows none")
         terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    reports = [r for r in terminalreporter.stats.get("passed", ()) if r.when == "call"]
+    cells = [value for r in reports for key, value in r.user_properties if key == "predictions"]
+    table: dict[str, list[str]] = {}
+    for name, route, forms in cells:
+        table.setdefault(name, []).append(f"{route}: {', '.join(forms)}")
+    if table:
+        terminalreporter.section("predictions that are those of the estimator")
+    for name, routes in table.items():
+        terminalreporter.write_line(f"{name}\n    " + "\n    ".join(routes))

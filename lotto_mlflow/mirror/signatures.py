@@ -101,7 +101,7 @@ def _is_one_dimensional(facts: dict[str, Any]) -> bool:
 class _Echo:
     """A model that answers with what MLflow hands it."""
 
-    def predict(self, data: Any) -> Any:
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         return data
 
 
@@ -117,7 +117,8 @@ def _units_changed(signature: ModelSignature, value: Any) -> dict[str, str]:
     """
     import pandas
 
-    model = mlflow.pyfunc.PyFuncModel(model_meta=Model(signature=signature), model_impl=_Echo())
+    as_read = ModelSignature.from_dict(signature.to_dict())  # tuples as names become lists
+    model = mlflow.pyfunc.PyFuncModel(model_meta=Model(signature=as_read), model_impl=_Echo())
     found = model.predict(value)
     if found is value:
         return {}

@@ -86,6 +86,16 @@ def names(model: Any, depth: int = 0) -> list[str] | None:
     return next((one for one in candidates if one is not None), None)
 
 
+def categories(model: Any) -> list[Any] | None:
+    """Return the categories of each column of categories that LightGBM was fitted with."""
+    for one in (model, *_steps(model)[-1:]):
+        booster = one if type(one).__name__ == "Booster" else _attribute(one, "booster_")
+        found = _attribute(booster, "pandas_categorical")
+        if isinstance(found, list) and found:
+            return found
+    return None
+
+
 def _own_names(model: Any) -> list[str] | None:
     """Return names where scikit-learn, CatBoost and boosters keep those of the fit."""
     attributes = ["feature_names_in_"]
@@ -110,6 +120,12 @@ def _is_generated(own: list[str]) -> bool:
 def has_generated_names(model: Any) -> bool:
     """Return whether a model was fitted on arrays, and named the columns itself."""
     return _is_generated(_own_names(model) or [""])
+
+
+def is_of_xgboost(model: Any) -> bool:
+    """Return whether a model, or the last step of one, is XGBoost's."""
+    last = _steps(model)[-1:] or [model]
+    return type(last[0]).__module__.partition(".")[0] == "xgboost"
 
 
 def is_booster(model: Any) -> bool:

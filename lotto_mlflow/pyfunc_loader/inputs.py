@@ -100,17 +100,28 @@ def _other_forms(model: Any, data: Any, error: Exception) -> Iterator[Any]:
     names = fitted.names(model)
     if isinstance(data, dict) or _is_rows_of_dicts(data):
         yield _frame_of_dicts(data, names)
-    elif names and _width(data) == len(names) and _is_nameless(data):
+    elif names and _can_be_named(model, data, len(names)):
         yield _named(model, data, names)
     elif _is_frame(data):
         if not names and _wants_array(model, data, error):
             yield data.to_numpy()
+        yield from _with_categories(data, fitted.categories(model))
     elif _width(data) == 1 and fitted.first_reader(model) is not None:
         yield [row[0] for row in data]
     elif isinstance(error, AttributeError):
         yield from _as_pandas(data, error)
     if fitted.is_booster(model) and not type(data).__name__.endswith("DMatrix"):
         yield sys.modules["xgboost"].DMatrix(data, enable_categorical=True)
+
+
+def _with_categories(frame: Any, known: list[Any] | None) -> Iterator[Any]:
+    """Yield a frame with its texts as the categories of the fit, if the two are as many."""
+    import pandas  # MLflow, which calls this, has it
+
+    texts = [name for name, kind in frame.dtypes.items() if kind.kind == "O"] if known else []
+    if known and len(texts) == len(known):
+        kinds = map(pandas.CategoricalDtype, known)
+        yield frame.astype(dict(zip(texts, kinds, strict=True)))
 
 
 def _wants_array(model: Any, frame: Any, error: Exception) -> bool:
@@ -134,7 +145,7 @@ def _wants_array(model: Any, frame: Any, error: Exception) -> bool:
 
 def _as_pandas(data: Any, error: AttributeError) -> Iterator[Any]:
     """Yield data as what has an attribute that they lack: a frame, or a series."""
-    import pandas  # MLflow, which calls this, has it
+    import pandas
 
     if not isinstance(data, (list, tuple)) and not _is_array(data):
         return
@@ -156,7 +167,15 @@ def _is_rows_of_dicts(data: Any) -> bool:
     return isinstance(data, list) and len(data) > 0 and all(isinstance(row, dict) for row in data)
 
 
-def _is_nameless(data: Any) -> bool:
+def _can_be_named(model: Any, data: Any, width: int) -> bool:
+    """Return whether data lack names and have as many columns as a model.
+
+    Notes
+    -----
+    What a matrix leaves out is missing for XGBoost, and zero in a frame.
+    """
+    if _width(data) != width or (hasattr(data, "tocsr") and fitted.is_of_xgboost(model)):
+        return False
     return not _is_frame(data) or all(isinstance(column, int) for column in data.columns)
 
 
@@ -244,9 +263,12 @@ def _in_unit(data: Any, units: Mapping[str, str]) -> Any:
 
 def _readable(model: Any, data: Any, form: str | None) -> Any:
     """Return a table as the texts or dicts that a model reads."""
-    if not _is_frame(data) and not (isinstance(data, dict) and data):
+    is_rows = _is_rows_of_dicts(data)
+    if not _is_frame(data) and not is_rows and not (isinstance(data, dict) and data):
         return data
     before, reads = (None, form) if form else fitted.first_reader(model) or (None, None)
+    if is_rows and reads == fitted.DICTS:
+        return data
     frame = _frame_of_items(data, is_single=reads == fitted.DICTS) if reads else None
     if frame is None or (before and _are_rows(before, frame)):
         return data
@@ -267,11 +289,13 @@ def _frame_of_items(data: Any, *, is_single: bool) -> Any:
 
     Parameters
     ----------
-    data : DataFrame or dict
+    data : DataFrame, dict or list of dict
         The data.
     is_single : bool
         Whether the model reads one dict for one row: then only arrays in it are columns.
     """
+    if isinstance(data, list):
+        return _frame_of_dicts(data, None)
     if isinstance(data, dict):
         kinds = map(_is_array if is_single else _is_sequence, data.values())
         return _frame_of_dicts(data, None) if all(kinds) else None
