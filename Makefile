@@ -76,11 +76,11 @@ $(VENV)/.package: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,estimators]'
 	touch $@ $(VENV)/.package
 
 $(VENV)/.check: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,estimators,check]'
 	touch $@
 
 $(EXAMPLE_VENV)/.ready: pyproject.toml

@@ -97,10 +97,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
     reports = [r for r in terminalreporter.stats.get("passed", ()) if r.when == "call"]
     cells = [value for r in reports for key, value in r.user_properties if key == "predictions"]
-    table: dict[str, list[str]] = {}
-    for name, route, forms in cells:
-        table.setdefault(name, []).append(f"{route}: {', '.join(forms)}")
-    if table:
-        terminalreporter.section("predictions that are those of the estimator")
-    for name, routes in table.items():
-        terminalreporter.write_line(f"{name}\n    " + "\n    ".join(routes))
+    if cells:
+        terminalreporter.section("forms of data that MLflow predicts as the estimator does")
+        terminalreporter.write_line(_table(cells))
+
+
+def _table(cells: list[tuple[str, str, list[str]]]) -> str:
+    """Return how many forms were compared, a row for each estimator, a column for each route."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, route, forms in sorted(cells):
+        counts.setdefault(name, {})[route] = len(forms)
+    routes = sorted({route for row in counts.values() for route in row})
+    lines = [f"{'estimator':37}" + "".join(f"{route:>20}" for route in routes)]
+    for name, row in counts.items():
+        lines.append(f"{name:37}" + "".join(f"{row.get(route, ''):>20}" for route in routes))
+    return "\n".join(lines)

@@ -104,7 +104,7 @@ class Counting:
         self.asked.append(data)
         if self.error is not None:
             raise self.error
-        return np.zeros(len(data))
+        return np.zeros(3)
 
 
 def lowered(texts: Any) -> Any:

@@ -198,7 +198,9 @@ def test_the_travelling_loader_stands_alone(tmp_path: Path) -> None:
     name = "lotto_mlflow_loader_v2"
     shutil.copytree(PACKAGE_DIR / "pyfunc_loader", tmp_path / name)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {name} as loader;"
+        f"import shutil, sys; sys.path.insert(0, {str(tmp_path)!r}); import {name} as loader;"
+        f"shutil.rmtree({str(tmp_path)!r});"  # of a download; another model uses the module on
+        "loader.Predictor(loader, {}).get_raw_model();"
         "print(loader.MODULE_NAME, any(m.startswith('lotto_mlflow.') for m in sys.modules))"
     )
     assert run(code).split() == [name, "False"]

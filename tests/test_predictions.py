@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ import prediction_cases as cases
 import pytest
 from made import folder_with_store
 from prediction_cases import Case
-from serving import free_port, served
+from serving import MLFLOW, environment, free_port, served
 
 from lotto_mlflow import ModelManager
 
@@ -26,12 +27,21 @@ pytestmark = [
     pytest.mark.xdist_group("predictions"),  # one store and one server
     # scikit-learn and LightGBM say so where the names of fit and predict differ, and answer
     pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
+    # MLflow's hooks import so what a test of autologging has them watch
+    pytest.mark.filterwarnings("ignore:the load_module.. method is deprecated:DeprecationWarning"),
     # category_encoders 2.11 sets an option of pandas that pandas 3.1 no longer needs
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
 ]
 TESTS_DIR = Path(__file__).parent
 BLOCKER = "import sys; sys.modules['lotto_mlflow'] = None"
 TIMES = "times"
+WITH_EXAMPLE = [
+    *("forest on arrays", "logistic on names", "isotonic", "several targets", "sparse"),
+    *("columns by name", "missing and odd kinds", "categories of scikit-learn", "dicts"),
+    *("class that reads columns", "columns of two levels", "texts", "texts as a series"),
+    *("texts of a column", "texts beside numbers", "CatBoost, integer categories", "formula"),
+    *("least squares on arrays", "LightGBM, categories behind a step", "encoded targets", TIMES),
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Saved:
     number: int
     case: Case
     plain: str
-    with_example: str
+    with_example: str | None
     expected: Any
 
 
@@ -69,19 +79,28 @@ def is_there(library: str | None) -> bool:
 
 
 def saved_cases(manager: ModelManager, base_dir: Path) -> dict[str, Saved]:
-    found = {}
+    made, ids = {}, {}
     for number, name in enumerate([*cases.NAMES, TIMES]):
         if not is_there(cases.library_of(name)):
             continue
-        case = cases.times() if name == TIMES else cases.made(name)
-        answer = case.model.predict(case.rows)
-        example = None if type(case.rows).__name__ == "DMatrix" else case.rows
-        for key, rows in ((f"p{number}", None), (f"e{number}", example)):
-            manager.save_model(case.model, key, {"name": name}, input_example=rows)
-        ids = [manager.get(f"{letter}{number}").model_id for letter in "pe"]
-        folders = [next(base_dir.rglob(f"{one}/artifacts/MLmodel")).parent for one in ids]
-        found[name] = Saved(number, case, *map(str, folders), answer)
-    return found
+        case = made[name] = cases.times() if name == TIMES else cases.made(name)
+        for letter, is_wanted in (("p", True), ("e", name in WITH_EXAMPLE)):
+            if is_wanted:
+                example = case.rows if letter == "e" else None
+                key = f"{letter}{number}"
+                manager.save_model(case.model, key, {"name": name}, input_example=example)
+                ids[letter, name] = manager.get(key).model_id
+    folders = {path.parent.parent.name: str(path.parent) for path in base_dir.rglob("MLmodel")}
+    return {
+        name: Saved(
+            number,
+            case,
+            folders[ids["p", name]],
+            folders.get(ids.get(("e", name), "")),
+            case.model.predict(case.rows),
+        )
+        for number, (name, case) in enumerate(made.items())
+    }
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +111,9 @@ def house(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> 
     (folder / "sitecustomize.py").write_text(BLOCKER)
     plan = {"port": free_port(), "models": {}, "tasks": []}
     for one in saved.values():
-        plan["models"] |= {f"p{one.number}": one.plain, f"e{one.number}": one.with_example}
+        plan["models"][f"p{one.number}"] = one.plain
+        if one.with_example is not None:
+            plan["models"][f"e{one.number}"] = one.with_example
         plan["tasks"] += list(tasks_of(one, folder))
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     command = [sys.executable, str(TESTS_DIR / "scoring.py"), str(folder / "plan.json")]
@@ -168,12 +189,11 @@ def test_each_form_gives_the_answer_of_the_estimator(
     note(record_property, name, "pyfunc", list(forms))
 
 
-@pytest.mark.parametrize("name", [*cases.NAMES, TIMES])
+@pytest.mark.parametrize("name", WITH_EXAMPLE)
 def test_an_input_example_changes_no_answer(house: House, name: str, record_property: Any) -> None:
     saved = house.of(name)
-    loaded = mlflow.pyfunc.load_model(saved.with_example)
-    rows = saved.case.forms["frame"] if "booster" in name and "XG" in name else saved.case.rows
-    assert same(loaded.predict(rows), saved.expected)
+    loaded = mlflow.pyfunc.load_model(str(saved.with_example))
+    assert same(loaded.predict(saved.case.rows), saved.expected)
     asked = {key: body for key, body in saved.case.json.items() if key in ("split", "records")}
     for key, body in asked.items():
         found = ask(f"{house.address}/e{saved.number}", body)
@@ -229,3 +249,32 @@ def test_mlflows_own_flavour_gives_the_same_where_it_answers(
             compared.append(form)
     assert compared
     note(record_property, name, "as mlflow.sklearn", compared)
+
+
+@pytest.mark.parametrize("name", ["columns by name behind another step"])
+def test_a_server_of_its_own_gives_the_answer_of_the_estimator(
+    house: House, name: str, tmp_path: Path
+) -> None:
+    saved, port = house.of(name), free_port()
+    command = [*MLFLOW, "models", "serve", "-m", saved.plain, "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    ready, path = f"http://127.0.0.1:{port}/ping", f"{house.folder}:{TESTS_DIR}"
+    with served(command, ready, tmp_path / "log.txt", PYTHONPATH=path) as address:
+        for key, body in saved.case.json.items():
+            assert same(ask(address, body), saved.expected), key
+
+
+@pytest.mark.parametrize("name", ["texts cleaned by a step"])
+def test_the_command_reads_a_table_of_one_column_as_texts(house: House, name: str) -> None:
+    saved = house.of(name)
+    table = house.folder / f"{saved.number}.csv"
+    command = [*MLFLOW, "models", "predict", "-m", saved.plain, "--env-manager", "local"]
+    done = subprocess.run(
+        [*command, "-i", str(table), "-t", "csv"],
+        env=environment(PYTHONPATH=f"{house.folder}:{TESTS_DIR}"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    assert same(answer["predictions"], saved.expected)
