@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -19,7 +18,7 @@ import prediction_cases as cases
 import pytest
 from made import folder_with_store
 from prediction_cases import Case
-from serving import MLFLOW, environment, free_port, served
+from serving import MLFLOW, free_port, served
 
 from lotto_mlflow import ModelManager
 
@@ -262,19 +261,3 @@ def test_a_server_of_its_own_gives_the_answer_of_the_estimator(
     with served(command, ready, tmp_path / "log.txt", PYTHONPATH=path) as address:
         for key, body in saved.case.json.items():
             assert same(ask(address, body), saved.expected), key
-
-
-@pytest.mark.parametrize("name", ["texts cleaned by a step"])
-def test_the_command_reads_a_table_of_one_column_as_texts(house: House, name: str) -> None:
-    saved = house.of(name)
-    table = house.folder / f"{saved.number}.csv"
-    command = [*MLFLOW, "models", "predict", "-m", saved.plain, "--env-manager", "local"]
-    done = subprocess.run(
-        [*command, "-i", str(table), "-t", "csv"],
-        env=environment(PYTHONPATH=f"{house.folder}:{TESTS_DIR}"),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    assert same(answer["predictions"], saved.expected)
