@@ -16,6 +16,7 @@ import pytest
 from mlflow.models import Model
 from prediction_cases import AB, ABC, ARRAY, CLASSES, FEW, LABELS, TEXTS
 from scipy import sparse
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -63,6 +64,7 @@ def test_an_estimator_is_given_the_very_object_once(form: str) -> None:
         AttributeError("'DataFrame' object has no attribute 'c'", name="c", obj=AB),
         AttributeError("of another object", name="reshape", obj=None),
         MemoryError(),
+        TypeError("can't multiply sequence by non-int of type 'float'"),
         UserWarning("something else"),
         RuntimeError("no"),
     ],
@@ -106,6 +108,13 @@ def test_rows_of_dicts_have_no_order() -> None:
     model = LogisticRegression().fit(AB, CLASSES)
     rows = AB[["b", "a"]].to_dict("records")
     assert Predictor(model).predict(rows).tolist() == model.predict(AB).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_dict_is_no_table_with_a_row_for_each_column(count: int) -> None:
+    model = DummyClassifier().fit(AB, CLASSES)
+    columns = {name: AB[name].to_numpy()[:count] for name in ("b", "a")}
+    assert len(Predictor(model).predict(columns)) == count
 
 
 def test_a_missing_column_is_never_read_by_position() -> None:

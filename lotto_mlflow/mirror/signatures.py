@@ -76,7 +76,7 @@ def enforceable(signature: ModelSignature, record: SaveRecord) -> tuple[ModelSig
     if example is None:
         return signature, None
     facts = example["input"]
-    notes = {"form": facts["kind"]} if _is_one_dimensional(facts) else {}
+    notes: dict[str, Any] = {"form": facts["kind"]} if _is_one_dimensional(facts) else {}
     if signature.inputs is not None:
         try:
             units = _units_changed(signature, rebuilding.of_all_rows(facts))
@@ -91,11 +91,11 @@ def enforceable(signature: ModelSignature, record: SaveRecord) -> tuple[ModelSig
 def _is_one_dimensional(facts: dict[str, Any]) -> bool:
     if facts["kind"] != "list":
         return bool(facts["kind"] == "series")
-    kinds = {fact.get("kind") for fact in facts["values"] if isinstance(fact, dict)}
-    is_table = kinds & {"dict", "array", "tuple"} or any(
-        isinstance(v, list) for v in facts["values"]
-    )
-    return not is_table
+    values = facts.get("values")
+    if not isinstance(values, list):  # a record may hold anything
+        return False
+    kinds = {fact.get("kind") for fact in values if isinstance(fact, dict)}
+    return not kinds & {"dict", "array", "tuple"} and not any(isinstance(v, list) for v in values)
 
 
 class _Echo:

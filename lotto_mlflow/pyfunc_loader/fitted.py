@@ -35,7 +35,7 @@ def first_reader(model: Any, depth: int = 0) -> tuple[list[Any], str] | None:
         found = first_reader(step, depth + 1)
         if found is not None:
             return [*before, *found[0]], found[1]
-        if _attribute(step, "n_features_in_") is not None or _own_names(step) is not None:
+        if is_fitted_on_table(step) or _own_names(step) is not None:
             return None
         before.append(step)
     entries = (first_reader(inner, depth + 1) for inner in _inner(model))
@@ -45,6 +45,11 @@ def first_reader(model: Any, depth: int = 0) -> tuple[list[Any], str] | None:
 def _is_of_library(model: Any) -> bool:
     """Return whether the code of a model's class is known: others may pick columns anywhere."""
     return type(model).__module__.partition(".")[0] in ("sklearn", "imblearn")
+
+
+def is_fitted_on_table(model: Any) -> bool:
+    """Return whether a model counted the columns that it was fitted with, as scikit-learn's do."""
+    return _attribute(model, "n_features_in_") is not None
 
 
 def _steps(model: Any) -> list[Any]:

@@ -6,7 +6,8 @@ fitted with and the data lack, arrays that it was fitted on. Where the other for
 first error is the one that is raised.
 
 Two things are changed before: what MLflow made of JSON's values, and tables for estimators that
-read texts or dicts. Those would iterate over the names of the columns, and answer something.
+read texts or dicts, or the reverse. Those would iterate over the names of the columns, and answer
+something.
 """
 
 from __future__ import annotations
@@ -139,8 +140,10 @@ def _wants_array(model: Any, frame: Any, error: Exception) -> bool:
         return is_of_frame and hasattr(frame.to_numpy(), error.name or "")
     if isinstance(error, KeyError):
         return not isinstance(error.args[0] if error.args else "", str)
+    if isinstance(error, TypeError) and "DataFrame" in str(error):
+        return True
     is_bad_index = type(error).__name__ == "InvalidIndexError"  # of pandas: X[:, 0]
-    return is_bad_index or isinstance(error, TypeError) or fitted.has_generated_names(model)
+    return is_bad_index or fitted.has_generated_names(model)
 
 
 def _as_pandas(data: Any, error: AttributeError) -> Iterator[Any]:
@@ -262,13 +265,20 @@ def _in_unit(data: Any, units: Mapping[str, str]) -> Any:
 
 
 def _readable(model: Any, data: Any, form: str | None) -> Any:
-    """Return a table as the texts or dicts that a model reads."""
+    """Return a table as the texts or dicts that a model reads, and dicts as the table.
+
+    Notes
+    -----
+    An estimator that was fitted on a table may take a dict for one with a row for each column.
+    """
     is_rows = _is_rows_of_dicts(data)
     if not _is_frame(data) and not is_rows and not (isinstance(data, dict) and data):
         return data
     before, reads = (None, form) if form else fitted.first_reader(model) or (None, None)
     if is_rows and reads == fitted.DICTS:
         return data
+    if not reads and not _is_frame(data) and fitted.is_fitted_on_table(model):
+        return _frame_of_dicts(data, fitted.names(model))
     frame = _frame_of_items(data, is_single=reads == fitted.DICTS) if reads else None
     if frame is None or (before and _are_rows(before, frame)):
         return data
