@@ -291,7 +291,7 @@ def test_a_class_of_the_main_script_is_warned_of(tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=True
     )
-    assert "WARNING list uses a class or function defined in __main__" in answer.stderr
+    assert "WARNING list uses a class or function defined in __main__ (Model)" in answer.stderr
 
 
 def test_a_model_of_a_library_is_described_without_a_warning(caplog: Any, forest: Any) -> None:
