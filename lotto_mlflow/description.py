@@ -77,13 +77,14 @@ def with_needs(description: Description, names: Mapping[str, Set[str]]) -> Descr
     names : mapping of str to set of str
         The classes and functions that the pickle names, by module.
     """
-    of_program = {name for module in MAIN_MODULES for name in names.get(module, ())}
-    if of_program:
+    if not MAIN_MODULES.isdisjoint(names):
+        of_program = {name for module in MAIN_MODULES for name in names.get(module, ())}
+        listed = f" ({', '.join(sorted(of_program))})" if of_program else ""
         _logger.warning(
-            "%s uses a class or function defined in __main__ (%s), so it can be opened only by "
-            "this script; move it to a module that the reader can import, and save again",
+            "%s uses a class or function defined in __main__%s, so it can be opened only by this "
+            "script; move it to a module that the reader can import, and save again",
             description.model_type,
-            writable(", ".join(sorted(of_program))),
+            writable(listed),
         )
     own = requirements.unprovided(names)
     if own:

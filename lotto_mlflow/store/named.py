@@ -24,10 +24,6 @@ _Text = tuple[bytes | None, int]
 _UNREAD: _Text = (None, -1)
 
 
-class UnknownPickleError(Exception):
-    """The bytes are not what this module knows; what was read until there stands."""
-
-
 class _Stream:
     """The opcodes of one pickle, given block by block.
 
@@ -35,8 +31,9 @@ class _Stream:
     ----------
     found : dict of str to set of str
         What the pickle names is added here: names by module.
-    modules : set of bytes
-        Names of modules. A text among them may be used to name a module later, and is kept.
+    kept : set of bytes
+        Names of modules, and those in the program itself. A text among them may be fetched from
+        the memo to name something, and is kept. Of another module a name may be left out.
 
     Notes
     -----
@@ -48,8 +45,8 @@ class _Stream:
     Python 3.14, pickletools: the opcodes. Python 3.14, pickle: ``save_global``.
     """
 
-    def __init__(self, found: dict[str, set[str]], modules: set[bytes]) -> None:
-        self._found, self._modules = found, modules
+    def __init__(self, found: dict[str, set[str]], kept: set[bytes]) -> None:
+        self._found, self._kept = found, kept
         self._memo: dict[int, bytes] = {}
         self._memoized = 0
         # the two newest texts on the stack, each with its number in the memo
@@ -61,7 +58,7 @@ class _Stream:
         """Read a block of whole opcodes; only a long value may go on in the next blocks."""
         at, end = self.missing_bytes, len(data)
         first, second = self._texts
-        modules, memo, memoized = self._modules, self._memo, self._memoized
+        kept, memo, memoized = self._kept, self._memo, self._memoized
         quiet = _quiet().match
         while at < end:
             code = data[at]
@@ -70,7 +67,7 @@ class _Stream:
                 at = start + data[at + 1]
                 text = data[start:at]
                 first, second = second, (text, memoized)
-                if text in modules:
+                if text in kept:
                     memo[memoized] = text
             elif code == _MEMOIZE:
                 memoized += 1
@@ -103,7 +100,7 @@ class _Stream:
             return at + size
         width = _size_widths().get(code)
         if width is None:
-            raise UnknownPickleError(f"opcode {code:#04x}")
+            raise ValueError(f"opcode {code:#04x}")
         start = at + 1 + width
         end = start + int.from_bytes(data[at + 1 : start], "little")
         if code in (_TEXT, _LONG_TEXT):
@@ -114,7 +111,7 @@ class _Stream:
         """Add the global that the two texts on the stack name."""
         (module, number), (name, _) = self._texts
         if module is None:
-            raise UnknownPickleError("a module whose name was not read")
+            raise ValueError("a module whose name was not read")
         self._memo[number] = module
         names = self._found.setdefault(module.decode("utf-8", "replace"), set())
         if name is not None:
@@ -206,8 +203,8 @@ class NamingFile:
         self._write, self._tell = file.write, file.tell
         self.found: dict[str, set[str]] = {}
         self.problem: str | None = None
-        self._modules = _imported_modules()
-        self._outer = _Stream(self.found, self._modules)
+        self._kept = _names_to_keep()
+        self._outer = _Stream(self.found, self._kept)
         self._inner: _Stream | None = None
         self._header = b""
         self._waiting: list[bytes] = []
@@ -244,7 +241,7 @@ class NamingFile:
             else:
                 self._is_after_frame = False
                 if block[:1] == _PROTOCOL:
-                    self._inner = _Stream(self.found, self._modules)
+                    self._inner = _Stream(self.found, self._kept)
                     self._read_items(bytes(block), self._inner)
                 elif len(block) == _FRAME_HEADER.size:
                     self._header = block
@@ -254,7 +251,7 @@ class NamingFile:
     def _read_frame(self, view: memoryview) -> None:
         frame, self._is_after_frame = bytes(view), True
         if len(frame) >= _LEAST_FRAME_BYTES and self._header != _header_of(frame):
-            raise UnknownPickleError("a frame without its length")
+            raise ValueError("a frame without its length")
         self._waiting.append(frame)
         self._waiting_bytes += len(frame)
         if self._has_extensions or _may_name(frame) or self._waiting_bytes > _MAX_WAITING_BYTES:
@@ -266,7 +263,7 @@ class NamingFile:
         for frame in frames:
             self._outer.read(frame)
             if self._outer.missing_bytes:
-                raise UnknownPickleError("a frame that ends within an opcode")
+                raise ValueError("a frame that ends within an opcode")
 
     def _read_items(self, block: bytes, stream: _Stream) -> None:
         """Read a block of the pickle that holds the items of an array of objects."""
@@ -275,7 +272,7 @@ class NamingFile:
             return
         stream.read(block)
         if stream.missing_bytes and stream.is_ended:
-            raise UnknownPickleError("a pickle that goes on after its end")
+            raise ValueError("a pickle that goes on after its end")
         if stream.is_ended:
             self._inner = None
 
@@ -289,5 +286,7 @@ def _may_name(frame: bytes) -> bool:
     return b"\x93" in frame and _NAMING.search(frame) is not None
 
 
-def _imported_modules() -> set[bytes]:
-    return {name.encode("utf-8", "replace") for name in list(sys.modules)}
+def _names_to_keep() -> set[bytes]:
+    """Return the names of all modules, and of what the program itself defines."""
+    names = [*list(sys.modules), *list(vars(sys.modules.get("__main__", object)))]
+    return {name.encode("utf-8", "replace") for name in names if isinstance(name, str)}
