@@ -19,6 +19,7 @@ from lotto_mlflow.threads import started
 _logger = logging.getLogger("lotto_mlflow")
 _BLOCK_BYTES = 1 << 20
 """Read and hashed at once: each block takes the interpreter from the thread that pickles."""
+_UNREADABLE = ". It is not a whole joblib file, or what it needs is not installed here"
 _SYNC_BYTES = 1 << 24
 _PAUSE_SECONDS = 0.002
 
@@ -161,8 +162,9 @@ def load(copy: BinaryIO, path: Path) -> Any:
     except Exception as cause:
         if str(cause) == pyfunc_loader.SIDE_FILES:
             raise LoadError(f"{path} {pyfunc_loader.SIDE_FILES}", path=path) from cause
+        # the loader says what is missing, and what to do about that
+        advice = "" if isinstance(cause, (AttributeError, ImportError)) else _UNREADABLE
         raise LoadError(
-            f"{path} could not be read by joblib: {type(cause).__name__}: {cause}. "
-            "It is not a whole joblib file, or what it needs is not installed here",
+            f"{path} could not be read by joblib: {type(cause).__name__}: {cause}{advice}",
             path=path,
         ) from cause
