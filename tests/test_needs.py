@@ -13,6 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import filelock
@@ -283,6 +284,38 @@ def test_every_global_of_a_plain_pickle_is_found(
     assert all(module in sys.modules for module in found)
     assert not caplog.records
     assert not unprovided(found)
+
+
+def _any_value(random: Random, depth: int = 0) -> Any:
+    leaves = [
+        lambda: random.random(),
+        lambda: random.randrange(10 ** random.randrange(1, 30)),
+        lambda: "".join(random.choices("a.b\x93\x94h가", k=random.randrange(300))),
+        lambda: bytes(random.choices(range(256), k=random.randrange(300))),
+        lambda: random.choice(list(sys.modules)),
+        lambda: random.choice(["x" * 70_000, b"y" * 70_000, bytearray(66_000), None, Plain()]),
+        lambda: random.choice([Version("1.0"), relativedelta(days=1), Path("a"), scale]),
+        lambda: np.array(random.choices(range(256), k=random.randrange(20)), np.uint8),
+    ]
+    holders = [
+        lambda: [_any_value(random, depth + 1) for _ in range(random.randrange(12))],
+        lambda: {str(i): _any_value(random, depth + 1) for i in range(random.randrange(12))},
+        lambda: tuple(_any_value(random, depth + 1) for _ in range(random.randrange(5))),
+        lambda: np.array([_any_value(random, depth + 1), None], dtype=object),
+    ]
+    return random.choice(leaves + holders if depth < 4 else leaves)()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_object_is_read_as_python_reads_it(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = Random(seed)
+    model = [_any_value(random) for _ in range(random.choice([1, 5, 60]))]
+    expected = globals_in(pickle.dumps(model, protocol=pickle.DEFAULT_PROTOCOL))
+    missed = {module for module, _ in expected} - names_in(model, tmp_path).keys()
+    assert missed <= {"numpy._core.multiarray", "numpy._core.numeric", "numpy.core.multiarray"}
+    assert not caplog.records
 
 
 @pytest.fixture

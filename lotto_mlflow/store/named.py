@@ -6,20 +6,20 @@ import copyreg
 import io
 import pickle
 import re
-import struct
 import sys
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-_FRAME, _STOP, _MEMOIZE = 0x95, 0x2E, 0x94
+_STOP, _MEMOIZE = 0x2E, 0x94
 _SHORT_TEXT, _TEXT, _LONG_TEXT = 0x8C, 0x58, 0x8D
 _GET, _LONG_GET, _STACK_GLOBAL = 0x68, 0x6A, 0x93
 _EXTENSIONS = frozenset({0x82, 0x83, 0x84})
 _NAMING = re.compile(rb"\A\x93|\x94\x93|h.\x93|j.{4}\x93", re.DOTALL)
+"""What ``STACK_GLOBAL`` follows: a text, or its number in the memo, in this frame or the last."""
 _MAX_WAITING_BYTES = 4 << 20
 _PROTOCOL = b"\x80"
 _LEAST_FRAME_BYTES = 4
-_FRAME_HEADER = struct.Struct("<BQ")
+_FRAME_HEADER_BYTES = 9
 _Text = tuple[bytes | None, int]
 _UNREAD: _Text = (None, -1)
 
@@ -214,10 +214,13 @@ class NamingFile:
 
     def write(self, block: Any) -> int:
         """Write a block, and read it if it is of a pickle."""
-        if self._is_after_frame or self._inner is not None or isinstance(block, memoryview):
+        if isinstance(block, memoryview) or self._is_after_frame or self._inner is not None:
             if self.problem is None:
-                self._try_to_read(block)
-        elif len(block) == _FRAME_HEADER.size:
+                try:
+                    self._read(block)
+                except Exception as cause:  # noqa: BLE001 - a save goes on without
+                    self.problem = f"{type(cause).__name__}: {cause}"
+        elif len(block) == _FRAME_HEADER_BYTES:
             self._header = block
         return self._write(block)
 
@@ -232,29 +235,31 @@ class NamingFile:
         if self.problem is None and not is_ended:
             self.problem = "its end was not seen"
 
-    def _try_to_read(self, block: Any) -> None:
-        try:
-            if self._inner is not None:
+    def _read(self, block: Any) -> None:
+        if self._inner is not None:
+            self._read_items(bytes(block), self._inner)
+        elif isinstance(block, memoryview):
+            self._is_after_frame = True
+            self._read_frame(bytes(block))
+        else:
+            self._is_after_frame = False
+            if block[:1] == _PROTOCOL:
+                self._inner = _Stream(self.found, self._kept)
                 self._read_items(bytes(block), self._inner)
-            elif isinstance(block, memoryview):
-                self._read_frame(block)
-            else:
-                self._is_after_frame = False
-                if block[:1] == _PROTOCOL:
-                    self._inner = _Stream(self.found, self._kept)
-                    self._read_items(bytes(block), self._inner)
-                elif len(block) == _FRAME_HEADER.size:
-                    self._header = block
-        except Exception as cause:  # noqa: BLE001 - a save goes on without
-            self.problem = f"{type(cause).__name__}: {cause}"
+            elif len(block) == _FRAME_HEADER_BYTES:
+                self._header = block
 
-    def _read_frame(self, view: memoryview) -> None:
-        frame, self._is_after_frame = bytes(view), True
-        if len(frame) >= _LEAST_FRAME_BYTES and self._header != _header_of(frame):
+    def _read_frame(self, frame: bytes) -> None:
+        size = len(frame)
+        if size >= _LEAST_FRAME_BYTES and int.from_bytes(self._header[1:], "little") != size:
             raise ValueError("a frame without its length")
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
-        if self._has_extensions or _may_name(frame) or self._waiting_bytes > _MAX_WAITING_BYTES:
+        self._waiting_bytes += size
+        if (
+            (b"\x93" in frame and _NAMING.search(frame) is not None)
+            or self._waiting_bytes > _MAX_WAITING_BYTES
+            or self._has_extensions
+        ):
             self._read_waiting()
 
     def _read_waiting(self) -> None:
@@ -277,16 +282,8 @@ class NamingFile:
             self._inner = None
 
 
-def _header_of(frame: bytes) -> bytes:
-    return _FRAME_HEADER.pack(_FRAME, len(frame))
-
-
-def _may_name(frame: bytes) -> bool:
-    """Return whether a frame may have ``STACK_GLOBAL``, which follows a text or its number."""
-    return b"\x93" in frame and _NAMING.search(frame) is not None
-
-
 def _names_to_keep() -> set[bytes]:
     """Return the names of all modules, and of what the program itself defines."""
-    names = [*list(sys.modules), *list(vars(sys.modules.get("__main__", object)))]
+    program = getattr(sys.modules.get("__main__"), "__dict__", {})
+    names = [*list(sys.modules), *list(program)]
     return {name.encode("utf-8", "replace") for name in names if isinstance(name, str)}
