@@ -19,3 +19,5 @@ __all__ = [
     "load_model",
     "save_model",
 ]
+
+__version__ = "0.2.0"

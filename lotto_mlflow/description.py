@@ -7,13 +7,15 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import requirements
+from lotto_mlflow.distributions import MAIN_MODULES
 from lotto_mlflow.metadata import strict, writable
 from lotto_mlflow.plain_values import free_name
 from lotto_mlflow.records import Description
@@ -47,29 +49,52 @@ def describe(
     Notes
     -----
     A hyperparameter wins over a metadata key of the same name. Nothing here fails a save: what
-    a model does not give is left out with a warning.
+    a model does not give is left out with a warning. What the model needs is known once it is
+    written: `with_needs` adds that.
     """
-    modules = requirements.modules_of(model)
-    model_type = writable(type(model).__name__)
-    if "__main__" in modules:
-        _logger.warning(
-            "%s uses a class or function defined in __main__, so it can be opened only by this "
-            "script; move the definition to a module that the reader can import",
-            model_type,
-        )
     hyperparameters = _hyperparameters(model)
     params, metrics, non_finite = _split(metadata, hyperparameters)
     return Description(
-        model_type=model_type,
+        model_type=writable(type(model).__name__),
         params=params | hyperparameters,
         metrics=metrics,
         tags=_context_tags() | _non_finite_tag(non_finite),
-        requirements=requirements.pinned(modules),
+        requirements=[],
         predicts=has_method(model, "predict"),
         example=example,
         datasets=datasets or [],
         parent_run_id=parent_run_id,
     )
+
+
+def with_needs(description: Description, names: Mapping[str, Set[str]]) -> Description:
+    """Add the requirements, and warn of what no requirement brings.
+
+    Parameters
+    ----------
+    description : Description
+        What `describe` returned.
+    names : mapping of str to set of str
+        The classes and functions that the pickle names, by module.
+    """
+    if not MAIN_MODULES.isdisjoint(names):
+        of_program = {name for module in MAIN_MODULES for name in names.get(module, ())}
+        listed = f" ({', '.join(sorted(of_program))})" if of_program else ""
+        _logger.warning(
+            "%s uses a class or function defined in __main__%s, so it can be opened only by this "
+            "script; move it to a module that the reader can import, and save again",
+            description.model_type,
+            writable(listed),
+        )
+    own = requirements.unprovided(names)
+    if own:
+        _logger.warning(
+            "%s needs %s, which no installed distribution provides; where the model is to be "
+            "opened, see that it can be imported",
+            description.model_type,
+            writable(", ".join(own)),
+        )
+    return replace(description, requirements=requirements.pinned(names))
 
 
 def params_and_metrics(metadata: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
-from collections import deque
-from collections.abc import Iterable, KeysView, Mapping, Set, ValuesView
+from collections import UserString
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, Set, ValuesView
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -20,11 +22,21 @@ from lotto_mlflow.errors import InvalidMetadataError
 
 _logger = logging.getLogger("lotto_mlflow")
 MAX_DEPTH = 100
-_LISTS = (list, tuple, range, deque, KeysView, ValuesView)
+_PLAIN = frozenset({type(None), bool, int, float})
+_LISTS = (Sequence, KeysView, ValuesView, ItemsView)
+_BYTES = (bytes, bytearray, memoryview)
+_MOST_CONVERSIONS = 10
+"""Of one value: an Enum that holds an array of no dimension, which holds a frame."""
 _DAY_SECONDS = 86_400
-_NS = 10**9
-_UNIT_SECONDS = {"W": 7 * _DAY_SECONDS, "D": _DAY_SECONDS, "h": 3600, "m": 60, "s": 1}
-_UNIT_ATTOSECONDS = {"ms": 10**15, "us": 10**12, "ns": 10**9, "ps": 10**6, "fs": 10**3, "as": 1}
+_SECOND, _MICROSECOND, _NANOSECOND = 10**18, 10**12, 10**9
+"""In attoseconds, the shortest that numpy has."""
+_UNITS = {"W": 7 * _DAY_SECONDS, "D": _DAY_SECONDS, "h": 3600, "m": 60, "s": 1}
+_ATTOSECONDS = {unit: seconds * _SECOND for unit, seconds in _UNITS.items()}
+_ATTOSECONDS |= {"ms": 10**15, "us": 10**12, "ns": 10**9, "ps": 10**6, "fs": 10**3, "as": 1}
+
+
+class _Pairs(list[tuple[Any, Any]]):
+    """Names and values, where a name may come twice."""
 
 
 def plain_value(value: Any, place: str) -> Any:
@@ -34,59 +46,106 @@ def plain_value(value: Any, place: str) -> Any:
     ----------
     value : object
         Numbers of any kind become numbers; arrays, Series without labels, tuples, sets and ranges
-        lists; frames, Series with labels and dataclasses dicts; dates, times and durations texts
-        of ISO 8601; paths and UUIDs texts; what is masked, NaT or NA ``None``; an Enum what its
-        member holds. NaN and infinities stay.
+        lists; frames, Series with labels, records, namespaces and the classes of dataclasses,
+        attrs and pydantic dicts; dates, times and durations texts of ISO 8601; paths, UUIDs,
+        dtypes and time zones texts; what is masked, NaT or NA ``None``; an Enum what its member
+        holds, or its name. NaN and infinities stay.
     place : str
         How the value is called in messages.
 
     Raises
     ------
     InvalidMetadataError
-        If a value has no JSON form, or contains itself. The message names the place.
+        If a value has no JSON form, contains itself, or raises an error when it is read. The
+        message names the place.
     """
     return _plain(value, place, ())
 
 
 def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
-    value = _of_standard_library(_of_pandas(_of_numpy(value)))
-    if value is None or isinstance(value, bool):
+    if type(value) in _PLAIN:
         return value
-    if isinstance(value, str):
-        return _text(value, place)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, (Mapping, *_LISTS)):
-        if id(value) in parents or len(parents) >= MAX_DEPTH:
-            raise refused(place, "contains itself, or is nested too deeply")
-        inside = (*parents, id(value))
-        if isinstance(value, Mapping):
+    if id(value) in parents or len(parents) >= MAX_DEPTH:
+        raise refused(place, "contains itself, or is nested too deeply")
+    inside = (*parents, id(value))
+    try:
+        value = _converted(value)
+        if isinstance(value, str):
+            return _text(value, place)
+        if isinstance(value, _Pairs):
             return _dict(value, place, inside)
-        return [_plain(item, f"{place}[{i}]", inside) for i, item in enumerate(value)]
+        if isinstance(value, Mapping):
+            return _dict(value.items(), place, inside)
+        if isinstance(value, _LISTS) and not isinstance(value, _BYTES):
+            return [_plain(item, f"{place}[{i}]", inside) for i, item in enumerate(value)]
+    except InvalidMetadataError:
+        raise
+    except Exception as cause:  # another library's code
+        raise refused(place, f"cannot be read ({type(cause).__name__}: {cause})") from cause
+    if type(value) in _PLAIN:
+        return value
     raise refused(place, f"is {type(value).__name__}, which JSON cannot hold")
+
+
+def _converted(value: Any) -> Any:
+    """Return a value that needs no conversion any more, except of what is in it."""
+    for _ in range(_MOST_CONVERSIONS):
+        given, value = value, _of_pandas(_of_numpy(_of_standard_library(value)))
+        if value is given or type(value) in _PLAIN:
+            break
+    return value
 
 
 def _of_standard_library(value: Any) -> Any:
     if isinstance(value, Enum):
-        value = value.value
+        held = value.value
+        return value.name if type(held) is object or callable(held) else held
+    if isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, (datetime, date, time)):
         return value.isoformat() if value == value else None  # NaT is not equal to itself
     if isinstance(value, timedelta):
-        whole = (value.days * _DAY_SECONDS + value.seconds) * _NS
-        return _duration(whole + value.microseconds * 1000)
-    if isinstance(value, (PurePath, UUID)):
+        return _duration_of(value)
+    if isinstance(value, (PurePath, UUID, UserString, tzinfo)):
         return str(value)
-    if isinstance(value, Fraction):
-        return float(value)
-    if isinstance(value, Decimal):
-        is_whole = value.is_finite() and value == value.to_integral_value()
-        return int(value) if is_whole and value.adjusted() < MAX_DEPTH else float(value)
-    if isinstance(value, Set) and not isinstance(value, KeysView):
+    if isinstance(value, (Fraction, Decimal)):
+        return _number(value)
+    if isinstance(value, Set) and not isinstance(value, (KeysView, ItemsView)):
         return _sorted(value)
-    if is_dataclass(value) and not isinstance(value, type):
+    return _of_fields(value)
+
+
+def _number(value: Fraction | Decimal) -> int | float:
+    """Return a whole number where it is one, and else the nearest float."""
+    if isinstance(value, Decimal):
+        if not value.is_finite():  # a NaN that signals cannot be made a float
+            return math.nan if value.is_nan() else float(value)
+        is_whole = value.adjusted() < MAX_DEPTH and value == value.to_integral_value()
+        return int(value) if is_whole else float(value)
+    if value.denominator == 1:
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _of_fields(value: Any) -> Any:
+    """Return the fields of a class that declares them, as a dict."""
+    if isinstance(value, type):
+        return value
+    if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, SimpleNamespace):
+        return vars(value)
+    declared = getattr(type(value), "__attrs_attrs__", None)
+    if declared is not None:
+        return {field.name: getattr(value, field.name) for field in declared}
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        return dict(value)
     return value
 
 
@@ -94,18 +153,24 @@ def _sorted(values: Iterable[Any]) -> list[Any]:
     """Return the members of a set, whose own order differs from process to process."""
     try:
         return sorted(values)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - values of several types, or of a type without an order
         return sorted(values, key=repr)
 
 
-def _duration(nanoseconds: int) -> str:
+def _duration_of(value: timedelta) -> str:
+    seconds = value.days * _DAY_SECONDS + value.seconds
+    whole = seconds * _SECOND + value.microseconds * _MICROSECOND
+    return _duration(whole + getattr(value, "nanoseconds", 0) * _NANOSECOND)  # those of pandas
+
+
+def _duration(attoseconds: int) -> str:
     """Return a duration as ISO 8601 writes it: ``P1DT2H3M4.5S``."""
-    sign, rest = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    seconds, fraction = divmod(rest, _NS)
+    sign, rest = ("-", -attoseconds) if attoseconds < 0 else ("", attoseconds)
+    seconds, fraction = divmod(rest, _SECOND)
     days, seconds = divmod(seconds, _DAY_SECONDS)
     hours, seconds = divmod(seconds, 3600)
     minutes, seconds = divmod(seconds, 60)
-    part = f"{seconds}.{fraction:09d}".rstrip("0") if fraction else str(seconds)
+    part = f"{seconds}.{fraction:018d}".rstrip("0") if fraction else str(seconds)
     clock = [(hours, f"{hours}H"), (minutes, f"{minutes}M"), (seconds or fraction, f"{part}S")]
     day_text = f"{days}D" if days else ""
     time_text = "".join(text for number, text in clock if number)
@@ -121,6 +186,8 @@ def _of_numpy(value: Any) -> Any:
         is_scalar = numpy is not None and isinstance(value, numpy.generic)
         return value.item() if is_scalar else value
     if isinstance(value, numpy.ma.MaskedArray):
+        if value.dtype.names:  # each field of a record may be masked
+            return {n: value[n] for n in value.dtype.names} if not value.ndim else list(value)
         value = _with_none(numpy, value)
     if isinstance(value, numpy.ndarray):
         return _list_of_array(numpy, value)
@@ -130,6 +197,8 @@ def _of_numpy(value: Any) -> Any:
         return None if numpy.isnat(value) else str(value)
     if isinstance(value, numpy.floating):
         return float(value)
+    if isinstance(value, numpy.dtype):
+        return str(value)
     if isinstance(value, numpy.void) and value.dtype.names:
         return {name: value[name] for name in value.dtype.names}
     return value.item() if isinstance(value, numpy.generic) else value
@@ -137,8 +206,10 @@ def _of_numpy(value: Any) -> Any:
 
 def _with_none(numpy: Any, masked: Any) -> Any:
     """Return an array of objects in which ``None`` stands for what is masked."""
-    found = numpy.array(masked.data, dtype=object, copy=True)
-    found[numpy.ma.getmaskarray(masked)] = None
+    data, mask = numpy.asarray(masked.data), numpy.ma.getmaskarray(masked)
+    found = numpy.empty(data.shape, dtype=object)
+    for place in numpy.ndindex(data.shape):  # numpy's own conversion makes numbers of times
+        found[place] = None if mask[place] else data[place]
     return found
 
 
@@ -160,9 +231,7 @@ def _duration_of_numpy(numpy: Any, value: Any) -> Any:
         return f"{'-' if count < 0 else ''}P{abs(count)}{unit}"
     if unit == "generic":
         return count
-    if unit in _UNIT_SECONDS:
-        return _duration(count * _UNIT_SECONDS[unit] * _NS)
-    return _duration(count * _UNIT_ATTOSECONDS[unit] // _UNIT_ATTOSECONDS["ns"])
+    return _duration(count * _ATTOSECONDS[unit])
 
 
 def _of_pandas(value: Any) -> Any:
@@ -172,18 +241,24 @@ def _of_pandas(value: Any) -> Any:
         if value is pandas.NA or value is pandas.NaT:
             return None
         if isinstance(value, pandas.Timedelta):
-            micro = (value.days * _DAY_SECONDS + value.seconds) * 10**6 + value.microseconds
-            return _duration(micro * 1000 + value.nanoseconds)
-        if isinstance(value, (pandas.Period, pandas.Interval)):
+            return _duration_of(value)
+        if isinstance(
+            value, (pandas.Period, pandas.Interval, pandas.api.extensions.ExtensionDtype)
+        ):
             return str(value)
+        if isinstance(value, pandas.tseries.offsets.BaseOffset):
+            return value.freqstr
         if isinstance(value, pandas.DataFrame):
-            return {name: value.iloc[:, i] for i, name in enumerate(value.columns)}
+            return _Pairs((name, value.iloc[:, i]) for i, name in enumerate(value.columns))
         if isinstance(value, pandas.Series):
             items = _items_of_series(value)
             is_plain = isinstance(value.index, pandas.RangeIndex)
-            return items if is_plain else dict(zip(value.index, items, strict=True))
+            return items if is_plain else _Pairs(zip(value.index, items, strict=True))
         if isinstance(value, (pandas.Index, pandas.api.extensions.ExtensionArray)):
             return list(value)
+    for name in ("to_pydict", "to_pylist", "as_py"):  # of Arrow, whose missing values are no NaN
+        if type(value).__module__.startswith("pyarrow.") and hasattr(value, name):
+            return getattr(value, name)()
     numpy = sys.modules.get("numpy")
     if numpy is not None and hasattr(type(value), "__array__"):
         try:
@@ -201,11 +276,19 @@ def _items_of_series(series: Any) -> list[Any]:
     return [None if isinstance(item, float) and item != item else item for item in series]
 
 
-def _dict(value: Mapping[Any, Any], place: str, inside: tuple[int, ...]) -> dict[str, Any]:
+def _dict(pairs: Iterable[tuple[Any, Any]], place: str, inside: tuple[int, ...]) -> dict[str, Any]:
+    named = [(_key(key, place), item) for key, item in pairs]
+    given = {name for name, _ in named}
+    numbers: dict[str, int] = {}  # the last one that was given to a name
     found: dict[str, Any] = {}
-    for key, item in value.items():
-        name = _key(key, place)
-        found[free_name(name, found)] = _plain(item, f"{place}[{name!r}]", inside)
+    for name, item in named:
+        free, is_first = name, name not in numbers
+        while free in found or (free != name and free in given):
+            numbers[name] = numbers.get(name, 1) + 1
+            free = f"{name}_{numbers[name]}"
+        if free != name and is_first:
+            _warn_of_two(name, free)
+        found[free] = _plain(item, f"{place}[{free!r}]", inside)
     return found
 
 
@@ -216,20 +299,30 @@ def free_name(name: str, used: Mapping[str, Any]) -> str:
     number = 2
     while f"{name}_{number}" in used:
         number += 1
-    _logger.warning("metadata has two values named %r; one is kept as %r", name, f"{name}_{number}")
+    _warn_of_two(name, f"{name}_{number}")
     return f"{name}_{number}"
 
 
+def _warn_of_two(name: str, other: str) -> None:
+    _logger.warning("metadata has two values named %r; one is kept as %r", name, other)
+
+
 def _key(key: Any, place: str) -> str:
+    if isinstance(key, type) or (callable(key) and hasattr(key, "__qualname__")):
+        return _text(key.__qualname__, place)
     plain = key if isinstance(key, str) else _plain(key, place, ())
     if isinstance(plain, str):
         return _text(plain, place)
     if isinstance(plain, list):
-        return str(tuple(plain))
+        return _text(str(_as_tuple(plain)), place)
     try:
         return json.dumps(plain)
     except ValueError as cause:
         raise refused(place, f"has a key that JSON cannot hold ({cause})") from cause
+
+
+def _as_tuple(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(_as_tuple(value) if isinstance(value, list) else value for value in values)
 
 
 def _text(value: str, place: str) -> str:

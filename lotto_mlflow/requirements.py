@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import cache, lru_cache, partial
-from types import ModuleType
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
+
+from lotto_mlflow.distributions import distribution_of, is_of_python, version_of
 
 _ALWAYS = ("mlflow", "joblib")
 _UNDER_SKLEARN = ("numpy", "scipy")
-_DISTRIBUTION_OF_MODULE = {"sklearn": "scikit-learn"}
 _VERSION_KEYS = {
     "sklearn_version": "scikit-learn",
     "scikit_learn_version": "scikit-learn",
@@ -21,107 +19,43 @@ _VERSION_KEYS = {
 }
 _PLAIN = re.compile(r"[A-Za-z0-9._\[\],=<>!~*+;()'\" -]{1,1000}")
 _VERSION = re.compile(r"[A-Za-z0-9._+!*-]{1,100}")
-_MAX_OBJECTS = 20_000
-_LEAVES = frozenset({type(None), str, bytes, bool, int, float, complex, ModuleType})
 
 
-def modules_of(model: Any) -> set[str]:
-    """Return the modules that define the classes and functions a model is made of.
-
-    Parameters
-    ----------
-    model : object
-        Any object; its attributes and containers are followed, array contents are not.
-    """
-    modules = (getattr(part, "__module__", None) for part in _parts(model))
-    return {module for module in modules if isinstance(module, str)}
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """Yield the class of each object reached from a model, and each function and class."""
-    seen: dict[int, Any] = {}  # the objects too: an id is used again once its object is gone
-    stack = [model]
-    while stack and len(seen) < _MAX_OBJECTS:
-        thing = stack.pop()
-        if id(thing) in seen or type(thing) in _LEAVES:
-            continue
-        seen[id(thing)] = thing
-        yield type(thing)
-        with suppress(Exception):  # a model's own __getattr__ may raise anything
-            is_definition = hasattr(thing, "__qualname__")
-            stack.extend(_inside(thing, is_definition=is_definition))
-            if is_definition:
-                yield thing
-
-
-def _inside(thing: Any, *, is_definition: bool) -> list[Any]:
-    """Return what an object holds: its items, its attributes, the object of a method."""
-    if is_definition:
-        return [getattr(thing, "__self__", None)]
-    if isinstance(thing, dict):
-        return [*thing.keys(), *thing.values()]
-    if isinstance(thing, (list, tuple, set, frozenset)):
-        return list(thing)
-    found = [getattr(thing, "__dict__", None)]
-    for kind in type(thing).__mro__:
-        names = getattr(kind, "__slots__", ())
-        found += [getattr(thing, n, None) for n in ((names,) if isinstance(names, str) else names)]
-    if isinstance(thing, partial):
-        found += [thing.func, thing.args, thing.keywords]
-    return found
-
-
-def pinned(modules: set[str]) -> list[str]:
+def pinned(modules: Iterable[str]) -> list[str]:
     """Return ``distribution==version`` for the modules given, and for what opens the model.
 
     Parameters
     ----------
-    modules : set of str
+    modules : iterable of str
         Dotted module names. A module that no installed distribution provides is left out.
 
     Returns
     -------
     list of str
-        Sorted and without repetition; mlflow and joblib are always there.
+        Sorted and without repetition; mlflow and joblib are always there. A distribution whose
+        version nothing tells is named without one.
     """
-    tops = {module.partition(".")[0] for module in modules}
-    names = {found for top in tops if (found := _distribution_of(top)) is not None}
+    names = {found for module in modules if (found := distribution_of(module)) is not None}
     names |= set(_ALWAYS) | (set(_UNDER_SKLEARN) if "scikit-learn" in names else set())
-    pins = {f"{name}=={version}" for name in names if (version := _version(name)) is not None}
-    return sorted(pins, key=str.lower)
+    return sorted(map(_pin, names), key=str.lower)
 
 
 @cache
-def _version(distribution: str) -> str | None:
-    from importlib import metadata  # imported lazily
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+def _pin(distribution: str) -> str:
+    version = version_of(distribution)
+    return distribution if version is None else f"{distribution}=={version}"
 
 
-@cache
-def _distribution_of(module: str) -> str | None:
-    """Return the distribution of a top-level module; the slow search is the last resort."""
-    if module in _standard_library():
-        return None
-    name = _DISTRIBUTION_OF_MODULE.get(module, module)
-    if _version(name) is not None:
-        return name
-    return next(iter(_distributions().get(module, ())), None)
+def unprovided(modules: Iterable[str]) -> list[str]:
+    """Return the modules that no installed distribution provides: files of one's own.
 
-
-@lru_cache(maxsize=1)
-def _distributions() -> dict[str, list[str]]:
-    from importlib import metadata
-
-    return dict(metadata.packages_distributions())
-
-
-@lru_cache(maxsize=1)
-def _standard_library() -> frozenset[str]:
-    return frozenset(sys.stdlib_module_names) | {"__main__", "builtins"}
+    Parameters
+    ----------
+    modules : iterable of str
+        Dotted module names. Those of Python's own and of the program itself are left out.
+    """
+    own = (m for m in modules if not is_of_python(m) and distribution_of(m) is None)
+    return sorted(own)
 
 
 def in_metadata(metadata: Mapping[str, Any]) -> list[str]:

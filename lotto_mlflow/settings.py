@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.text import masked, one_line, remember
 
@@ -301,10 +303,8 @@ def _unquoted(text: str) -> str:
 @cache
 def _decodes_paths() -> bool:
     """Return whether the installed SQLAlchemy decodes paths."""
-    from importlib import metadata  # imported lazily
-
-    numbers = metadata.version("SQLAlchemy").split(".")[:2]
-    return tuple(int(number) for number in numbers) >= _DECODING_SQLALCHEMY
+    numbers = re.findall(r"\d+", version_of("SQLAlchemy", imports=True) or "")[:2]
+    return bool(numbers) and tuple(map(int, numbers)) >= _DECODING_SQLALCHEMY
 
 
 def active_run_id(settings: Settings) -> str | None:

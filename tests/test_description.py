@@ -5,32 +5,25 @@ from __future__ import annotations
 import functools
 import math
 import re
-import subprocess
-import sys
 from collections import deque
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pytest
-from dateutil.relativedelta import relativedelta
 from mlflow import MlflowClient
-from packaging.version import Version
 from sklearn.base import BaseEstimator
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.description import describe
 from lotto_mlflow.mirror import entities
 from lotto_mlflow.records import Description
-from lotto_mlflow.requirements import modules_of, pinned, version_in
 
 LONG = "k" * 300
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -238,60 +231,6 @@ def test_a_long_value_is_shortened_and_still_told_apart(
     assert len(found["b"]) == len(found["c"]) <= 6_000
     assert found["b"] != found["c"]
     assert found["b"].startswith("가" * 5_900)
-
-
-def names_of(pins: list[str]) -> list[str]:
-    return [pin.partition("==")[0] for pin in pins]
-
-
-def test_the_requirements_of_a_forest_are_pinned_sorted_and_unique(forest: Any) -> None:
-    pins = told({}, forest).requirements
-    assert names_of(pins) == ["joblib", "mlflow", "numpy", "scikit-learn", "scipy"]
-    assert pins == [f"{name}=={version(name)}" for name in names_of(pins)]
-    assert version_in(pins, "scikit-learn") == version("scikit-learn")
-    assert version_in(pins, "torch") is None
-
-
-def test_a_class_of_a_test_module_brings_neither_pytest_nor_a_stranger(forest: Any) -> None:
-    pins = told({}, {"own": Holder(Plain()), "forest": forest}).requirements
-    assert names_of(pins) == ["joblib", "mlflow", "numpy", "scikit-learn", "scipy"]
-
-
-def test_the_distribution_of_a_class_inside_a_container_is_required() -> None:
-    model = {"a": [(Version("1.0"), {"b": filelock.FileLock})], "c": relativedelta(days=1)}
-    found = names_of(told({}, model).requirements)
-    assert found == ["filelock", "joblib", "mlflow", "packaging", "python-dateutil"]
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        functools.partial(Version, "1.0"),
-        functools.partial(scale, rows=Version("1.0")),
-        FunctionTransformer(Version),
-        FunctionTransformer(functools.partial(Version)),
-        Pipeline([("f", FunctionTransformer(scale, kw_args={"version": Version("1.0")}))]),
-        Version("1.0").__lt__,
-    ],
-    ids=["partial", "argument", "transformer", "partial inside", "keyword", "bound method"],
-)
-def test_the_functions_a_model_is_made_of_are_followed(model: Any) -> None:
-    assert "packaging" in names_of(pinned(modules_of(model)))
-
-
-def test_a_class_of_the_main_script_is_warned_of(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import logging\n"
-        "logging.basicConfig(format='%(levelname)s %(message)s')\n"
-        "from lotto_mlflow import ModelManager\n"
-        "class Model: pass\n"
-        f"ModelManager({str(tmp_path / 'ml')!r}, mirror='off').save_model([Model()], 'm', {{}})\n"
-    )
-    answer = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=True
-    )
-    assert "WARNING list uses a class or function defined in __main__" in answer.stderr
 
 
 def test_a_model_of_a_library_is_described_without_a_warning(caplog: Any, forest: Any) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import array
 import enum
 import json
+import math
+import time
 import uuid
-from collections import OrderedDict, deque, namedtuple
-from collections.abc import Mapping
+from collections import OrderedDict, UserList, UserString, deque, namedtuple
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pydantic
 import pytest
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
@@ -35,10 +41,55 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
+class Kind(str, enum.Enum):
+    FOREST = "forest"
+
+
+class Mode(enum.Flag):
+    FAST = 1
+    WIDE = 2
+
+
+class Odd(enum.Enum):
+    NUMPY = np.int64(3)
+    PAIR = (1, np.float32(0.5))
+    DURATION = timedelta(days=1)
+    MARK = object()
+
+
+@attrs.define
+class Declared:
+    rate: np.float32
+    at: date
+
+
+class Checked(pydantic.BaseModel):
+    rate: float = 0.5
+    part: Any = np.int64(2)
+
+
+class Unreadable(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise RuntimeError("closed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
 @dataclass
 class Setting:
     rate: np.float32
     names: tuple[str, ...]
+
+
+def _holding(value: Any) -> Any:
+    """Return an array of no dimension that holds an object."""
+    found = np.empty((), dtype=object)
+    found[()] = value
+    return found
 
 
 Point = namedtuple("Point", "x y")
@@ -52,6 +103,19 @@ FORMS: dict[str, tuple[Any, Any]] = {
         [[1, None], [None, 4]],
     ),
     "masked scalar": (np.ma.array(3), 3),
+    "masked record": (
+        np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", int), ("b", float)]),
+        [{"a": None, "b": 2.0}],
+    ),
+    "masked moments": (
+        np.ma.array(["2025-11-03", "2025-11-04"], mask=[0, 1], dtype="datetime64[ns]"),
+        ["2025-11-03T00:00:00.000000000", None],
+    ),
+    "masked durations": (
+        np.ma.array([1, 2], mask=[0, 1], dtype="timedelta64[ns]"),
+        ["PT0.000000001S", None],
+    ),
+    "masked inside a list": ([np.ma.masked, np.ma.array([1, 2], mask=[1, 0])], [None, [None, 2]]),
     "matrix": (np.ones((2, 2)).view(np.matrix), [[1.0, 1.0], [1.0, 1.0]]),
     "record": (np.array([(1, "a")], dtype=[("n", int), ("s", "U1")]), [{"n": 1, "s": "a"}]),
     "array of objects": (np.array([1, None, "a"], dtype=object), [1, None, "a"]),
@@ -66,6 +130,10 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "duration in weeks": (np.timedelta64(2, "W"), "P14D"),
     "duration in months": (np.timedelta64(5, "M"), "P5M"),
     "duration in nanoseconds": (np.timedelta64(1, "ns"), "PT0.000000001S"),
+    "duration in picoseconds": (np.timedelta64(-1500, "ps"), "-PT0.0000000015S"),
+    "duration in attoseconds": (np.timedelta64(1, "as"), "PT0.000000000000000001S"),
+    "duration without unit": (np.timedelta64(5), 5),
+    "duration in quarters": (np.array(2, "timedelta64[15m]"), "PT30M"),
     "no duration": (np.timedelta64("NaT"), None),
     "timedelta": (timedelta(days=1, seconds=90, microseconds=500_000), "P1DT1M30.5S"),
     "negative timedelta": (timedelta(seconds=-90), "-PT1M30S"),
@@ -82,12 +150,50 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "categories": (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
     "nullable array": (pd.array([True, None], dtype="boolean"), [True, None]),
     "frame": (pd.DataFrame({"a": [1, 2], "b": ["x", None]}), {"a": [1, 2], "b": ["x", None]}),
+    "labels that come twice": (
+        pd.Series([1, 2, 3], index=["a", "b", "a"]),
+        {"a": 1, "b": 2, "a_2": 3},
+    ),
+    "columns that come twice": (
+        pd.DataFrame([[1, 2, 3]], columns=["a", "a", "a_2"]),
+        {"a": [1], "a_3": [2], "a_2": [3]},
+    ),
+    "labels of two levels": (
+        pd.Series([1], index=pd.MultiIndex.from_tuples([("a", 1)])),
+        {"('a', 1)": 1},
+    ),
+    "Interval": (pd.Interval(0, 1), "(0, 1]"),
+    "offset": (pd.offsets.Day(2), "2D"),
+    "dtype": (np.dtype("float32"), "float32"),
+    "nullable dtype": (pd.Int64Dtype(), "Int64"),
+    "Arrow array": (pa.array([1, None]), [1, None]),
+    "Arrow scalar": (pa.scalar(3), 3),
+    "Arrow table": (pa.table({"a": [1, None]}), {"a": [1, None]}),
+    "Arrow Series": (pd.Series([1, None], dtype="int64[pyarrow]"), [1, None]),
+    "zone": (timezone.utc, "UTC"),
+    "Decimal of many digits": (Decimal("1e400"), math.inf),
+    "large Fraction": (Fraction(10**400, 3), math.inf),
+    "whole Fraction": (Fraction(10**400), 10**400),
     "Decimal": (Decimal("0.1"), 0.1),
     "whole Decimal": (Decimal("12"), 12),
     "Fraction": (Fraction(1, 4), 0.25),
     "UUID": (SELF, str(SELF)),
     "Enum": (Colour.RED, "red"),
     "Enum of numpy": (Colour.DEEP, 0.5),
+    "Enum of a numpy number": (Odd.NUMPY, 3),
+    "Enum of a tuple": (Odd.PAIR, [1, 0.5]),
+    "Enum of a duration": (Odd.DURATION, "P1D"),
+    "Enum of a mark": (Odd.MARK, "MARK"),
+    "Enum of text": (Kind.FOREST, "forest"),
+    "Flag": (Mode.FAST | Mode.WIDE, 3),
+    "list of one's own": (UserList([np.int64(1)]), [1]),
+    "text of one's own": (UserString("가"), "가"),
+    "array of Python": (array.array("d", [1, 2]), [1.0, 2.0]),
+    "items": ({"a": 1}.items(), [["a", 1]]),
+    "namespace": (SimpleNamespace(a=np.int64(1)), {"a": 1}),
+    "attrs": (Declared(np.float32(0.5), date(2025, 11, 3)), {"rate": 0.5, "at": "2025-11-03"}),
+    "pydantic": (Checked(), {"rate": 0.5, "part": 2}),
+    "array that holds a frame": (_holding(pd.DataFrame({"a": [1]})), {"a": [1]}),
     "IntEnum": (Level.HIGH, 3),
     "path": (Path("a") / "b", "a/b"),
     "set": ({3, 1, 2}, [1, 2, 3]),
@@ -107,6 +213,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_what_has_an_obvious_json_form_is_converted(form: str) -> None:
     value, expected = FORMS[form]
+    assert plain({"a": value})["a"] == expected
     found = plain({"outer": {"inner": [value]}})["outer"]["inner"][0]
     assert found == expected
     assert type(found) is type(expected)
@@ -125,6 +232,13 @@ def test_what_has_an_obvious_json_form_is_converted(form: str) -> None:
         (date(2025, 11, 3), "2025-11-03"),
         ((1, "a"), "(1, 'a')"),
         (pd.Timestamp("2025-11-03"), "2025-11-03T00:00:00"),
+        ((1, (2, np.int64(3))), "(1, (2, 3))"),
+        (Odd.NUMPY, "3"),
+        (LogisticRegression, "LogisticRegression"),
+        (pd.NA, "null"),
+        (np.bool_(True), "true"),
+        (pd.Interval(0, 1), "(0, 1]"),
+        (frozenset({1}), "(1,)"),
     ],
     ids=str,
 )
@@ -137,10 +251,61 @@ def test_keys_that_become_one_are_both_kept(caplog: pytest.LogCaptureFixture) ->
     assert "two values named '1'" in caplog.text
 
 
+def test_a_name_that_was_given_is_not_taken_by_a_number(caplog: pytest.LogCaptureFixture) -> None:
+    found = plain({1: "a", "1": "b", "1_2": "c", np.int64(1): "d"})
+    assert found == {"1": "d", "1_3": "b", "1_2": "c"}
+    assert "two values named '1'" in caplog.text
+
+
+def test_thousands_of_equal_labels_are_kept_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = plain({"s": pd.Series(range(20_000), index=["a"] * 20_000)})["s"]
+    assert list(found.values()) == list(range(20_000))
+    assert len(caplog.records) == 1
+
+
+def _in_itself(value: Any) -> Any:
+    value[0] = value
+    return value
+
+
+def _frame_in_itself() -> Any:
+    frame = pd.DataFrame({"a": [None]}, dtype=object)
+    frame.iat[0, 0] = frame
+    return frame
+
+
 @pytest.mark.parametrize(
     "value",
-    [object(), b"bytes", 1j, lambda: None, iter([1])],
-    ids=["object", "bytes", "complex", "function", "iterator"],
+    [
+        _in_itself([1]),
+        _in_itself({0: 1}),
+        _in_itself(np.empty(1, dtype=object)),
+        _in_itself(UserList([1])),
+        _frame_in_itself(),
+    ],
+    ids=["list", "dict", "array", "list of one's own", "frame"],
+)
+def test_what_contains_itself_is_refused_in_a_short_message(value: Any) -> None:
+    with pytest.raises(ValueError, match="contains itself") as caught:
+        plain({"a": value})
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        b"bytes",
+        1j,
+        lambda: None,
+        iter([1]),
+        bytearray(b"a"),
+        memoryview(b"a"),
+        Unreadable(),
+    ],
+    ids=["object", "bytes", "complex", "function", "iterator", "array", "memory", "unreadable"],
 )
 def test_what_has_none_is_refused(disk_manager: ModelManager, tmp_path: Path, value: Any) -> None:
     with pytest.raises(ValueError, match=r"metadata\['a'\]"):
@@ -190,3 +355,25 @@ def test_many_long_lists_do_not_fill_the_database(manager: ModelManager, base_di
     run_id = str(manager.get("x").run_id)
     assert len(client.get_metric_history(run_id, "loss_7")) == 200
     assert client.get_run(run_id).data.metrics["loss_7"] == 1_999.0
+
+
+def test_a_decimal_that_is_no_number_is_none_whether_it_signals_or_not() -> None:
+    assert strict(plain({"a": [Decimal("NaN"), Decimal("sNaN")]})) == {"a": [None, None]}
+
+
+def test_a_save_with_long_lists_and_a_small_one_behind_it_end_in_time(
+    manager: ModelManager, base_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = {f"list_{i}": np.linspace(0, 1, 50_000) for i in range(5)}
+    manager.save_model({"n": 0}, "warm", {"n": 0})
+    caplog.clear()
+    began = time.perf_counter()
+    manager.save_model({"n": 1}, "long", {"loss": list(range(50_000)), **long})
+    manager.save_model({"n": 2}, "small", {"auc": 0.5})
+    assert time.perf_counter() - began < 60
+    assert not caplog.records, "both were mirrored within the time that a save waits"
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    assert client.get_run(str(manager.get("small").run_id)).data.metrics == {"auc": 0.5}
+    history = client.get_metric_history(str(manager.get("long").run_id), "loss")
+    assert len(history) == 1_000
+    assert manager.get("long").metadata["loss"] == list(range(50_000))  # type: ignore[index]

@@ -11,6 +11,7 @@ from lotto_mlflow import settings
 from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, base_dir_of
 from lotto_mlflow.cli.output import epilog
+from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import Fix, StoreError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.text import masked, shell_command
@@ -93,11 +94,9 @@ def env(
 @app.command("version", epilog=epilog("version"))
 def version(as_json: Json = False, base_dir: BaseDir = None, debug: Debug = False) -> None:
     """Print the versions of this package and of what it stands on."""
-    from importlib import metadata
-
-    found = {name: metadata.version(name) for name in _DISTRIBUTIONS}
+    found = {name: version_of(name, imports=True) for name in _DISTRIBUTIONS}
     found["python"] = platform.python_version()
     if as_json:
         output.print_json(found)
     else:
-        output.print_fields(found.items())
+        output.print_fields((name, number or output.NONE) for name, number in found.items())

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import references, regular, store
+from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
@@ -204,9 +205,9 @@ def _log(
 
 
 def _warn_of_other_sklearn(path: Path, recorded: str) -> None:
-    from importlib import metadata as distributions  # imported lazily
-
-    installed = distributions.version("scikit-learn")
+    installed = version_of("scikit-learn")
+    if installed is None:  # a frozen program or a slim image, and a model that does without
+        return
     if recorded.split(".")[:2] != installed.split(".")[:2]:
         _logger.warning(
             "%s was saved with scikit-learn %s, and %s is installed; its predictions may differ",

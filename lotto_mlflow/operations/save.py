@@ -6,13 +6,13 @@ import itertools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import artifacts, datasets, examples, metadata, settings
-from lotto_mlflow.description import describe, has_method, origin
+from lotto_mlflow.description import describe, has_method, origin, with_needs
 from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
@@ -146,6 +146,8 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
         artifacts.write(request.artifacts, work_dir / "artifacts")
         staged = dump(request.model, temporary_for(folder.layout.model_path("model"), work_dir))
         try:
+            described = with_needs(request.description, staged.names)
+            request = replace(request, description=described)
             with locked(folder.lock()):
                 folder.note_format(work_dir)
                 recover(folder, work_dir)

@@ -35,6 +35,8 @@ SIDE_FILES = (
     "verified, and were not opened. Load it with joblib itself, and save the object again"
 )
 _SIDE_FILE_CLASSES = frozenset({"NDArrayWrapper", "ZNDArrayWrapper"})
+_MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
+"""What Python calls the program itself, and what multiprocessing calls it in its children."""
 _OLD_COMPRESSED = b"ZF"
 _MLMODEL_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
@@ -213,6 +215,7 @@ def _refuse_side_files(event: str, arguments: tuple[Any, ...]) -> None:
     """Refuse, in a thread that `unpickle` runs in, the classes that stand for a file elsewhere."""
     if event != "pickle.find_class" or not getattr(_here, "is_unpickling", False):
         return
+    _here.wanted = (str(arguments[0]), str(arguments[1]))
     if str(arguments[1]).rpartition(".")[2] in _SIDE_FILE_CLASSES:
         raise OSError(SIDE_FILES)
 
@@ -225,6 +228,38 @@ def _watch_unpickling() -> None:
             _is_watching = True
 
 
+def missing_definition(wanted: tuple[str, str] | None) -> str | None:
+    """Return what to do about a class or function that is not here, ``None`` if it is.
+
+    Parameters
+    ----------
+    wanted : tuple of str and str, optional
+        The module and the name that a pickle asked for last.
+    """
+    module, name = wanted or ("builtins", "")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None) if part else found
+    if found is not None:
+        return None
+    if module in _MAIN_MODULES:
+        return (
+            f"the model needs {name!r}, which was defined in __main__, the script or notebook of "
+            "the process that saved it, and is not in this one. Put the definition into a module "
+            "that can be imported in both places, and save the model again from there; to open "
+            f"this file, define {name!r} in the script that loads it"
+        )
+    if module in sys.modules:
+        return (
+            f"the model needs {name!r} of the module {module!r}, which is another release here; "
+            "install the one that the model was saved with"
+        )
+    return (
+        f"the model needs the module {module!r} (for {name!r}), which cannot be imported here; "
+        "install what provides it, or put its file where Python finds it"
+    )
+
+
 def unpickle(copy: BinaryIO) -> Any:
     """Return the object in a verified copy.
 
@@ -232,6 +267,8 @@ def unpickle(copy: BinaryIO) -> Any:
     ------
     OSError
         With `SIDE_FILES` as its text, if the object's arrays are in other files.
+    AttributeError, ModuleNotFoundError
+        If a class or function that the pickle names is not here; the message says what to do.
     Exception
         Whatever joblib, or the code that the pickle runs, raises.
 
@@ -254,8 +291,15 @@ def unpickle(copy: BinaryIO) -> Any:
     _watch_unpickling()
     was_unpickling = getattr(_here, "is_unpickling", False)
     _here.is_unpickling = True
+    _here.wanted = None
     try:
         return joblib.load(copy)
+    except (AttributeError, ImportError) as cause:
+        missing = missing_definition(_here.wanted)
+        if missing is None:
+            raise
+        kind = AttributeError if isinstance(cause, AttributeError) else ModuleNotFoundError
+        raise kind(f"{missing} ({cause})") from cause
     finally:
         _here.is_unpickling = was_unpickling
 

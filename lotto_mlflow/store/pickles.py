@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any, BinaryIO
 
 from lotto_mlflow import pyfunc_loader
 from lotto_mlflow.errors import DumpError, LoadError
+from lotto_mlflow.store.named import NamingFile
 from lotto_mlflow.threads import started
 
+_logger = logging.getLogger("lotto_mlflow")
 _BLOCK_BYTES = 1 << 20
 """Read and hashed at once: each block takes the interpreter from the thread that pickles."""
+_UNREADABLE = ". It is not a whole joblib file, or what it needs is not installed here"
 _SYNC_BYTES = 1 << 24
 _PAUSE_SECONDS = 0.002
 
@@ -31,11 +36,14 @@ class Staged:
         Digest of its bytes.
     size : int
         Bytes in it.
+    names : mapping of str to set of str
+        The classes and functions that it names, by module.
     """
 
     path: Path
     sha256: str
     size: int
+    names: Mapping[str, Set[str]]
 
 
 def dump(model: Any, path: Path) -> Staged:
@@ -49,7 +57,8 @@ def dump(model: Any, path: Path) -> Staged:
     Notes
     -----
     Two threads follow the file while joblib writes it: one hashes what is there, the other has
-    the disk take it, so that little of either is left to do at the end.
+    the disk take it, so that little of either is left to do at the end. What the pickle names
+    is read as it passes by.
     """
     import joblib  # imported lazily
 
@@ -59,7 +68,9 @@ def dump(model: Any, path: Path) -> Staged:
             hashed = started(partial(_hash_growing, path, written))
             durable = started(partial(_sync_growing, file.fileno(), written))
             try:
-                joblib.dump(model, file)
+                naming = NamingFile(file)
+                joblib.dump(model, naming)
+                naming.end()
                 file.flush()
             finally:
                 written.set()
@@ -72,7 +83,14 @@ def dump(model: Any, path: Path) -> Staged:
             f"{type(cause).__name__}: {cause}. Nothing was saved; the folder is as it was",
             path=path,
         ) from cause
-    return Staged(path, digest, size)
+    if naming.problem is not None:
+        _logger.warning(
+            "not all classes and functions that %s needs could be told (%s); see that the "
+            "requirements of its version in MLflow are complete",
+            type(model).__name__,
+            naming.problem,
+        )
+    return Staged(path, digest, size, naming.found)
 
 
 def _hash_growing(path: Path, written: threading.Event) -> tuple[str, int]:
@@ -144,8 +162,9 @@ def load(copy: BinaryIO, path: Path) -> Any:
     except Exception as cause:
         if str(cause) == pyfunc_loader.SIDE_FILES:
             raise LoadError(f"{path} {pyfunc_loader.SIDE_FILES}", path=path) from cause
+        # the loader says what is missing, and what to do about that
+        advice = "" if isinstance(cause, (AttributeError, ImportError)) else _UNREADABLE
         raise LoadError(
-            f"{path} could not be read by joblib: {type(cause).__name__}: {cause}. "
-            "It is not a whole joblib file, or what it needs is not installed here",
+            f"{path} could not be read by joblib: {type(cause).__name__}: {cause}{advice}",
             path=path,
         ) from cause
