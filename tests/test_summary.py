@@ -137,16 +137,6 @@ def test_a_logged_model_links_to_the_version_that_it_became(
     assert model.tags["mlflow.modelVersions"] == '[{"name": "lotto_model", "version": "1"}]'
 
 
-def test_a_run_ends_when_its_model_was_saved_however_late_it_was_sent(
-    base_dir: Path, client: MlflowClient, forest: RandomForestClassifier
-) -> None:
-    path = ModelManager(base_dir, mirror="off").save_model(forest, "m", {})
-    manager = ModelManager(base_dir)
-    manager.sync()
-    info = client.get_run(str(manager.get("m").run_id)).info
-    assert info.start_time == info.end_time == Path(path).stat().st_mtime_ns // 10**6
-
-
 def test_saves_of_one_kind_have_the_same_parameters_and_metrics(
     manager: ModelManager, client: MlflowClient, rows: Any
 ) -> None:

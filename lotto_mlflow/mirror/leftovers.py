@@ -114,7 +114,8 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
             client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
         is_unfinished = run.info.status == "RUNNING" and not run.data.params
-        is_of_start = run.info.start_time == record.payload.saved_at_ns // 10**6
+        # an earlier release started each run when its save ended
+        is_of_start = run.info.start_time in record.payload.run_times_ms
         run_id, location = run.info.run_id, run.info.artifact_uri
         is_ours = (
             run_id not in noted and is_of_start and registry.has_tags_of(record, run.data.tags)
@@ -172,5 +173,5 @@ def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | Mlfl
 
 def finish_run(connection: Connection, run_id: str, record: SaveRecord) -> None:
     """End a run at the time of its save: sent weeks later, it would seem to have lasted weeks."""
-    end_time = record.payload.saved_at_ns // 10**6
-    connection.client.set_terminated(run_id, "FINISHED", end_time=end_time)
+    _, end_ms = record.payload.run_times_ms
+    connection.client.set_terminated(run_id, "FINISHED", end_time=end_ms)

@@ -210,7 +210,7 @@ def _started(connection: Connection, record: SaveRecord) -> Run:
     try:
         return connection.client.create_run(
             connection.experiment_id(),
-            start_time=record.payload.saved_at_ns // 10**6,
+            start_time=record.payload.run_times_ms[0],
             run_name=record.name,
             tags=_run_tags(record),
         )
