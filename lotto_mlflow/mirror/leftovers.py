@@ -9,7 +9,8 @@ from contextlib import suppress
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.mirror import registry
+from lotto_mlflow.layout import registered_model
+from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
@@ -139,8 +140,7 @@ def _is_empty(connection: Connection, location: str, owner: str) -> bool:
 
 def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | None:
     """Finish the push of a save that has its version already; ``None`` where it has none."""
-    client = connection.client
-    version = registry.version_of_save(client, record)
+    version = registry.version_of_save(connection.client, record)
     if version is None:
         return None
     ids = registry.ids_of(version, record)
@@ -148,13 +148,22 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     if run is not None:
         is_own = _is_own_run(connection, record, run)
         if is_own and is_rest_of_failed_push(run):  # it failed after the version
-            client.restore_run(ids.run_id)
+            connection.client.restore_run(ids.run_id)
         if is_own and run.info.status != "FINISHED":
-            with suppress(MlflowException):  # the logged model may have been deleted since
-                tag = registry.link_tag(record, version.version)
-                client.set_logged_model_tags(ids.model_id, tag)
+            _correct_number(connection, record, ids, run)
             finish_run(connection, ids.run_id, record)
     return ids
+
+
+def _correct_number(connection: Connection, record: SaveRecord, ids: MlflowIds, run: Run) -> None:
+    """Have a version that a push did not get to finish, and its logged model, name its number."""
+    client = connection.client
+    with suppress(MlflowException):  # the logged model may have been deleted since
+        client.set_logged_model_tags(ids.model_id, entities.link_tag(record, ids.version))
+    if ids.registered_model is None:  # nobody renamed or copied it yet
+        experiment_id = run.info.experiment_id
+        text = entities.summary(record, ids.model_id, experiment_id, version=ids.version)
+        client.update_model_version(registered_model(record.name), str(ids.version), text)
 
 
 def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
