@@ -53,12 +53,12 @@ def test_it_tells_what_people_look_for_first() -> None:
         "| `log_loss` | 0.392712 |",
         "| `hits` | 1, 0.5 |",
         "",
-        "- `lotto_model_20251103`, saved 2025-11-03 01:13:20+09:00",
+        "Saved as `lotto_model_20251103` on 2025-11-03 01:13:20+09:00",
+        "",
         "- data `train`: 24,750 \N{MULTIPLICATION SIGN} 4, digest `0123`",
         f"- 614.2 kB, SHA-256 `{'ab' * 32}`",
         "- scikit-learn `1.7.1`",
         "- logged model [m-1](#/experiments/7/models/m-1?workflowType=machine_learning)",
-        "",
         "- `lotto_mlflow.load_model('models:/lotto_model/12')` opens version 12",
         "- `mlflow.pyfunc.load_model('models:/m-1')` predicts with it, where only MLflow is "
         "installed",
@@ -140,7 +140,7 @@ def test_run_logged_model_and_version_show_it(
     version = client.get_model_version("lotto_model", "1")
     for shown in (run.data.tags[NOTE], model.tags[NOTE], version.description):
         assert shown.startswith("RandomForestClassifier, accuracy 0.75, saved 20")
-        assert f"- `{record.name}`, saved " in shown
+        assert f"Saved as `{record.name}` on 20" in shown
         assert "`lotto_mlflow.load_model('models:/lotto_model/1')` opens version 1" in shown
         assert "| `accuracy` | 0.75 |" in shown
         assert str(record.sha256) in shown

@@ -189,13 +189,17 @@ def summary(
         shows, as it is. Whatever comes from the caller are plain words, or stands in code spans,
         where no character has a meaning.
     """
-    facts = [*_facts(record), *_link(model_id, experiment_id)]
-    tables = _metric_table(record.payload.description.metrics)
+    saved_at = _time_as_text(record.payload.saved_at, "seconds")
+    facts = [
+        *_facts(record),
+        *_link(model_id, experiment_id),
+        *_loading_calls(record, model_id, version),
+    ]
     parts = [
         _headline(record),
-        *tables,
+        *_metric_table(record.payload.description.metrics),
+        f"Saved as {_code(record.name)} on {saved_at}",
         "\n".join(facts),
-        *_loading_calls(record, model_id, version),
     ]
     return "\n\n".join(parts)[:MAX_SUMMARY]
 
@@ -246,7 +250,6 @@ def _points_as_text(points: list[list[float]]) -> str:
 
 def _facts(record: SaveRecord) -> Iterator[str]:
     kept = record.payload.description.datasets
-    yield f"- {_code(record.name)}, saved {_time_as_text(record.payload.saved_at, 'seconds')}"
     for one in kept[:_MAX_DATASETS]:
         yield f"- data {_code(one['context'])}: {_shape(one)}digest {_code(one['digest'])}"
     if len(kept) > _MAX_DATASETS:
@@ -279,10 +282,10 @@ def _loading_calls(record: SaveRecord, model_id: str | None, version: int | None
     if model_id is not None and record.payload.description.predicts:
         call = f"mlflow.pyfunc.load_model({f'models:/{model_id}'!r})"
         calls.append((call, "predicts with it, where only MLflow is installed"))
-    shown = [(_code(call, None), call, effect) for call, effect in calls]
-    usable = [f"- {code} {effect}" for code, call, effect in shown if code[1:-1] == call]
-    if usable:
-        yield "\n".join(usable)
+    for call, effect in calls:
+        shown = _code(call, None)
+        if shown[1:-1] == call:  # a name with a backtick cannot be shown in a code span
+            yield f"- {shown} {effect}"
 
 
 def _time_as_text(saved_at: str, timespec: str) -> str:
