@@ -9,7 +9,6 @@ from contextlib import suppress
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.layout import registered_model
 from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
@@ -163,7 +162,7 @@ def _correct_number(connection: Connection, record: SaveRecord, ids: MlflowIds, 
     if ids.registered_model is None:  # nobody renamed or copied it yet
         experiment_id = run.info.experiment_id
         text = entities.summary(record, ids.model_id, experiment_id, version=ids.version)
-        client.update_model_version(registered_model(record.name), str(ids.version), text)
+        registry.describe_version(client, record, ids.version, text)
 
 
 def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import takewhile
 from typing import TypeVar
@@ -314,8 +314,7 @@ def create_version(
     tags = identity_tags(record) | late
     created = _create(connection, model, record, tags, described(version=before.next))
     if created != before.next:
-        text = described(version=created)
-        connection.client.update_model_version(registered, str(created), text)
+        describe_version(connection.client, record, created, described(version=created))
     if late:
         return created
     if created > before.next and _has_newer(connection.client, record, before.number):
@@ -324,6 +323,15 @@ def create_version(
     else:
         connection.newest_versions[registered] = NewestVersion(created, record.id)
     return created
+
+
+def describe_version(
+    client: MlflowClient, record: SaveRecord, version: int, description: str
+) -> None:
+    """Give a version another description; one that may not be changed fails no push."""
+    with suppress(MlflowException):
+        registered = names.registered_model(record.name)
+        client.update_model_version(registered, str(version), description)
 
 
 def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
