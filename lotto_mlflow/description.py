@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lotto_mlflow import requirements
+from lotto_mlflow import hyperparameters, requirements
 from lotto_mlflow.distributions import MAIN_MODULES
 from lotto_mlflow.metadata import strict, writable
 from lotto_mlflow.plain_values import free_name
@@ -24,7 +23,6 @@ _logger = logging.getLogger("lotto_mlflow")
 _MAX_STEPS, _MAX_POINTS = 1_000, 10_000
 """Points of one metric, and of all metrics of a run."""
 _NON_FINITE_TAG = "non_finite"
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def describe(
@@ -52,11 +50,11 @@ def describe(
     a model does not give is left out with a warning. What the model needs is known once it is
     written: `with_needs` adds that.
     """
-    hyperparameters = _hyperparameters(model)
-    params, metrics, non_finite = _split(metadata, hyperparameters)
+    own = hyperparameters.of(model)
+    params, metrics, non_finite = _split(metadata, own)
     return Description(
         model_type=writable(type(model).__name__),
-        params=params | hyperparameters,
+        params=params | own,
         metrics=metrics,
         tags=_context_tags() | _non_finite_tag(non_finite),
         requirements=[],
@@ -135,46 +133,8 @@ def has_method(model: Any, name: str) -> bool:
         return False
 
 
-def _hyperparameters(model: Any) -> dict[str, str]:
-    if isinstance(model, type) or not has_method(model, "get_params"):
-        return {}
-    try:
-        given = model.get_params(deep=True).items()
-        return {writable(str(key)): writable(_shown(value)) for key, value in given}
-    except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
-        _logger.warning("%s gives no hyperparameters: %s", type(model).__name__, cause)
-        return {}
-
-
-def _shown(value: Any) -> str:
-    """Return a short text that is the same for equal values in every process."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return str(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_quoted(k)}: {_quoted(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        opening, closing = "[]" if isinstance(value, list) else "()"
-        return opening + ", ".join(map(_quoted, value)) + closing
-    if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(sorted(map(_quoted, value))) + "}"
-    if isinstance(value, partial):
-        arguments = [*map(_quoted, value.args)]
-        arguments += [f"{key}={_quoted(item)}" for key, item in value.keywords.items()]
-        return f"partial({', '.join([_shown(value.func), *arguments])})"
-    if isinstance(value, type) or hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
-    if hasattr(value, "get_params"):
-        return type(value).__name__
-    text = str(value)
-    return type(value).__name__ if _ADDRESS.search(text) else text
-
-
-def _quoted(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else _shown(value)
-
-
 def _split(
-    metadata: Mapping[str, Any], hyperparameters: Mapping[str, str]
+    metadata: Mapping[str, Any], own: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, list[list[float]]], dict[str, str]]:
     """Sort flattened metadata into parameters, metrics, and numbers that no metric holds."""
     params: dict[str, str] = {}
@@ -186,7 +146,7 @@ def _split(
     numeric = sum(isinstance(value, list) for value in flat.values())
     most = max(2, min(_MAX_STEPS, _MAX_POINTS // max(1, numeric)))
     for key, value in flat.items():
-        if key in hyperparameters:
+        if key in own:
             continue
         numbers = _numbers(value)
         if numbers is None:

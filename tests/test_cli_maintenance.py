@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, settings
 from lotto_mlflow.cli import app, output
 from lotto_mlflow.errors import Fix
+
+SETTINGS = Path(settings.__file__)
 
 
 def call(*arguments: str | Path) -> Result:
@@ -170,3 +173,24 @@ def test_a_name_on_disk_forges_no_line_and_commands_nothing(base_dir: Path) -> N
         said = done.stdout + done.stderr
         assert not {"\r", "\x07", "\x1b", "\u202e"} & set(said)
         assert "\nboth views agree" not in said
+
+
+def test_a_sync_prints_the_saves_that_it_found_elsewhere_than_recorded(
+    base_dir: Path, forest: Any
+) -> None:
+    ModelManager(base_dir).save_model(forest, "wanderer", {})
+    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
+    client.rename_registered_model("wanderer", "settled")
+    title = "in MLflow already, elsewhere than recorded; nothing is sent for them:"
+    for options in (("--dry-run",), ()):
+        printed = call("sync", "--resend", *options, "--base-dir", base_dir).stdout
+        assert printed.splitlines()[-2:] == [title, "    wanderer"]
+    assert title not in call("sync", "--resend", "--base-dir", base_dir).stdout
+
+
+def test_the_help_names_every_setting_and_all_that_resend_does() -> None:
+    printed = call("--help").stdout
+    settings_read = set(re.findall(r"LOTTO_[A-Z_]+", SETTINGS.read_text(encoding="utf-8")))
+    assert {name for name in settings_read if name not in printed} == set()
+    printed = " ".join(call("sync", "--help").stdout.split())
+    assert "what was deleted or damaged in MLflow, and record what was moved." in printed

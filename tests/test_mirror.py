@@ -57,7 +57,7 @@ def test_a_save_is_one_finished_run_with_parameters_metrics_and_tags(
     assert sorted(steps) == [(0, 0.7), (1, 0.9), (2, 0.8)]
     assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type"} <= run.data.tags.keys()
     saved_ms = Path(path).stat().st_mtime_ns // 10**6
-    assert run.info.start_time == saved_ms
+    assert run.info.end_time == saved_ms
 
 
 def test_the_logged_model_shows_the_parameters_and_metrics_of_its_run(

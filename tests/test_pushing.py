@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import ModelManager, files
 from lotto_mlflow import push as worker
@@ -111,6 +112,33 @@ def test_a_push_that_breaks_is_finished_later_and_gives_one_version(
     assert version.run_id == run.info.run_id == manager.get("x").run_id
     models = _client(base_dir).search_logged_models([run.info.experiment_id])
     assert [model.status for model in models] == ["READY"]
+
+
+@pytest.mark.parametrize("cause", [OSError("it broke"), MlflowException("it is not allowed")])
+def test_a_number_that_could_not_be_corrected_is_corrected_later_or_left(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception
+) -> None:
+    really = MlflowClient.update_model_version
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise cause
+
+    manager = ModelManager(base_dir)
+    manager.save_model({"a": 1}, "x", {})
+    client = _client(base_dir)
+    first = client.get_model_version("x", "1")
+    client.create_model_version("x", first.source, first.run_id)  # by another machine
+    monkeypatch.setattr(MlflowClient, "update_model_version", broken)
+    manager.save_model({"a": 2}, "x", {})
+    monkeypatch.setattr(MlflowClient, "update_model_version", really)
+    assert manager.flush(120)
+    record = manager.get("x")
+    assert record.version == 3
+    assert client.get_run(str(record.run_id)).info.status == "FINISHED"
+    expected = 3 if isinstance(cause, OSError) else 2
+    assert f"opens version {expected}" in client.get_model_version("x", "3").description
+    assert len(client.search_model_versions("name = 'x'")) == 3
+    assert client.get_model_version("x", "2").description in (None, "")
 
 
 def test_a_run_that_could_not_be_ended_is_ended_later(

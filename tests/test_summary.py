@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from made import save_record
 from mlflow import MlflowClient
@@ -42,24 +44,49 @@ def described(**changes: Any) -> SaveRecord:
 
 
 def test_it_tells_what_people_look_for_first() -> None:
-    lines = entities.summary(RECORD, "m-1", "7").splitlines()
+    lines = entities.summary(RECORD, "m-1", "7", version=12).splitlines()
     assert lines == [
-        "`RandomForestClassifier` saved as `lotto_model_20251103` on 2025-11-03 01:13:20+09:00",
+        "RandomForestClassifier, log_loss 0.392712, saved 2025-11-03 01:13",
         "",
         "| metric | value |",
         "|---|---|",
         "| `log_loss` | 0.392712 |",
         "| `hits` | 1, 0.5 |",
         "",
+        "Saved as `lotto_model_20251103` on 2025-11-03 01:13:20+09:00",
+        "",
         "- data `train`: 24,750 \N{MULTIPLICATION SIGN} 4, digest `0123`",
         f"- 614.2 kB, SHA-256 `{'ab' * 32}`",
         "- scikit-learn `1.7.1`",
         "- logged model [m-1](#/experiments/7/models/m-1?workflowType=machine_learning)",
-        "",
-        "`mlflow.pyfunc.load_model('models:/m-1')` predicts with this one; "
-        "`lotto_mlflow.load_model('models:/lotto_model/N')` opens version N of the registered "
-        "model.",
+        "- `lotto_mlflow.load_model('models:/lotto_model/12')` opens version 12",
+        "- `mlflow.pyfunc.load_model('models:/m-1')` predicts with it, where only MLflow is "
+        "installed",
     ]
+
+
+def test_the_first_metric_is_a_result_and_not_the_time_that_it_took() -> None:
+    record = described(metrics={"training_seconds": [[0, 90.0]], "hits": [[0, 1.0], [1, 0.5]]})
+    assert entities.summary(record).startswith("RandomForestClassifier, hits 0.5, saved ")
+    record = described(metrics={"training_seconds": [[0, 90.0]]})
+    assert entities.summary(record).startswith("RandomForestClassifier, saved ")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        *((name, name) for name in ("log_loss", "f1-score", "test.f1", "hits per draw", "정확도")),
+        *((name, f"`{name}`") for name in ("__init__", "*best*", "a_", "@maria", ":tada:")),
+        *(
+            (name, f"`{name}`")
+            for name in ("www.example.org", "http://a.b", "<b>", "~~a~~", "a  b")
+        ),
+    ],
+)
+def test_a_name_is_plain_words_where_no_character_means_anything(name: str, shown: str) -> None:
+    first_line = entities.summary(described(metrics={name: [[0, 0.5]]})).splitlines()[0]
+    shown = " ".join(shown.split())
+    assert first_line == f"RandomForestClassifier, {shown} 0.5, saved 2025-11-03 01:13"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +100,7 @@ def test_no_character_of_the_caller_has_a_meaning(odd: str) -> None:
         datasets=[{"context": odd, "digest": odd, "shape": None}],
     )
     record = replace(record, payload=replace(record.payload, name=odd or "m"))
-    text = entities.summary(record, "m-1", "1")
+    text = entities.summary(record, "m-1", "1", version=1)
     outside = re.sub(r"`[^`\n]+`", "", text)
     assert "`" not in outside
     assert not {"script", "bold", "# b", "글"} & set(re.findall(r"script|bold|# b|글", outside))
@@ -112,7 +139,9 @@ def test_run_logged_model_and_version_show_it(
     model = client.get_logged_model(str(record.model_id))
     version = client.get_model_version("lotto_model", "1")
     for shown in (run.data.tags[NOTE], model.tags[NOTE], version.description):
-        assert f"`RandomForestClassifier` saved as `{record.name}`" in shown
+        assert shown.startswith("RandomForestClassifier, accuracy 0.75, saved 20")
+        assert f"Saved as `{record.name}` on 20" in shown
+        assert "`lotto_mlflow.load_model('models:/lotto_model/1')` opens version 1" in shown
         assert "| `accuracy` | 0.75 |" in shown
         assert str(record.sha256) in shown
     assert (
@@ -120,13 +149,91 @@ def test_run_logged_model_and_version_show_it(
     )
 
 
-def test_the_call_in_the_summary_opens_the_model(
-    manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier, rows: Any
+def test_the_calls_in_the_summary_open_the_very_model(
+    manager: ModelManager,
+    client: MlflowClient,
+    forest: Any,
+    rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    manager.save_model({"another": "model"}, metadata={})
     manager.save_model(forest, metadata={})
-    text = client.get_model_version("lotto_model", "1").description
-    (own,) = re.findall(r"lotto_mlflow\.load_model\('(models:/\w+/)N'\)", text)
-    assert (manager.load_model(f"{own}1").predict(rows[0]) == forest.predict(rows[0])).all()
+    manager.save_model({"another": "model"}, metadata={})
+    text = client.get_model_version("lotto_model", "2").description
+    (own,) = re.findall(r"`lotto_mlflow\.load_model\('(.+)'\)`", text)
+    assert (manager.load_model(own).predict(rows[0]) == forest.predict(rows[0])).all()
+    (of_mlflow,) = re.findall(r"`mlflow\.pyfunc\.load_model\('(.+)'\)`", text)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(client.tracking_uri))
+    found = mlflow.pyfunc.load_model(of_mlflow).predict(rows[0])
+    assert (found == forest.predict(rows[0])).all()
+
+
+def notes_of(client: MlflowClient, manager: ModelManager, name: str) -> list[str]:
+    """Return what run, logged model and version show of a save."""
+    record = manager.get(name)
+    version = client.get_model_version(record.registered_model, str(record.version))
+    run = client.get_run(str(record.run_id)).data.tags[NOTE]
+    return [run, client.get_logged_model(str(record.model_id)).tags[NOTE], version.description]
+
+
+def test_a_version_that_others_overtook_names_its_own_number(
+    manager: ModelManager, client: MlflowClient, forest: Any
+) -> None:
+    manager.save_model(forest, "lotto_model_a", {})
+    source = client.get_model_version("lotto_model", "1")
+    for _ in range(3):  # the manager remembers its own version as the newest
+        client.create_model_version("lotto_model", source.source, source.run_id)
+    manager.save_model(forest, "lotto_model_b", {})
+    assert manager.get("lotto_model_b").version == 5
+    for text in notes_of(client, manager, "lotto_model_b"):
+        assert re.findall(r"models:/lotto_model/(\d+)", text) == ["5"]
+        assert "opens version 5" in text
+
+
+def test_a_version_that_is_made_again_names_its_new_number_and_a_note_of_people_stays(
+    manager: ModelManager, client: MlflowClient, forest: Any
+) -> None:
+    for name in ("lotto_model_a", "lotto_model_b", "lotto_model_c"):
+        manager.save_model(forest, name, {})
+    client.set_tag(str(manager.get("lotto_model_b").run_id), NOTE, "ours, do not touch")
+    for number in ("1", "2"):
+        client.delete_model_version("lotto_model", number)
+    assert manager.sync(resend=True).resent == ["lotto_model_a", "lotto_model_b"]
+    assert manager.get("lotto_model_a").version == 4
+    for text in notes_of(client, manager, "lotto_model_a"):
+        assert re.findall(r"models:/lotto_model/(\d+)", text) == ["4"]
+    run, _, version = notes_of(client, manager, "lotto_model_b")
+    assert run == "ours, do not touch"
+    assert "opens version 5" in version
+
+
+def test_a_registered_model_says_how_to_load_it_until_people_say_more(
+    manager: ModelManager, client: MlflowClient, forest: Any, rows: Any
+) -> None:
+    manager.save_model({}, "first's one", {})
+    client.create_registered_model("another", description="of another team")
+    manager.save_model(forest, "another", {})
+    assert client.get_registered_model("another").description == "of another team"
+    manager.save_model({}, metadata={})
+    manager.save_model(forest, metadata={})
+    client.set_registered_model_alias("lotto_model", "champion", "2")
+    text = str(client.get_registered_model("lotto_model").description)
+    assert text.splitlines()[0].startswith("Models saved by lotto_mlflow.")
+    calls = re.findall(r"lotto_mlflow\.load_model\((.+)\)", text)
+    assert [eval(call) for call in calls] == [
+        "models:/lotto_model/latest",
+        "models:/lotto_model@champion",
+    ]
+    for call in calls:
+        found = manager.load_model(eval(call))
+        assert (found.predict(rows[0]) == forest.predict(rows[0])).all()
+    client.update_registered_model("lotto_model", "our own words")
+    manager.save_model({}, metadata={})
+    assert client.get_registered_model("lotto_model").description == "our own words"
+    quoted = str(client.get_registered_model("first's one").description)
+    assert """load_model("models:/first's one/latest")""" in quoted
+    command = next(line for line in quoted.splitlines() if line.startswith("mlflow models serve"))
+    assert shlex.split(command)[-1] == "models:/first's one@champion"
 
 
 def test_a_logged_model_links_to_the_version_that_it_became(
@@ -135,16 +242,6 @@ def test_a_logged_model_links_to_the_version_that_it_became(
     manager.save_model(forest, metadata={})
     model = client.get_logged_model(str(manager.get(1).model_id))
     assert model.tags["mlflow.modelVersions"] == '[{"name": "lotto_model", "version": "1"}]'
-
-
-def test_a_run_ends_when_its_model_was_saved_however_late_it_was_sent(
-    base_dir: Path, client: MlflowClient, forest: RandomForestClassifier
-) -> None:
-    path = ModelManager(base_dir, mirror="off").save_model(forest, "m", {})
-    manager = ModelManager(base_dir)
-    manager.sync()
-    info = client.get_run(str(manager.get("m").run_id)).info
-    assert info.start_time == info.end_time == Path(path).stat().st_mtime_ns // 10**6
 
 
 def test_saves_of_one_kind_have_the_same_parameters_and_metrics(

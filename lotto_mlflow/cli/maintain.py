@@ -66,7 +66,11 @@ def sync(
         bool, typer.Option("--include-backups", help="Bring in unknown files of backups/, too.")
     ] = False,
     resend: Annotated[
-        bool, typer.Option("--resend", help="Send again what was deleted in MLflow.")
+        bool,
+        typer.Option(
+            "--resend",
+            help="Send again what was deleted or damaged in MLflow, and record what was moved.",
+        ),
     ] = False,
     retry_aside: Annotated[
         bool, typer.Option("--retry-aside", help="Try again what MLflow refused.")
@@ -108,6 +112,10 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     count = len(report.sent)
     saves = "1 save" if count == 1 else f"{count} saves"
     terminal.line(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
+    if report.found:
+        terminal.line("in MLflow already, elsewhere than recorded; nothing is sent for them:")
+        for name in report.found:
+            terminal.line(f"    {name}")
     for name, reason in report.failed.items():
         fix = report.fixes.get(name)
         text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")

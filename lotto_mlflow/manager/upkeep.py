@@ -39,7 +39,9 @@ class Upkeep:
         include_backups : bool
             Bring in unknown files of ``backups/``, too.
         resend : bool
-            Send again what was sent and then deleted in MLflow, which otherwise stays deleted.
+            Send again what was sent and then deleted in MLflow, which otherwise stays deleted;
+            repair in place what was damaged there since; and record where a version is that was
+            renamed, copied or registered again.
         retry_aside : bool
             Try the records again that were set aside.
         progress : callable, optional

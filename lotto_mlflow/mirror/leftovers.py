@@ -9,7 +9,7 @@ from contextlib import suppress
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.mirror import registry
+from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
@@ -114,7 +114,8 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
             client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
         is_unfinished = run.info.status == "RUNNING" and not run.data.params
-        is_of_start = run.info.start_time == record.payload.saved_at_ns // 10**6
+        # an earlier release started each run when its save ended
+        is_of_start = run.info.start_time in record.payload.run_times_ms
         run_id, location = run.info.run_id, run.info.artifact_uri
         is_ours = (
             run_id not in noted and is_of_start and registry.has_tags_of(record, run.data.tags)
@@ -138,8 +139,7 @@ def _is_empty(connection: Connection, location: str, owner: str) -> bool:
 
 def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | None:
     """Finish the push of a save that has its version already; ``None`` where it has none."""
-    client = connection.client
-    version = registry.version_of_save(client, record)
+    version = registry.version_of_save(connection.client, record)
     if version is None:
         return None
     ids = registry.ids_of(version, record)
@@ -147,13 +147,22 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     if run is not None:
         is_own = _is_own_run(connection, record, run)
         if is_own and is_rest_of_failed_push(run):  # it failed after the version
-            client.restore_run(ids.run_id)
+            connection.client.restore_run(ids.run_id)
         if is_own and run.info.status != "FINISHED":
-            with suppress(MlflowException):  # the logged model may have been deleted since
-                tag = registry.link_tag(record, version.version)
-                client.set_logged_model_tags(ids.model_id, tag)
+            _correct_number(connection, record, ids, run)
             finish_run(connection, ids.run_id, record)
     return ids
+
+
+def _correct_number(connection: Connection, record: SaveRecord, ids: MlflowIds, run: Run) -> None:
+    """Have a version that a push did not get to finish, and its logged model, name its number."""
+    client = connection.client
+    with suppress(MlflowException):  # the logged model may have been deleted since
+        client.set_logged_model_tags(ids.model_id, entities.link_tag(record, ids.version))
+    if ids.registered_model is None:  # nobody renamed or copied it yet
+        experiment_id = run.info.experiment_id
+        text = entities.summary(record, ids.model_id, experiment_id, version=ids.version)
+        registry.describe_version(client, record, ids.version, text)
 
 
 def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
@@ -172,5 +181,5 @@ def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | Mlfl
 
 def finish_run(connection: Connection, run_id: str, record: SaveRecord) -> None:
     """End a run at the time of its save: sent weeks later, it would seem to have lasted weeks."""
-    end_time = record.payload.saved_at_ns // 10**6
-    connection.client.set_terminated(run_id, "FINISHED", end_time=end_time)
+    _, end_ms = record.payload.run_times_ms
+    connection.client.set_terminated(run_id, "FINISHED", end_time=end_ms)

@@ -118,6 +118,9 @@ def _finished(
     if found is None:
         before = registry.newest_version_before(connection, record)
         version = registry.create_version(connection, model, record, before)
+        was_ours = entities.summary(record, version=ids.version)
+        if run.data.tags.get(entities.NOTE_TAG) == was_ours:  # and nobody wrote another
+            _name_version(connection.client, ids, record, version)
         ids = replace(ids, version=version, registered_model=None)
     return replace(ids, files=written)
 
@@ -181,8 +184,8 @@ def _created(
     """Create run, logged model and version; leave nothing behind of a push that breaks."""
     created: SaveRecord = record
     try:
-        run = _started(connection, record)
         before = registry.newest_version_before(connection, record)
+        run = _started(connection, record, before)
         model = _logged_model(connection, run.info.run_id, record, before)
         attempt = _attempt(connection, run, model)
         created = note(attempt)
@@ -206,13 +209,13 @@ def _attempt(connection: Connection, run: Run, model: LoggedModel) -> Attempt:
     return Attempt(run_id=run_id, model_id=model_id)
 
 
-def _started(connection: Connection, record: SaveRecord) -> Run:
+def _started(connection: Connection, record: SaveRecord, before: NewestVersion) -> Run:
     try:
         return connection.client.create_run(
             connection.experiment_id(),
-            start_time=record.payload.saved_at_ns // 10**6,
+            start_time=record.payload.run_times_ms[0],
             run_name=record.name,
-            tags=_run_tags(record),
+            tags=_run_tags(record, before.next),
         )
     except MlflowException:
         connection.refresh_experiment()
@@ -224,12 +227,12 @@ def _logged_model(
 ) -> LoggedModel:
     description = record.payload.description
     # the version is made last, and its number is the next one, unless another machine is faster
-    expected = registry.link_tag(record, before.next)
+    expected = entities.link_tag(record, before.next) | _note(record, before.next)
     return connection.client.create_logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
         source_run_id=run_id,
-        tags=entities.tags(registry.identity_tags(record) | _note(record) | expected),
+        tags=entities.tags(registry.identity_tags(record) | expected),
         params={param.key: param.value for param in entities.params(description.params)},
         model_type=description.model_type,
     )
@@ -255,10 +258,18 @@ def _fill(
         files = put()
     client.finalize_logged_model(model.model_id, "READY")
     version = registry.create_version(connection, model, record, before)
+    ids = MlflowIds(version=version, run_id=run_id, model_id=model.model_id, files=files)
     if version != before.next:
-        client.set_logged_model_tags(model.model_id, registry.link_tag(record, version))
+        _name_version(client, ids, record, version)
     leftovers.finish_run(connection, run_id, record)
-    return MlflowIds(version=version, run_id=run_id, model_id=model.model_id, files=files)
+    return ids
+
+
+def _name_version(client: MlflowClient, ids: MlflowIds, record: SaveRecord, version: int) -> None:
+    """Have the pages of run and logged model name another version than was expected."""
+    note = _note(record, version)
+    client.set_logged_model_tags(ids.model_id, entities.link_tag(record, version) | note)
+    client.set_tag(ids.run_id, entities.NOTE_TAG, note[entities.NOTE_TAG])
 
 
 def _log(client: MlflowClient, run_id: str, record: SaveRecord, model_id: str) -> None:
@@ -271,12 +282,13 @@ def _log(client: MlflowClient, run_id: str, record: SaveRecord, model_id: str) -
     client.log_batch(run_id, metrics=metrics, params=entities.params(description.params))
 
 
-def _note(record: SaveRecord) -> dict[str, str]:
-    return {entities.NOTE_TAG: entities.summary(record)}
+def _note(record: SaveRecord, version: int) -> dict[str, str]:
+    return {entities.NOTE_TAG: entities.summary(record, version=version)}
 
 
-def _run_tags(record: SaveRecord) -> dict[str, str]:
-    own = record.payload.description.tags | registry.identity_tags(record) | _note(record)
+def _run_tags(record: SaveRecord, version: int) -> dict[str, str]:
+    own = record.payload.description.tags | registry.identity_tags(record)
+    own |= _note(record, version)
     own[_MODEL_TYPE_TAG] = record.payload.description.model_type
     if record.payload.description.parent_run_id:
         own["mlflow.parentRunId"] = record.payload.description.parent_run_id

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import takewhile
 from typing import TypeVar
 
@@ -34,7 +34,6 @@ BACKFILLED_TAG = "backfilled"
 SKLEARN_TAG = "sklearn_version"
 LATE_TAG = "late"
 """On a version whose save is older than one that already had a version."""
-_VERSIONS_TAG = "mlflow.modelVersions"
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000
@@ -307,11 +306,15 @@ def create_version(
     Notes
     -----
     The number of the new version shows whether others have registered any since; only then are
-    theirs looked at, too.
+    theirs looked at, too, and is the number in its description corrected.
     """
     registered = names.registered_model(record.name)
     late = {LATE_TAG: "true"} if before.save_id > record.id else {}
-    created = _create(connection, model, record, identity_tags(record) | late)
+    described = partial(entities.summary, record, model.model_id, model.experiment_id)
+    tags = identity_tags(record) | late
+    created = _create(connection, model, record, tags, described(version=before.next))
+    if created != before.next:
+        describe_version(connection.client, record, created, described(version=created))
     if late:
         return created
     if created > before.next and _has_newer(connection.client, record, before.number):
@@ -322,6 +325,15 @@ def create_version(
     return created
 
 
+def describe_version(
+    client: MlflowClient, record: SaveRecord, version: int, description: str
+) -> None:
+    """Give a version another description; one that may not be changed fails no push."""
+    with suppress(MlflowException):
+        registered = names.registered_model(record.name)
+        client.update_model_version(registered, str(version), description)
+
+
 def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
     """Return whether a version after the one of this number is of a newer save."""
     found = versions(client, names.registered_model(record.name))
@@ -330,7 +342,11 @@ def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
 
 
 def _create(
-    connection: Connection, model: LoggedModel, record: SaveRecord, tags: dict[str, str]
+    connection: Connection,
+    model: LoggedModel,
+    record: SaveRecord,
+    tags: dict[str, str],
+    description: str,
 ) -> int:
     client, registered = connection.client, names.registered_model(record.name)
     tags = tags | {MODEL_ID_TAG: model.model_id}
@@ -344,7 +360,7 @@ def _create(
         # another registry does not know the logged model, and refuses its id
         "model_id": None if connection.has_own_registry else model.model_id,
         "tags": entities.tags(tags),
-        "description": entities.summary(record, model.model_id, model.experiment_id),
+        "description": description,
         "await_creation_for": None,
     }
     try:
@@ -353,7 +369,8 @@ def _create(
         if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
     with _existing_allowed():
-        client.create_registered_model(registered)
+        summary = entities.registered_model_summary(registered)
+        client.create_registered_model(registered, description=summary)
     return _number_of(client.create_model_version(**arguments), registered)
 
 
@@ -365,19 +382,6 @@ def _number_of(created: ModelVersion, registered: str) -> int:
             error_code=None,
         )
     return int(created.version)
-
-
-def link_tag(record: SaveRecord, version: int | str) -> dict[str, str]:
-    """Return the tag of a logged model by which the UI shows the version that it became.
-
-    Notes
-    -----
-    Registering by ``create_model_version`` sets no such tag in a store of one's own, as
-    ``register_model`` does (MLflow 3.17, mlflow.tracking._model_registry.fluent), and a server
-    does where it does not have it yet.
-    """
-    registered = {"name": names.registered_model(record.name), "version": str(version)}
-    return {_VERSIONS_TAG: json.dumps([registered])}
 
 
 @contextmanager

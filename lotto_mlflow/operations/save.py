@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from lotto_mlflow.kinds.saves import END_OF_SAVE, replaced
 from lotto_mlflow.layout import PREFIX, check_name
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
+from lotto_mlflow.run_times import training_started_ns
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.store import Staged, dump
 from lotto_mlflow.store.commit import Protocol
@@ -54,6 +56,8 @@ class _Request:
     description: Description
     target: Target
     timezone: ZoneInfo
+    called_at_ns: int
+    """On the clock that is never set."""
 
 
 def save(folder: ModelFolder, given: Given) -> Path:
@@ -76,8 +80,9 @@ def save(folder: ModelFolder, given: Given) -> Path:
     LottoMlflowError
         One of its kinds; the folder is as it was.
     """
+    called_at_ns = time.monotonic_ns()
     current = folder.settings()
-    request = _checked(folder, current, given)
+    request = _checked(folder, current, given, called_at_ns)
     record = _saved(folder, request)
     path = folder.layout.model_path(record.name)
     release = folder.later_release
@@ -107,7 +112,7 @@ def _push(
         )
 
 
-def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
+def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns: int) -> _Request:
     if given.model is None:
         raise InvalidModelError("Model cannot be None")
     if given.name is not None:
@@ -135,6 +140,7 @@ def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
         description,
         folder.target(current),
         current.timezone,
+        called_at_ns,
     )
 
 
@@ -205,6 +211,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         replaced_damaged=is_damaged,
         replaced_sha256=history.unrecorded_digest(name),
         earlier_sha256=history.earlier_digests(name),
+        started_at_ns=_started_at_ns(request, time_ns),
     )
     return Record(
         id=f"{time_ns:019d}-{os.urandom(4).hex()}",
@@ -213,6 +220,18 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         target=request.target.name,
         payload=payload,
     )
+
+
+def _started_at_ns(request: _Request, time_ns: int) -> int:
+    """Return the start of the training, where metadata have it, else of the save.
+
+    Notes
+    -----
+    The time of a save may be far from the clock: it is later than the one before it.
+    """
+    trained = training_started_ns(request.metadata or {}, time_ns, request.timezone)
+    lasted_ns = time.monotonic_ns() - request.called_at_ns
+    return max(0, time_ns - lasted_ns) if trained is None else trained
 
 
 def _moment(time_ns: int, timezone: ZoneInfo) -> datetime:

@@ -35,6 +35,7 @@ from lotto_mlflow.records import (
     SyncReport,
     no_progress,
 )
+from lotto_mlflow.run_times import training_started_ns
 from lotto_mlflow.settings import Settings, Target
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def backfill_record(
         description=describe_by_metadata(metadata),
         metadata=None if file.metadata is None else strict(metadata),
         earlier_sha256=earlier_sha256,
+        started_at_ns=training_started_ns(metadata, max(saved_at_ns, 0), timezone),
     )
     return Record(
         id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",

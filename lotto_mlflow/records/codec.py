@@ -313,6 +313,7 @@ _CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "replaced_sha256": _or_none(is_digest),
         "earlier_sha256": _or_none(_is_list_of_digests),
         "mtime_ns": _or_none(_is_file_time),
+        "started_at_ns": _or_none(_is_count),
     },
     RestorePayload: {
         "name": _is_text,

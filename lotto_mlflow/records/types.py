@@ -201,6 +201,8 @@ class SavePayload:
         ``None`` where it is not the first, or an earlier release made it.
     mtime_ns : int or None
         Modification time of the file, where it is not `saved_at_ns`.
+    started_at_ns : int or None
+        When the training began, or else the call of the save; ``None`` where that is not known.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -217,7 +219,19 @@ class SavePayload:
     replaced_sha256: str | None = None
     earlier_sha256: list[str] | None = None
     mtime_ns: int | None = None
+    started_at_ns: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_times_ms(self) -> tuple[int, int]:
+        """Start and end of the run in milliseconds, 1 ms apart at least where the start is known.
+
+        The end is the time of the save, however late it is pushed.
+        """
+        end_ms = self.saved_at_ns // 10**6
+        if self.started_at_ns is None:
+            return end_ms, end_ms
+        return max(0, min(self.started_at_ns // 10**6, end_ms - 1)), end_ms
 
     @property
     def file_time_ns(self) -> int:

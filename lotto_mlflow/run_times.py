@@ -1,0 +1,106 @@
+"""When the training of a model began, as far as its metadata say so."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from typing import Any
+
+STARTED_AT, SECONDS = "training_started_at", "training_seconds"
+"""Keys of the caller's metadata."""
+_NS = 10**9
+_LONGEST_SECONDS = 366 * 86_400
+"""No training lasts longer: an earlier start is a mistake."""
+_FRACTION = re.compile(r"([.,]\d{1,6})\d*")
+_OFFSET = re.compile(r"([+-]\d{2}):?(\d{2})?$")
+_DURATION = re.compile(
+    r"P(?:(?P<weeks>N)W)?(?:(?P<days>N)D)?"
+    r"(?:T(?:(?P<hours>N)H)?(?:(?P<minutes>N)M)?(?:(?P<seconds>N)S)?)?".replace(
+        "N", r"\d+(?:[.,]\d+)?"
+    )
+)
+_UNIT_SECONDS = {"weeks": 604_800, "days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+
+
+def training_started_ns(metadata: Mapping[str, Any], saved_at_ns: int, zone: tzinfo) -> int | None:
+    """Return when a training began, by the metadata of the save that followed it.
+
+    Parameters
+    ----------
+    metadata : mapping of str to object
+        Plain values. ``training_started_at`` is ISO 8601 or seconds since 1970;
+        ``training_seconds`` a number or a duration of ISO 8601. The first wins.
+    saved_at_ns : int
+        Time of the save, in nanoseconds since 1970, at which the training had ended.
+    zone : datetime.tzinfo
+        Zone of a text without an offset.
+
+    Returns
+    -------
+    int or None
+        Nanoseconds since 1970; ``None`` where there is no such key, or its value makes no sense:
+        no time, after the save, or more than a year before it.
+    """
+    lasted = _duration(metadata.get(SECONDS))
+    candidates = (
+        _moment_ns(metadata.get(STARTED_AT), zone),
+        None if lasted is None else saved_at_ns - lasted,
+    )
+    earliest = max(0, saved_at_ns - _LONGEST_SECONDS * _NS)
+    return next((one for one in candidates if one and earliest <= one < saved_at_ns), None)
+
+
+def _moment_ns(value: Any, zone: tzinfo) -> int | None:
+    seconds = _number(value)
+    if seconds is not None:
+        return _in_ns(seconds)
+    moment = _moment(value) if isinstance(value, str) else None
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    try:
+        whole = int(moment.replace(microsecond=0).timestamp())
+    except (OverflowError, ValueError):
+        return None
+    return whole * _NS + moment.microsecond * 1_000
+
+
+def _moment(text: str) -> datetime | None:
+    """Return the moment of a text of ISO 8601, in the forms that Python 3.10 does not read, too."""
+    day, separator, clock = text.strip().replace("t", "T").partition("T")
+    if not separator:
+        day, separator, clock = text.strip().partition(" ")
+    clock = _OFFSET.sub(lambda found: f"{found[1]}:{found[2] or '00'}", clock.replace(" ", ""))
+    clock = re.sub("[zZ]$", "+00:00", clock)
+    clock = _FRACTION.sub(lambda found: found[1].replace(",", ".").ljust(7, "0"), clock)
+    try:
+        return datetime.fromisoformat(f"{day}{separator}{clock}")
+    except ValueError:
+        return None
+
+
+def _duration(value: Any) -> int | None:
+    """Return a duration in nanoseconds."""
+    seconds = _number(value)
+    if seconds is None and isinstance(value, str):
+        found = _DURATION.fullmatch(value.strip())
+        given = {} if found is None else found.groupdict()
+        parts = {unit: text.replace(",", ".") for unit, text in given.items() if text}
+        if parts:
+            seconds = sum(float(text) * _UNIT_SECONDS[unit] for unit, text in parts.items())
+    return None if seconds is None else _in_ns(seconds)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, ``None`` for anything else; whole ones stay whole."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number else None
+
+
+def _in_ns(seconds: float) -> int | None:
+    if isinstance(seconds, int):
+        return seconds * _NS
+    return round(seconds * _NS) if math.isfinite(seconds) and abs(seconds) < _NS * _NS else None
