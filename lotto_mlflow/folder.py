@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto_mlflow import files, regular, settings
+from lotto_mlflow import advice, files, regular, settings
 from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
@@ -88,7 +88,8 @@ class ModelFolder:
         except LottoMlflowError:
             raise
         except OSError as cause:
-            raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
+            helps = advice.of_error(cause, self.layout.mlflow_dir)
+            raise StoreError(f"the folders of records could not be made: {cause}; {helps}") from cause
 
     def note_format(self, work_dir: Path) -> None:
         """Write ``format.json``, where it is missing or of an earlier release."""
@@ -212,9 +213,13 @@ class ModelFolder:
             raise
         except OSError as cause:
             raise StoreError(
-                f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; free some room or "
-                "grant the rights, and try again"
+                f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; "
+                f"{advice.of_error(cause, *self._may_be_meant())}"
             ) from cause
+
+    def _may_be_meant(self) -> tuple[Path, ...]:
+        """Return what an error may be about that names no file."""
+        return (*self.store.folders, self.layout.mlflow_dir, self.layout.tmp_dir)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow.artifacts
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, model_dir, regular, settings
+from lotto_mlflow import advice, metadata, model_dir, regular, settings
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
@@ -253,7 +253,8 @@ def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:
     except LottoMlflowError:
         raise
     except OSError as cause:
-        raise LoadError(f"{path} could not be read: {cause}", path=path) from cause
+        helps = advice.of_error(cause, path, reads=True)
+        raise LoadError(f"{path} could not be read: {cause}; {helps}", path=path) from cause
     if found != record.sha256:
         version = f"version {record.version} of {record.registered_model}"
         raise DigestMismatchError.of_file(

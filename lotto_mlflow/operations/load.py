@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references, regular, store
+from lotto_mlflow import advice, references, regular, store
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
@@ -132,7 +132,8 @@ def _opened(path: Path) -> BinaryIO:
     except FileNotFoundError as cause:
         raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
     except OSError as cause:
-        raise LoadError(f"{path} could not be opened: {cause}", path=path) from cause
+        helps = advice.of_error(cause, path, reads=True)
+        raise LoadError(f"{path} could not be opened: {cause}; {helps}", path=path) from cause
 
 
 def _check_pickles_are_allowed(file: ModelFile, version: ModelRecord | None) -> None:

@@ -145,7 +145,7 @@ def _restore(
         with locked(folder.lock()):
             folder.note_format(work_dir)
             recover(folder, work_dir)
-            id_time_ns = folder.store.stamp(staged)
+            id_time_ns = folder.store.stamp(staged, work_dir)
             os.utime(staged, ns=(found.time_ns, found.time_ns))
             record = _record(folder, target, found, staged, sha256, source, id_time_ns)
             Protocol(folder.store, folder.journal, work_dir).commit(

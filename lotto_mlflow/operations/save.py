@@ -149,7 +149,7 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
             with locked(folder.lock()):
                 folder.note_format(work_dir)
                 recover(folder, work_dir)
-                time_ns = folder.store.stamp(staged.path)
+                time_ns = folder.store.stamp(staged.path, work_dir)
                 record = _record(folder, request, staged, time_ns)
                 _keep_mode(folder, record, staged)
                 Protocol(folder.store, folder.journal, work_dir).commit(

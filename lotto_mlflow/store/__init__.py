@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import regular
+from lotto_mlflow import advice, regular
 from lotto_mlflow.errors import StoreError
-from lotto_mlflow.files import link_or_copy
+from lotto_mlflow.files import link_or_copy, put, remove_file, temporary_for
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import SavePayload
 from lotto_mlflow.regular import sha256_of_file
@@ -55,14 +55,22 @@ class Store:
         for folder in self.folders:
             make_dir(folder)
 
-    def stamp(self, path: Path) -> int:
+    def stamp(self, path: Path, work_dir: Path) -> int:
         """Give a staged file a time that is later than every one given before.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+        work_dir : pathlib.Path
+            The workspace for temporary files.
 
         Returns
         -------
         int
             Nanoseconds since 1970, as the file system keeps them. The last one given is the
-            mtime of the file ``clock``, so that times increase where the clock steps back.
+            mtime of the file ``clock``, so that times increase where the clock steps back. It is
+            replaced each time: the time of a file can be set by its owner alone.
 
         Raises
         ------
@@ -79,9 +87,17 @@ class Store:
                 break
             step *= 10  # a file system with coarse times rounded it down
             wanted = last + step
-        self._clock_path.touch()
-        os.utime(self._clock_path, ns=(kept, kept))
+        self._note_time_ns(kept, work_dir)
         return kept
+
+    def _note_time_ns(self, time_ns: int, work_dir: Path) -> None:
+        temporary = temporary_for(self._clock_path, work_dir)
+        try:
+            temporary.touch(exist_ok=False)
+            os.utime(temporary, ns=(time_ns, time_ns))
+            put(temporary, self._clock_path, work_dir)
+        finally:
+            remove_file(temporary)
 
     def _last_time_ns(self) -> int:
         noted = regular.status_of(self._clock_path)
@@ -259,7 +275,7 @@ def make_dir(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise StoreError(
-            f"the folder {path} could not be made: {cause}. Free its name, or grant the rights",
+            f"the folder {path} could not be made: {cause}; {advice.of_error(cause, path)}",
             path=path,
         ) from cause
 
