@@ -89,7 +89,7 @@ class ModelFolder:
             raise
         except OSError as cause:
             helps = advice.of_error(cause, self.layout.mlflow_dir)
-            raise StoreError(f"the folders of records could not be made: {cause}; {helps}") from cause
+            raise StoreError(f"a folder of records could not be made: {cause}; {helps}") from cause
 
     def note_format(self, work_dir: Path) -> None:
         """Write ``format.json``, where it is missing or of an earlier release."""

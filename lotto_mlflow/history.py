@@ -297,9 +297,12 @@ class History(ModelFiles):
         A file with the time of a record of its name is that record's; only others are hashed. One
         that was pushed stays known by the name of its record, even where the record is damaged.
         A restore may be of a file that no save knows, and MLflow has it only if it came from there.
+        A record that the system does not let be read may be of any file of its name.
         """
         entries = self._entries_for(file)
         if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
+            return True
+        if any(self.read(entry) is None and self._journal.refusal(entry) for entry in entries):
             return True
         payloads = [
             record.payload

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lotto_mlflow import pyfunc_loader
+from lotto_mlflow import advice, pyfunc_loader
 from lotto_mlflow.errors import StoreError
 
 _BLOCK_BYTES = 1 << 20
@@ -74,8 +75,16 @@ def sha256_of_file(path: Path) -> str:
 
 
 def real_path(path: Path) -> Path:
-    """Return a path without links; ``Path.resolve`` raises where links lead in a circle."""
-    return Path(os.path.realpath(path))
+    """Return a path without links; ``Path.resolve`` raises where links lead in a circle.
+
+    Notes
+    -----
+    A relative path leads nowhere where the current folder was deleted, and stays as it is.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        return path
 
 
 def is_below(place: Path, *folders: Path) -> bool:
@@ -150,6 +159,39 @@ def check_folder(path: Path) -> None:
             "are moved and removed there, so only a real folder will do",
             path=path,
         )
+
+
+@contextmanager
+def scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List a folder, in no order, and look at what is in it; one that is none is empty.
+
+    Yields
+    ------
+    iterator of os.DirEntry
+        What lies in it.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be listed, or what is in it cannot be looked at.
+    """
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        yield iter(())
+        return
+    except OSError as cause:
+        raise _unlisted(folder, cause) from cause
+    with entries:
+        try:
+            yield entries
+        except PermissionError as cause:
+            raise _unlisted(folder, cause) from cause
+
+
+def _unlisted(folder: Path, cause: OSError) -> StoreError:
+    helps = advice.of_error(cause, folder, reads=True)
+    return StoreError(f"{folder} could not be listed: {cause}; {helps}", path=folder)
 
 
 def below(folder: Path) -> Iterator[tuple[Path, str | None]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 120
+ROOT_DIR = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class User:
     umask: int = 0o022
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """An error in the work of another user.
 
     Attributes
@@ -75,17 +76,17 @@ class Users:
             stdout=subprocess.PIPE,
             text=True,
             cwd="/",
-            env=environment | {"HOME": "/nonexistent"},
+            env=environment | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT_DIR)},
         )
 
     def work(
-        self, user: User, source: str, *, environment: dict[str, str] | None = None, **names: Any
+        self, user: User, source: str, /, *, environment: dict[str, str] | None = None, **names: Any
     ) -> Any:
         """Execute a source as a user; return what it calls ``answer``.
 
         Raises
         ------
-        Failed
+        FailedError
             If it raises.
         """
         assert self._process.stdin is not None
@@ -100,7 +101,7 @@ class Users:
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
-            raise Failed(*answer["error"])
+            raise FailedError(*answer["error"])
         return answer["answer"]
 
     def close(self) -> None:
@@ -171,7 +172,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         os.environ.update(request["environment"])
         _become(request["user"])
-        exec(request["source"], names)  # noqa: S102 - the work of a test
+        exec(request["source"], names)
         return {"answer": names.get("answer")}
     except BaseException as cause:  # noqa: BLE001 - handed on
         return {"error": [type(cause).__name__, str(cause), traceback.format_exc()]}

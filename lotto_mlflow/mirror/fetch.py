@@ -10,8 +10,8 @@ from pathlib import Path
 
 import mlflow.artifacts
 
-from lotto_mlflow import layout as names
 from lotto_mlflow import advice, metadata, model_dir, regular, settings
+from lotto_mlflow import layout as names
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotto_mlflow import advice, metadata, regular
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
-from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
+from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError, StoreError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
@@ -180,8 +180,8 @@ def _below(folder: Path, pattern: str) -> list[Path]:
 def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
     name, path = file.stem, file.path
     if isinstance(found, OSError):
-        fix = Fix("shell", {"command": ("chmod", "u+r", path)})
-        yield Finding("damaged", name, path, f"it cannot be read: {found}", fix=fix)
+        helps = advice.of_error(found, path, reads=True)
+        yield Finding("damaged", name, path, f"it cannot be read: {found}", helps)
         return
     expected = history.expected(file)
     if expected and found not in expected:
@@ -249,6 +249,11 @@ def _below_top(folder: Path, pattern: str) -> list[Path]:
 
 def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
     save, found = history.save_of(file), file.metadata
+    refusal = None if found is not None else _refusal(path)
+    if refusal is not None:
+        helps = advice.of_error(refusal, path, reads=True)
+        yield Finding("damaged", file.stem, path, f"it cannot be read: {refusal}", helps)
+        return
     if found is not None and (save is None or metadata.strict(found) == save.payload.metadata):
         return
     detail = "it is no JSON object" if found is None else "it is not the metadata saved"
@@ -258,6 +263,17 @@ def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Fi
     else:
         fix = restore_from_registry(file.stem)
         yield Finding("changed", file.stem, path, detail, fix=fix)
+
+
+def _refusal(path: Path) -> OSError | None:
+    """Return why the system does not let a file be read, if it does not."""
+    try:
+        regular.opened(path).close()
+    except StoreError:  # it is no file
+        return None
+    except OSError as cause:
+        return cause
+    return None
 
 
 def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:
@@ -271,6 +287,9 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
             yield Finding("stuck record", entry.name, entry.path, detail, fix=end)
         elif record is not None:
             yield from KINDS[record.kind].verify(verification, entry, record)
+        elif (refusal := journal.refusal(entry)) is not None:
+            what, _, helps = refusal.summary.partition("; ")
+            yield Finding("damaged", entry.name, entry.path, what, helps)
         elif not journal.is_of_later_release(entry):
             repair = "none is needed: it only noted what was saved to MLflow, or restored"
             effect = "sends the model without it; delete the file then"

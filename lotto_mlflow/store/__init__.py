@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from lotto_mlflow import layout as names
 from lotto_mlflow import advice, regular
+from lotto_mlflow import layout as names
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.files import link_or_copy, put, remove_file, temporary_for
 from lotto_mlflow.layout import Layout
@@ -189,9 +189,9 @@ class Store:
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
         found = []
-        with suppress(FileNotFoundError):
-            for file_name in os.listdir(self.layout.backup_dir):
-                path = self.layout.backup_dir / file_name
+        with regular.scanned(self.layout.backup_dir) as entries:
+            for entry in entries:
+                path = self.layout.backup_dir / entry.name
                 stems = (names.name_of(path), names.name_of_backup(path))
                 if path.suffix == names.SUFFIX and name in stems and regular.is_file(path):
                     found.append(path)
@@ -206,8 +206,7 @@ class Store:
         replaces before it replaces it, so that the bytes looked for are met in one or the other.
         """
         yield self.layout.model_path(name)
-        with suppress(NotADirectoryError):
-            yield from self.backups_of(name)
+        yield from self.backups_of(name)
 
     def files_in(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the model files in a folder with their status, but not those that vanish.
@@ -216,7 +215,7 @@ class Store:
         -----
         Links, pipes, folders and the like are none, whatever they are called.
         """
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        with regular.scanned(folder) as entries:
             for entry in entries:
                 if not entry.name.endswith(names.SUFFIX) or entry.name.startswith("."):
                     continue
@@ -228,11 +227,11 @@ class Store:
     def latest(self) -> Path | None:
         """Return the newest ``lotto_model_*.pkl`` by mtime, ties by name; ``None`` without any."""
         newest_ns, newest_name, folder = 0, "", self.layout.trained_dir
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        with regular.scanned(folder) as entries:
             for entry in entries:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except OSError:  # it is gone
+                except FileNotFoundError:
                     continue
                 # the rest is asked of the few that are newer than those before them
                 if newest_name and status.st_mtime_ns < newest_ns:
