@@ -282,12 +282,15 @@ _USES: dict[object, list[object]] = {}
 of the generation."""
 
 
-def _file_of(target: Target) -> tuple[int, int, bool] | None:
-    """Return a target's SQLite file and whether it can be written, ``None`` without one."""
-    if target.database_path is None:
+def _file_of(target: Target) -> tuple[int, int, bool, bool] | None:
+    """Return a target's SQLite file, and how it is opened; ``None`` without one."""
+    from lotto_mlflow.mirror import is_read_as_copy
+
+    path = target.database_path
+    if path is None:
         return None
     try:
-        status = target.database_path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, os.access(target.database_path, os.W_OK)
+    return status.st_dev, status.st_ino, os.access(path, os.W_OK), is_read_as_copy(path)

@@ -69,6 +69,9 @@ class Users:
     """
 
     def __init__(self, scratch_dir: Path) -> None:
+        own_dir = scratch_dir.with_name("tmp")
+        own_dir.mkdir()
+        own_dir.chmod(0o1777)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("LOTTO_", "HOME"))}
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(scratch_dir)],
@@ -76,7 +79,8 @@ class Users:
             stdout=subprocess.PIPE,
             text=True,
             cwd="/",
-            env=environment | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT_DIR)},
+            env=environment
+            | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT_DIR), "TMPDIR": str(own_dir)},
         )
 
     def work(

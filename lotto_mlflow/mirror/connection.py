@@ -29,7 +29,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
-from lotto_mlflow.mirror import database, probing
+from lotto_mlflow.mirror import database, probing, snapshots
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
@@ -141,13 +141,25 @@ class Connection:
         self.places = Places(layout, target)
         self._uris = list(dict.fromkeys((target.tracking_uri, target.registry_uri)))
         self._shown = masked(target.tracking_uri)
-        self.tracking_uri = database.uri_alias(target.tracking_uri, generation)
-        self.registry_uri = database.uri_alias(target.registry_uri, generation)
+        self._generation = generation
         self.has_own_registry = target.registry_uri != target.tracking_uri
         self._experiment_id: str | None = None
         self.newest_versions: dict[str, NewestVersion] = {}
         """By registered model, the newest version that was made here."""
         self.is_stale = False
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """The address of the tracking store, which may be that of a copy for reading alone."""
+        return self._address(self._target.tracking_uri)
+
+    @cached_property
+    def registry_uri(self) -> str:
+        """The address of the registry, as that of the tracking store."""
+        return self._address(self._target.registry_uri)
+
+    def _address(self, uri: str) -> str:
+        return database.uri_alias(snapshots.address(uri), self._generation)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -208,7 +220,8 @@ class Connection:
         self._check_own_file()
         doing = f"reaching {self._shown}"
         with translated(doing):
-            found = [probing.is_there(uri, for_writing=for_writing) for uri in self._uris]
+            uris = self._uris if for_writing else map(snapshots.address, self._uris)
+            found = [probing.is_there(uri, for_writing=for_writing) for uri in uris]
         return all(found)
 
     def _check_own_file(self) -> None:
