@@ -87,6 +87,24 @@ def real_path(path: Path) -> Path:
         return path
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return a path as it is seen from every folder.
+
+    Raises
+    ------
+    StoreError
+        If it is relative, and the current folder was deleted.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as cause:
+        raise StoreError(
+            f"{os.fspath(path)} leads nowhere, since the current folder was deleted; change to a "
+            "folder that exists, or give an absolute path, as LOTTO_APP_DIR or where it came from",
+            path=Path(path),
+        ) from cause
+
+
 def is_below(place: Path, *folders: Path) -> bool:
     """Return whether a folder is one of these or below one, whatever links lead there."""
     place = real_path(place)

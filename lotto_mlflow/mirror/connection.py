@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from lotto_mlflow import regular
+from lotto_mlflow import advice, regular
 from lotto_mlflow.errors import (
     Fix,
     LottoMlflowError,
@@ -30,6 +30,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing, snapshots
+from lotto_mlflow.mirror.current_folder import existing_current_folder
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
@@ -54,7 +55,8 @@ def translated(doing: str) -> Iterator[None]:
         What was asked of MLflow, for the message.
     """
     try:
-        yield
+        with existing_current_folder():
+            yield
     except LottoMlflowError:
         raise
     except Exception as cause:
@@ -62,7 +64,8 @@ def translated(doing: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        raise kind(f"{doing} failed: {_said(cause)}", error_code=code) from cause
+        helps = f"; {advice.of_error(cause)}" if advice.number_of(cause) is not None else ""
+        raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
 
 
 @contextmanager
