@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import advice, files, regular, settings
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
@@ -260,7 +261,8 @@ class _Mirrors:
         may hold on to what was damaged. After any of these, a mirror is opened that shares nothing
         with the one before.
         """
-        from lotto_mlflow.mirror import Mirror
+        with existing_current_folder():
+            from lotto_mlflow.mirror import Mirror
 
         store = (self._layout, target)
         use = (os.getpid(), _file_of(target))

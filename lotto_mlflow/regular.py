@@ -100,7 +100,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError as cause:
         raise StoreError(
             f"{os.fspath(path)} leads nowhere, since the current folder was deleted; change to a "
-            "folder that exists, or give an absolute path, as LOTTO_APP_DIR or where it came from",
+            "folder that exists, or give an absolute path, in LOTTO_APP_DIR for the default folder",
             path=Path(path),
         ) from cause
 

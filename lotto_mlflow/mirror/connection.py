@@ -20,6 +20,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lotto_mlflow import advice, regular
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import (
     Fix,
     LottoMlflowError,
@@ -30,7 +31,6 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing, snapshots
-from lotto_mlflow.mirror.current_folder import existing_current_folder
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets

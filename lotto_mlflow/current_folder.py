@@ -1,7 +1,7 @@
 """A current folder for MLflow, in a process whose own was deleted.
 
-MLflow asks for the current folder whenever it opens a database or makes an experiment, absolute as
-every path given to it may be, and fails where there is none.
+MLflow asks for the current folder when it is imported, opens a database or makes an experiment,
+absolute as every path given to it may be, and fails where there is none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class _Borrowed:
@@ -24,6 +24,7 @@ class _Borrowed:
         self._guard = threading.Lock()
         self._users = 0
         self._before: int | None = None
+        self._folder = ""
 
     def enter(self) -> bool:
         """Return whether there was no current folder, and now is one, until `leave`."""
@@ -31,8 +32,10 @@ class _Borrowed:
             if self._users == 0 and _has_current_folder():
                 return False
             if self._users == 0:
+                # nobody else can write to it: Python may import what lies in the current folder
+                self._folder = tempfile.mkdtemp(prefix="lotto_mlflow-")
                 self._before = os.open(".", os.O_RDONLY)
-                os.chdir(tempfile.gettempdir())
+                os.chdir(self._folder)
             self._users += 1
             return True
 
@@ -44,6 +47,8 @@ class _Borrowed:
                 os.fchdir(self._before)
                 os.close(self._before)
                 self._before = None
+                with suppress(OSError):  # what another thread put there stays
+                    os.rmdir(self._folder)  # noqa: PTH106 - a name
 
 
 def _has_current_folder() -> bool:
@@ -65,8 +70,7 @@ def existing_current_folder() -> Iterator[None]:
 
     Notes
     -----
-    It is one for all threads. That of a process whose own was deleted is the system's temporary
-    folder meanwhile, and the deleted one again in the end.
+    It is one for all threads: a new and empty one meanwhile, and the deleted one again in the end.
     """
     is_borrowed = _BORROWED.enter()
     try:
