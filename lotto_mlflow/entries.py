@@ -7,15 +7,16 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lotto_mlflow import records, regular
-from lotto_mlflow.layout import is_plain
+from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.metadata import MAX_BYTES
 from lotto_mlflow.records import Record
+from lotto_mlflow.text import composed
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
 _FILE_NAME = re.compile(
@@ -35,7 +36,7 @@ class Entry:
     Attributes
     ----------
     id, state, name : str
-        The parts of the file's name.
+        The parts of the file's name, whose form on disk may be another.
     path : pathlib.Path
         The file.
     """
@@ -62,13 +63,31 @@ class Entry:
             If it cannot be read, or is no file or too large a one; FileNotFoundError where another
             process has moved it on.
         """
-        record = records.parse(regular.content_of(self.path, MAX_RECORD_BYTES))
+        record = _named(records.parse(regular.content_of(self.path, MAX_RECORD_BYTES)))
         backup = record.payload.backup
         if (record.id, record.name) != (self.id, self.name) or not (
             backup is None or is_plain(backup)
         ):
             raise ValueError(f"{self.path} holds another record than its name says")
         return record
+
+
+def _named(record: Record[Any]) -> Record[Any]:
+    """Return a record with its name in the form that names have here.
+
+    Notes
+    -----
+    An earlier release took names as they came, and MLflow has them so.
+    """
+    name = record.name
+    if composed(name) == name:
+        return record
+    mirrored = {
+        target: replace(ids, registered_model=registered_model_of(ids, name))
+        for target, ids in record.mirrored.items()
+    }
+    payload = replace(record.payload, name=composed(name))
+    return replace(record, payload=payload, mirrored=mirrored)
 
 
 class Listing:
@@ -87,7 +106,13 @@ class Listing:
         self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
         self._folder = folder
         with regular.scanned(folder) as entries:
-            self._file_names = [entry.name for entry in entries]
+            found = [entry.name for entry in entries]
+        self._file_names = [composed(file_name) for file_name in found]
+        self._on_disk = {composed(one): one for one in found if composed(one) != one}
+
+    def _entry(self, file_name: str) -> Entry | None:
+        on_disk = self._on_disk.get(file_name, file_name) if self._on_disk else file_name
+        return _entry_of_file(file_name, self._folder / on_disk)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Return the records, or those of one model name, in no order."""
@@ -97,12 +122,12 @@ class Listing:
             found = self._by_name.get(name, [])
         else:
             found = [file_name for file_name in self._file_names if f"~{name}.json" in file_name]
-        entries = (entry_of_file(self._folder / file_name) for file_name in found)
+        entries = map(self._entry, found)
         return [entry for entry in entries if entry is not None and name in (None, entry.name)]
 
     def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
         """Return the record of this id."""
-        found = (entry_of_file(self._folder / n) for n in self._file_names if n.startswith(id))
+        found = (self._entry(n) for n in self._file_names if n.startswith(id))
         return next((entry for entry in found if entry is not None and entry.id == id), None)
 
     def newest_first(self, beginning: str) -> Iterator[Entry]:
@@ -110,7 +135,7 @@ class Listing:
         for file_name in sorted(
             (n for n in self._file_names if f"~{beginning}" in n), reverse=True
         ):
-            entry = entry_of_file(self._folder / file_name)
+            entry = self._entry(file_name)
             if entry is not None and entry.name.startswith(beginning):
                 yield entry
 
@@ -162,9 +187,9 @@ def listing_of(folder: Path) -> Listing:
     return found
 
 
-def entry_of_file(path: Path) -> Entry | None:
+def _entry_of_file(file_name: str, path: Path) -> Entry | None:
     """Return the entry of a file, ``None`` where its name is not that of a record."""
-    match = _FILE_NAME.fullmatch(path.name)
+    match = _FILE_NAME.fullmatch(file_name)
     if match is None or not is_plain(match["name"]):
         return None
     return Entry(match["id"], match["state"], match["name"], path)

@@ -22,6 +22,7 @@ from lotto_mlflow.entries import MAX_RECORD_BYTES, Entry, State, listing_of
 from lotto_mlflow.errors import LaterFormatError, StoreError
 from lotto_mlflow.files import remove_tree, replace_content, sync_dir
 from lotto_mlflow.records import Record
+from lotto_mlflow.text import composed
 
 __all__ = ["MAX_RECORD_BYTES", "Entry", "Journal", "State"]
 
@@ -188,6 +189,7 @@ class Journal:
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Return every record, or those of one model name, newest first."""
+        name = None if name is None else composed(name)
         found = {e.id: e for folder in self._dirs for e in listing_of(folder).entries(name)}
         return sorted(found.values(), reverse=True)
 

@@ -140,7 +140,7 @@ def get_latest_model_path(
 
 def _manager() -> ModelManager:
     folders = _folders(_APP_DIR, MODEL_BASE_DIR, TRAINED_DIR, METADATA_DIR, BACKUP_DIR)
-    return _manager_of(*map(regular.absolute, folders))
+    return _manager_of(*(regular.as_named(regular.absolute(folder)) for folder in folders))
 
 
 @lru_cache(maxsize=16)

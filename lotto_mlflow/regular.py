@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from lotto_mlflow import advice, pyfunc_loader
 from lotto_mlflow.errors import StoreError
+from lotto_mlflow.text import composed
 
 _BLOCK_BYTES = 1 << 20
 
@@ -74,6 +75,17 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def refusal(path: Path) -> OSError | None:
+    """Return why the system does not let a file be read, ``None`` where it does."""
+    try:
+        opened(path).close()
+    except StoreError:  # it is no file
+        return None
+    except OSError as cause:
+        return cause
+    return None
+
+
 def real_path(path: Path) -> Path:
     """Return a path without links; ``Path.resolve`` raises where links lead in a circle.
 
@@ -103,6 +115,39 @@ def absolute(path: str | os.PathLike[str]) -> Path:
             "folder that exists, or give an absolute path, in LOTTO_APP_DIR for the default folder",
             path=Path(path),
         ) from cause
+
+
+def as_named(path: Path) -> Path:
+    """Return the path of what has this name, in whatever normal form of Unicode.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A path. Where there is nothing, its last part is looked for in the other forms, and those
+        before it where they, too, are missing.
+
+    Returns
+    -------
+    pathlib.Path
+        The path itself, where there is something or in no form anything. Of several forms the
+        same one each time.
+
+    Notes
+    -----
+    macOS hands out names in decomposed form, and what copies files from there keeps it; here names
+    are composed. Nothing is listed for a name of ASCII.
+    """
+    if str(path).isascii() or os.path.lexists(path) or path.parent == path:
+        return path
+    folder = as_named(path.parent)
+    if path.name.isascii():
+        return folder / path.name
+    wanted = composed(path.name)
+    try:
+        found = [name for name in os.listdir(folder) if composed(name) == wanted]
+    except (OSError, ValueError):
+        found = []
+    return folder / min(found, default=path.name)
 
 
 def is_below(place: Path, *folders: Path) -> bool:

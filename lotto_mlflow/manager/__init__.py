@@ -59,7 +59,7 @@ class ModelManager(Models, Upkeep):
         )
         read_settings()  # refuses unknown values now, not at the first save
         if not isinstance(base_dir, Layout):
-            base_dir = Layout.under(regular.absolute(base_dir))
+            base_dir = Layout.under(regular.as_named(regular.absolute(base_dir)))
         self._folder = ModelFolder(base_dir, read_settings)
 
     @classmethod

@@ -123,7 +123,7 @@ def checked(source: str) -> str:
 
 
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
-    """Return the file of one name in ``trained/``, without a listing."""
+    """Return the file of one name in ``trained/``, without a listing where it is of ASCII."""
     path = folder.layout.model_path(name)
     status = regular.status_of(path) if names.is_plain(name) else None
     return [] if status is None else [history.file(path, status)]

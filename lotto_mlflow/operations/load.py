@@ -69,6 +69,8 @@ def _load_file(
     nobody changes who may write to the file. Where the digest does not fit because a save is
     under way, file and records are read again.
     """
+    if not os.fspath(given).isascii():
+        given = regular.as_named(Path(given))
     _check_is_there(given)
     path, is_strict = _meant(folder.history(), Path(given)), folder.settings().trust == "known"
     for is_last in (False, False, True):

@@ -110,9 +110,9 @@ def _push(
 def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
     if given.model is None:
         raise InvalidModelError("Model cannot be None")
-    if given.name is not None:
-        check_name(given.name)
-        folder.store.check_places(given.name, is_save=True)
+    name = None if given.name is None else check_name(given.name)
+    if name is not None:
+        folder.store.check_places(name, is_save=True)
     values = None if given.metadata is None else metadata.plain(given.metadata)
     metadata.check_size(metadata.strict(values or {}))
     contents = artifacts.rendered({} if given.artifacts is None else given.artifacts)
@@ -129,7 +129,7 @@ def _checked(folder: ModelFolder, current: Settings, given: Given) -> _Request:
     )
     return _Request(
         given.model,
-        given.name,
+        name,
         values,
         contents,
         description,

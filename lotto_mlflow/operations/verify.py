@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow import advice, metadata, regular
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError, StoreError
+from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
@@ -26,6 +26,7 @@ from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_pr
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
 from lotto_mlflow.store import make_real_dir, sha256_of_file
+from lotto_mlflow.text import composed
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -59,6 +60,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         return  # nothing in what they link to is believed, and the rest is known by the records
     entries = list(reversed(history.entries()))
     yield from _odd_files(folder)
+    yield from _hidden(history)
     yield from _digests(folder, history, entries, report)
     yield from _metadata(folder, history)
     try:
@@ -110,6 +112,16 @@ def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
         away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else None
         fix = _moved_away(path, away)
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
+
+
+def _hidden(history: History) -> Iterator[Finding]:
+    """Find the files whose names differ from those of others in their form of Unicode alone."""
+    for path in history.hidden_files():
+        name = names.name_of(path)
+        detail = "another file has this name, in another form of Unicode, and lookups find that one"
+        yield Finding(
+            "same name", name, path, detail, fix=_moved_away(path, history.free_path(path))
+        )
 
 
 def _digests(
@@ -231,7 +243,7 @@ def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
     backups = {file.stem: file for file in history.backup_files}
     for metadata_dir, files in ((layout.metadata_dir, trained), (layout.backup_dir, backups)):
         for path in _below_top(metadata_dir, f"*{names.METADATA_SUFFIX}"):
-            stem = path.name.removesuffix(names.METADATA_SUFFIX)
+            stem = composed(path.name.removesuffix(names.METADATA_SUFFIX))
             if stem in files:
                 yield from _metadata_file(history, path, files[stem])
             elif metadata_dir == layout.metadata_dir:
@@ -249,7 +261,7 @@ def _below_top(folder: Path, pattern: str) -> list[Path]:
 
 def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
     save, found = history.save_of(file), file.metadata
-    refusal = None if found is not None else _refusal(path)
+    refusal = None if found is not None else regular.refusal(path)
     if refusal is not None:
         helps = advice.of_error(refusal, path, reads=True)
         yield Finding("damaged", file.stem, path, f"it cannot be read: {refusal}", helps)
@@ -263,17 +275,6 @@ def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Fi
     else:
         fix = restore_from_registry(file.stem)
         yield Finding("changed", file.stem, path, detail, fix=fix)
-
-
-def _refusal(path: Path) -> OSError | None:
-    """Return why the system does not let a file be read, if it does not."""
-    try:
-        regular.opened(path).close()
-    except StoreError:  # it is no file
-        return None
-    except OSError as cause:
-        return cause
-    return None
 
 
 def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import SavePayload
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.store.pickles import Staged, dump, load, private_copy
+from lotto_mlflow.text import composed
 
 __all__ = [
     "Staged",
@@ -188,7 +189,7 @@ class Store:
 
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
-        found = []
+        found, name = [], composed(name)
         with regular.scanned(self.layout.backup_dir) as entries:
             for entry in entries:
                 path = self.layout.backup_dir / entry.name
