@@ -33,11 +33,16 @@ def lock_at(path: Path) -> FileLock:
     path : pathlib.Path
         The lock file; its folder is made if need be. The operating system lets go of the lock
         when its holder dies. Who may lock it is whom the umask of its maker lets write it.
+
+    Notes
+    -----
+    Where there is no ``flock``, filelock's other lock would wait for ever: it takes a file that is
+    left from before for one that is locked. Hence such a file system is refused.
     """
     from filelock import FileLock  # imported lazily
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+    return FileLock(path, fallback_to_soft=False)
 
 
 @contextmanager

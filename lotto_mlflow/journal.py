@@ -12,6 +12,7 @@ caller's extra artifacts lie in a folder ``<id>`` beside the record until it is 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,11 @@ class Journal:
     def drop(self, entry: Entry) -> None:
         """Remove a record, and the artifacts beside it."""
         remove_tree(self.artifacts_dir(entry.id))
-        entry.path.unlink(missing_ok=True)
+        try:
+            entry.path.unlink(missing_ok=True)
+        except OSError as cause:
+            if cause.errno != errno.ENAMETOOLONG:  # then there is none of this name
+                raise
 
     def requeue(self, entry: Entry) -> None:
         """Move a record from ``aside/`` back to the outbox, as one that may have been begun."""

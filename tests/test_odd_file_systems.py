@@ -144,10 +144,11 @@ def test_a_file_system_without_locks_gets_advice_of_its_own(saved: Path, name: s
 
 @needs_seccomp
 def test_a_system_without_flock_is_saved_to_or_told_of(saved: Path) -> None:
-    """There, filelock has locks of another kind, or none."""
+    """There, filelock has locks of another kind: a file left from before is locked for ever."""
     told = _in_child(saved, NO_LOCKS.format(name="ENOSYS", flock=FLOCK[platform.machine()]))
     for kind, message in told:
-        assert kind == "done" or "local disk" in message
+        assert kind == "StoreError"
+        assert "local disk" in message
     assert ModelManager(saved).verify() == []
 
 
@@ -157,7 +158,7 @@ def test_too_many_open_files_are_told_of_and_damage_nothing(saved: Path) -> None
     sent = sorted((saved / "mlflow" / "sent").iterdir())
     pending = outbox / sent[-1].name.replace("sent", "pending")
     sent[-1].rename(pending)
-    for limit in range(4, 16):
+    for limit in (5, 7, 9, 11):
         told = _in_child(saved, MANY_OPEN.format(limit=limit))
         for kind, message in told:
             assert kind in ("done", "StoreError", "DumpError", "MirrorUnavailableError"), message
