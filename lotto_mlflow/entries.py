@@ -105,8 +105,7 @@ class Listing:
         self.changed_ns = changed_ns
         self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
         self._folder = folder
-        with regular.scanned(folder) as entries:
-            found = [entry.name for entry in entries]
+        found = regular.names_in(folder)
         self._file_names = [composed(file_name) for file_name in found]
         self._on_disk = {composed(one): one for one in found if composed(one) != one}
 

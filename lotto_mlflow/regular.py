@@ -252,6 +252,16 @@ def scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
             raise _unlisted(folder, cause) from cause
 
 
+def names_in(folder: Path) -> list[str]:
+    """Return what a folder holds, as `scanned` does."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as cause:
+        raise _unlisted(folder, cause) from cause
+
+
 def _unlisted(folder: Path, cause: OSError) -> StoreError:
     helps = advice.of_error(cause, folder, reads=True)
     return StoreError(f"{folder} could not be listed: {cause}; {helps}", path=folder)
