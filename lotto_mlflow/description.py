@@ -228,9 +228,13 @@ def origin() -> dict[str, str]:
     MLflow 3.17, tracking documentation: system tags.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    source = Path(main or sys.argv[0] or "<console>")
+    source = Path(main or next(iter(getattr(sys, "argv", ())), "") or "<console>")
     tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": writable(str(source))}
-    top_dir, commit = _git_checkout(source.absolute().parent)
+    try:
+        folder = source.absolute().parent
+    except FileNotFoundError:  # the current folder was deleted
+        return tags
+    top_dir, commit = _git_checkout(folder)
     if top_dir is not None and source.resolve().is_relative_to(top_dir):
         tags["mlflow.source.name"] = writable(source.resolve().relative_to(top_dir).as_posix())
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})

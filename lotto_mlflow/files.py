@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lotto_mlflow import regular
+from lotto_mlflow import advice, regular
 from lotto_mlflow.errors import StoreError
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 _POLL_SECONDS = 0.005
-_FOLDERS_CANNOT_BE_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_FOLDERS_CANNOT_BE_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS)
 """What a file system answers that has no such call for folders; EIO is a real failure."""
 _COPY_BYTES = 1 << 30
 _BLOCK_BYTES = 1 << 20
@@ -32,12 +32,17 @@ def lock_at(path: Path) -> FileLock:
     ----------
     path : pathlib.Path
         The lock file; its folder is made if need be. The operating system lets go of the lock
-        when its holder dies.
+        when its holder dies. Who may lock it is whom the umask of its maker lets write it.
+
+    Notes
+    -----
+    Where there is no ``flock``, filelock's other lock would wait for ever: it takes a file that is
+    left from before for one that is locked. Hence such a file system is refused.
     """
     from filelock import FileLock  # imported lazily
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+    return FileLock(path, fallback_to_soft=False)
 
 
 @contextmanager
@@ -49,38 +54,42 @@ def locked(lock: FileLock, timeout_seconds: float = -1) -> Iterator[None]:
     filelock.Timeout
         If the lock was not had in time.
     StoreError
-        If its file cannot be one, or may not be written.
+        If its file cannot be one, may not be written, or the file system has no locks.
     """
-    from filelock import Timeout  # imported lazily
-
-    regular.check_file(Path(lock.lock_file))
-    try:
-        lock.acquire(timeout=timeout_seconds, poll_interval=_POLL_SECONDS)
-    except Timeout:
-        raise
-    except OSError as cause:
-        raise StoreError(
-            f"{lock.lock_file} could not be locked: {cause}. Grant the rights to write it",
-            path=Path(lock.lock_file),
-        ) from cause
+    _acquire(lock, timeout_seconds)
     try:
         yield
     finally:
         lock.release()
 
 
+def _acquire(lock: FileLock, timeout_seconds: float = -1) -> None:
+    from filelock import Timeout  # imported lazily
+
+    path = Path(lock.lock_file)
+    regular.check_file(path)
+    try:
+        lock.acquire(timeout=timeout_seconds, poll_interval=_POLL_SECONDS)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as cause:
+        helps = advice.of_error(cause, path, locks=True)
+        raise StoreError(f"{path} could not be locked: {cause}; {helps}", path=path) from cause
+
+
 def sync_dir(path: Path) -> None:
     """Make the entries of a folder durable, where the system and the file system can do so."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as cause:
         if cause.errno not in _FOLDERS_CANNOT_BE_SYNCED:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def write_durably(path: Path, content: bytes, mode: int | None = None) -> None:
@@ -315,7 +324,7 @@ def workspace(tmp_dir: Path, guard: FileLock) -> Iterator[Path]:
     folder, in_use = tmp_dir / name, lock_at(tmp_dir / f"{name}.lock")
     try:
         with locked(guard):
-            in_use.acquire()
+            _acquire(in_use)
             folder.mkdir()
         yield folder
     finally:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto_mlflow import files, regular, settings
+from lotto_mlflow import advice, files, regular, settings
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
@@ -88,7 +89,8 @@ class ModelFolder:
         except LottoMlflowError:
             raise
         except OSError as cause:
-            raise StoreError(f"{cause}. Free the name, or grant the rights") from cause
+            helps = advice.of_error(cause, self.layout.mlflow_dir)
+            raise StoreError(f"a folder of records could not be made: {cause}; {helps}") from cause
 
     def note_format(self, work_dir: Path) -> None:
         """Write ``format.json``, where it is missing or of an earlier release."""
@@ -212,9 +214,13 @@ class ModelFolder:
             raise
         except OSError as cause:
             raise StoreError(
-                f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; free some room or "
-                "grant the rights, and try again"
+                f"{what} in {self.layout.trained_dir}: {cause}. {outcome}; "
+                f"{advice.of_error(cause, *self._may_be_meant())}"
             ) from cause
+
+    def _may_be_meant(self) -> tuple[Path, ...]:
+        """Return what an error may be about that names no file."""
+        return (*self.store.folders, self.layout.mlflow_dir, self.layout.tmp_dir)
 
 
 @contextmanager
@@ -255,7 +261,8 @@ class _Mirrors:
         may hold on to what was damaged. After any of these, a mirror is opened that shares nothing
         with the one before.
         """
-        from lotto_mlflow.mirror import Mirror
+        with existing_current_folder():
+            from lotto_mlflow.mirror import Mirror
 
         store = (self._layout, target)
         use = (os.getpid(), _file_of(target))
@@ -277,12 +284,15 @@ _USES: dict[object, list[object]] = {}
 of the generation."""
 
 
-def _file_of(target: Target) -> tuple[int, int, bool] | None:
-    """Return a target's SQLite file and whether it can be written, ``None`` without one."""
-    if target.database_path is None:
+def _file_of(target: Target) -> tuple[int, int, bool, bool] | None:
+    """Return a target's SQLite file, and how it is opened; ``None`` without one."""
+    from lotto_mlflow.mirror import is_read_as_copy
+
+    path = target.database_path
+    if path is None:
         return None
     try:
-        status = target.database_path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, os.access(target.database_path, os.W_OK)
+    return status.st_dev, status.st_ino, os.access(path, os.W_OK), is_read_as_copy(path)

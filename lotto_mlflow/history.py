@@ -26,6 +26,7 @@ from lotto_mlflow.regular import real_path
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import Store
+from lotto_mlflow.text import composed
 
 
 class History(ModelFiles):
@@ -60,6 +61,7 @@ class History(ModelFiles):
 
     def entries_of(self, name: str) -> list[Entry]:
         """Return the entries of one model name, newest first."""
+        name = composed(name)
         if name not in self._entries and self._all is None:
             self._entries[name] = self._journal.entries(name)
         return self._entries.get(name, [])
@@ -295,11 +297,14 @@ class History(ModelFiles):
         Notes
         -----
         A file with the time of a record of its name is that record's; only others are hashed. One
-        that was pushed stays known by the name of its record, even where the record is damaged.
-        A restore may be of a file that no save knows, and MLflow has it only if it came from there.
+        that was pushed stays known by the name of its record, even where that is damaged; one that
+        may not be read may be of any file. A restore may be of a file that no save knows, and
+        MLflow has it only if it came from there.
         """
         entries = self._entries_for(file)
         if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
+            return True
+        if any(self.read(entry) is None and self._journal.refusal(entry) for entry in entries):
             return True
         payloads = [
             record.payload
@@ -342,10 +347,6 @@ class History(ModelFiles):
         if self.entries_of(name):
             return None
         return sorted({f.sha256 for f in self.backups_of(name) if self.name_of(f) == name})
-
-    def aside_path(self, file: ModelFile) -> Path:
-        """Return where a damaged file can be put aside, under a name that no other file has."""
-        return self.layout.aside_dir / f"{file.stem}.{file.time_ns}{names.SUFFIX}"
 
     def name_of(self, file: ModelFile) -> str:
         """Return the name of the model that a file is of.

@@ -1,4 +1,8 @@
-"""Names to paths and back; no disk access."""
+"""Names to paths and back.
+
+A name is one, whatever normal form of Unicode it comes in: here it is composed. A file keeps the
+form that it has on disk; of a name that is not of ASCII the disk is asked which one that is.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from lotto_mlflow import regular
 from lotto_mlflow.errors import InvalidNameError
 from lotto_mlflow.records import MlflowIds
+from lotto_mlflow.text import composed
 
 PREFIX = "lotto_model_"
 """Files that begin with it are versions of the registered model `REGISTERED_MODEL`."""
@@ -26,7 +32,7 @@ _BACKUP_NUMBER = re.compile(r"\.([2-9]|[1-9]\d+)$")
 
 
 def check_name(name: object) -> str:
-    """Return the name, if both disk and registry can hold it.
+    """Return the name in composed form, if both disk and registry can hold it.
 
     Parameters
     ----------
@@ -47,7 +53,7 @@ def check_name(name: object) -> str:
             name=name,
         )
     assert isinstance(name, str)  # noqa: S101 - for the type checker; _problem has seen to it
-    return name
+    return composed(name)
 
 
 def is_name(name: object) -> bool:
@@ -75,7 +81,7 @@ def _problem(name: object) -> str | None:
     bad = sorted({c for c in name if c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs")})
     if bad:
         return f"contains {', '.join(map(repr, bad))}"
-    if len(name.encode("utf-8")) > MAX_NAME_BYTES:
+    if len(composed(name).encode("utf-8")) > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes in UTF-8"
     return None
 
@@ -100,7 +106,7 @@ def is_lotto_model(file_name: str) -> bool:
 
 def name_of(path: Path) -> str:
     """Return the name of the model in a file of ``trained/``."""
-    return path.name.removesuffix(SUFFIX)
+    return composed(path.name.removesuffix(SUFFIX))
 
 
 def name_of_backup(path: Path) -> str:
@@ -111,6 +117,10 @@ def name_of_backup(path: Path) -> str:
 def backup_names(name: str, number: int) -> str:
     """Return the stem of the n-th backup of a model, counted from 1."""
     return name if number == 1 else f"{name}.{number}"
+
+
+def _in(folder: Path, stem: str, suffix: str) -> Path:
+    return regular.as_named(folder / f"{composed(stem)}{suffix}")
 
 
 @dataclass(frozen=True)
@@ -169,19 +179,19 @@ class Layout:
 
     def model_path(self, name: str) -> Path:
         """File of a model in ``trained/``."""
-        return self.trained_dir / f"{name}{SUFFIX}"
+        return _in(self.trained_dir, name, SUFFIX)
 
     def metadata_path(self, name: str) -> Path:
         """Metadata of a model in ``metadata/``."""
-        return self.metadata_dir / f"{name}{METADATA_SUFFIX}"
+        return _in(self.metadata_dir, name, METADATA_SUFFIX)
 
     def backup_path(self, stem: str) -> Path:
         """File of a model in ``backups/``."""
-        return self.backup_dir / f"{stem}{SUFFIX}"
+        return _in(self.backup_dir, stem, SUFFIX)
 
     def backup_metadata_path(self, stem: str) -> Path:
         """Metadata of a model in ``backups/``."""
-        return self.backup_dir / f"{stem}{METADATA_SUFFIX}"
+        return _in(self.backup_dir, stem, METADATA_SUFFIX)
 
     def aside_path(self, stem: str) -> Path:
         """Path of a damaged model that was replaced."""

@@ -12,6 +12,7 @@ from lotto_mlflow import metadata, regular, settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.regular import real_path
 from lotto_mlflow.store import Store, sha256_of_file
+from lotto_mlflow.text import composed
 
 
 class ModelFile:
@@ -148,4 +149,32 @@ class ModelFiles:
 
     def _files_in(self, folder: Path) -> list[ModelFile]:
         found = sorted(self.store.files_in(folder), key=lambda item: item[0].name)
-        return [ModelFile(path, folder, self.layout, status) for path, status in found]
+        return [
+            ModelFile(path, folder, self.layout, status)
+            for path, status in found
+            if not self.is_hidden(path)
+        ]
+
+    def is_hidden(self, path: Path) -> bool:
+        """Return whether a model file has the name of another one, in another form of Unicode."""
+        return (
+            not path.name.isascii()
+            and regular.as_named(path.with_name(composed(path.name))) != path
+        )
+
+    def aside_path(self, file: ModelFile) -> Path:
+        """Return where a damaged file can be put aside, under a name that no other file has."""
+        return self.layout.aside_dir / f"{file.stem}.{file.time_ns}{names.SUFFIX}"
+
+    def free_path(self, path: Path) -> Path:
+        """Return a path beside a file at which it is a model of its own."""
+        stem, number = names.name_of(path), 2
+        while os.path.lexists(free := path.with_name(f"{stem}_{number}{names.SUFFIX}")):
+            number += 1
+        return free
+
+    def hidden_files(self) -> list[Path]:
+        """Return the model files that no lookup finds, since others have their names."""
+        folders = (self.layout.trained_dir, self.layout.backup_dir)
+        found = (path for folder in folders for path, _ in self.store.files_in(folder))
+        return sorted(path for path in found if self.is_hidden(path))

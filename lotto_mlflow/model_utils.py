@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lotto_mlflow import settings
+from lotto_mlflow import regular, settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import ModelManager
 
@@ -140,7 +140,7 @@ def get_latest_model_path(
 
 def _manager() -> ModelManager:
     folders = _folders(_APP_DIR, MODEL_BASE_DIR, TRAINED_DIR, METADATA_DIR, BACKUP_DIR)
-    return _manager_of(*(folder.absolute() for folder in folders))
+    return _manager_of(*(regular.as_named(regular.absolute(folder)) for folder in folders))
 
 
 @lru_cache(maxsize=16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lotto_mlflow.errors import Fix, InvalidReferenceError
+from lotto_mlflow.text import composed
 
 SCHEME = "models:/"
 _LATEST = "latest"
@@ -63,7 +64,7 @@ def parse(uri: str) -> VersionReference:
     InvalidReferenceError
         If it has none of these forms.
     """
-    rest = uri.removeprefix(SCHEME).strip("/")
+    rest = composed(uri.removeprefix(SCHEME).strip("/"))
     if "/" in rest:
         name, _, last = rest.rpartition("/")
         if name and "/" not in name and last == _LATEST:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lotto_mlflow import pyfunc_loader
+from lotto_mlflow import advice, pyfunc_loader
 from lotto_mlflow.errors import StoreError
+from lotto_mlflow.text import composed
 
 _BLOCK_BYTES = 1 << 20
 
@@ -73,9 +75,79 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def refusal(path: Path) -> OSError | None:
+    """Return why the system does not let a file be read, ``None`` where it does."""
+    try:
+        opened(path).close()
+    except StoreError:  # it is no file
+        return None
+    except OSError as cause:
+        return cause
+    return None
+
+
 def real_path(path: Path) -> Path:
-    """Return a path without links; ``Path.resolve`` raises where links lead in a circle."""
-    return Path(os.path.realpath(path))
+    """Return a path without links; ``Path.resolve`` raises where links lead in a circle.
+
+    Notes
+    -----
+    A relative path leads nowhere where the current folder was deleted, and stays as it is.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        return path
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return a path as it is seen from every folder.
+
+    Raises
+    ------
+    StoreError
+        If it is relative, and the current folder was deleted.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as cause:
+        raise StoreError(
+            f"{os.fspath(path)} leads nowhere, since the current folder was deleted; change to a "
+            "folder that exists, or give an absolute path, in LOTTO_APP_DIR for the default folder",
+            path=Path(path),
+        ) from cause
+
+
+def as_named(path: Path) -> Path:
+    """Return the path of what has this name, in whatever normal form of Unicode.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A path. Where there is nothing, its last part is looked for in the other forms, and those
+        before it where they, too, are missing.
+
+    Returns
+    -------
+    pathlib.Path
+        The path itself, where there is something or in no form anything. Of several forms the
+        same one each time.
+
+    Notes
+    -----
+    macOS hands out names in decomposed form, and what copies files from there keeps it; here names
+    are composed. Nothing is listed for a name of ASCII.
+    """
+    if str(path).isascii() or os.path.lexists(path) or path.parent == path:
+        return path
+    folder = as_named(path.parent)
+    if path.name.isascii():
+        return folder / path.name
+    wanted = composed(path.name)
+    try:
+        found = [name for name in os.listdir(folder) if composed(name) == wanted]
+    except (OSError, ValueError):
+        found = []
+    return folder / min(found, default=path.name)
 
 
 def is_below(place: Path, *folders: Path) -> bool:
@@ -150,6 +222,49 @@ def check_folder(path: Path) -> None:
             "are moved and removed there, so only a real folder will do",
             path=path,
         )
+
+
+@contextmanager
+def scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List a folder, in no order, and look at what is in it; one that is none is empty.
+
+    Yields
+    ------
+    iterator of os.DirEntry
+        What lies in it.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be listed, or what is in it cannot be looked at.
+    """
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        yield iter(())
+        return
+    except OSError as cause:
+        raise _unlisted(folder, cause) from cause
+    with entries:
+        try:
+            yield entries
+        except PermissionError as cause:
+            raise _unlisted(folder, cause) from cause
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what a folder holds, as `scanned` does."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as cause:
+        raise _unlisted(folder, cause) from cause
+
+
+def _unlisted(folder: Path, cause: OSError) -> StoreError:
+    helps = advice.of_error(cause, folder, reads=True)
+    return StoreError(f"{folder} could not be listed: {cause}; {helps}", path=folder)
 
 
 def below(folder: Path) -> Iterator[tuple[Path, str | None]]:

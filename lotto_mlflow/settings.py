@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from lotto_mlflow import regular
 from lotto_mlflow.distributions import version_of
-from lotto_mlflow.errors import SettingsError
+from lotto_mlflow.errors import SettingsError, StoreError
 from lotto_mlflow.text import masked, one_line, remember
 
 if TYPE_CHECKING:
@@ -107,10 +108,18 @@ def app_dir(environment: Mapping[str, str] | None = None) -> Path:
 
     Notes
     -----
-    An installed package must not write beside itself, so this is not derived from its file.
+    An installed package must not write beside itself, so this is not derived from its file. Where
+    the current folder was deleted, a relative one stays relative, for whoever uses it to refuse.
     """
     values = os.environ if environment is None else environment
-    return Path(values.get("LOTTO_APP_DIR") or Path("backend", "app")).absolute()
+    return _absolute(Path(values.get("LOTTO_APP_DIR") or Path("backend", "app")))
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return regular.absolute(path)
+    except StoreError:
+        return path
 
 
 def cache_dir(environment: Mapping[str, str] | None = None) -> Path:
@@ -119,15 +128,21 @@ def cache_dir(environment: Mapping[str, str] | None = None) -> Path:
     Returns
     -------
     pathlib.Path
-        ``LOTTO_CACHE_DIR``, else ``lotto_mlflow`` in ``XDG_CACHE_HOME``, else in ``~/.cache``.
+        ``LOTTO_CACHE_DIR``, else ``lotto_mlflow`` in ``XDG_CACHE_HOME``, else in ``~/.cache``; of a
+        user without a home, in the system's temporary folder.
     """
     values = os.environ if environment is None else environment
     if values.get("LOTTO_CACHE_DIR"):
-        return Path(values["LOTTO_CACHE_DIR"]).absolute()
+        return _absolute(Path(values["LOTTO_CACHE_DIR"]))
     given = values.get("XDG_CACHE_HOME") or ""
     if os.path.isabs(given):  # noqa: PTH117 - an empty text is no path; others are to be ignored
         return Path(given, "lotto_mlflow")
-    return Path(os.path.expanduser("~"), ".cache", "lotto_mlflow").absolute()  # noqa: PTH111 - never raises
+    home = os.path.expanduser("~")  # noqa: PTH111 - never raises
+    if os.path.isabs(home):  # noqa: PTH117 - a text
+        return Path(home, ".cache", "lotto_mlflow")
+    import tempfile  # imported lazily
+
+    return Path(tempfile.gettempdir(), f"lotto_mlflow-{os.getuid()}")
 
 
 def downloads_dir() -> Path:
@@ -173,14 +188,16 @@ def _callers_uri(kind: Literal["tracking", "registry"], values: Mapping[str, str
     is_set = getattr(mlflow, "is_tracking_uri_set", None)
     if values is not os.environ or mlflow is None or is_set is None:
         return values.get(f"MLFLOW_{kind.upper()}_URI") or None
-    tracking: str | None = mlflow.get_tracking_uri() if is_set() else None
+    if not is_set():  # else MLflow would look for a store in the current folder, if there is one
+        return None if kind == "tracking" else values.get("MLFLOW_REGISTRY_URI") or None
+    tracking: str = mlflow.get_tracking_uri()
     if kind == "tracking":
         return tracking
     try:
         registry: str = mlflow.get_registry_uri()
-        return registry if registry != mlflow.get_tracking_uri() else None
-    except ValueError:  # the tracking URI is none, as the push will say
+    except Exception:  # noqa: BLE001 - the tracking URI is none, as the push will say
         return None
+    return registry if registry != tracking else None
 
 
 def _normal(uri: str | None) -> str | None:
@@ -190,11 +207,11 @@ def _normal(uri: str | None) -> str | None:
     path = sqlite_path(uri)
     if path is not None:
         query = uri.partition("?")[1:]
-        return sqlite_uri(path.absolute()) + "".join(query)
+        return sqlite_uri(regular.absolute(path)) + "".join(query)
     if uri.startswith("sqlite:"):
         return uri  # in memory
     if "://" not in uri and not uri.startswith(("databricks", "uc", "file:")):
-        return str(Path(uri).absolute())
+        return str(regular.absolute(uri))
     return uri.rstrip("/")
 
 

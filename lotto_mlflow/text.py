@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -308,6 +309,16 @@ def _for_printf(character: str) -> str:
     is_byte = "\udc80" <= character <= "\udcff"  # of a name that is not UTF-8
     as_bytes = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"\\{byte:03o}" for byte in as_bytes)
+
+
+def composed(name: str) -> str:
+    """Return a name in the one form that it has here: macOS decomposes Korean and accents."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def forms(name: str) -> tuple[str, ...]:
+    """Return the forms in which a name may have been written down, the composed one first."""
+    return tuple(dict.fromkeys((composed(name), unicodedata.normalize("NFD", name))))
 
 
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:

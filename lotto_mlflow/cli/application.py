@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lotto_mlflow import settings
+from lotto_mlflow import regular, settings
 from lotto_mlflow.cli.output import in_commands
 from lotto_mlflow.cli.terminal import SafeStream
 from lotto_mlflow.errors import LottoMlflowError, StoreError
@@ -118,7 +118,7 @@ def default_base_dir() -> Path:
 
 def base_dir_of(ctx: typer.Context, given: Path | None) -> Path:
     """Return the current folder: the command's option, the one before it, the environment's."""
-    return (given or named_base_dir(ctx) or default_base_dir()).absolute()
+    return regular.absolute(given or named_base_dir(ctx) or default_base_dir())
 
 
 def manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:

@@ -29,13 +29,23 @@ KINDS = {SAVE: OF_SAVES, BACKFILL: OF_SAVES, RESTORE: OF_RESTORES}
 
 
 def recover(folder: ModelFolder, work_dir: Path) -> None:
-    """Finish or drop the work of processes that died; the caller holds the folder's lock."""
+    """Finish or drop the work of processes that died; the caller holds the folder's lock.
+
+    Raises
+    ------
+    StoreError
+        If a record of such work cannot be read now, by another user's choice for one.
+    """
     sweep(folder.layout.tmp_dir, *folder.store.folders)
     for entry in folder.journal.pending():
         record = folder.journal.read(entry)
         if record is not None:
             KINDS[record.kind].recover(folder, entry, record, work_dir)
-        elif not folder.journal.is_of_later_release(entry):
+            continue
+        refusal = folder.journal.refusal(entry)
+        if refusal is not None:
+            raise refusal
+        if not folder.journal.is_of_later_release(entry):
             folder.journal.quarantine(entry)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto_mlflow import settings
+from lotto_mlflow import regular, settings
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager.models import Models
@@ -60,7 +59,7 @@ class ModelManager(Models, Upkeep):
         )
         read_settings()  # refuses unknown values now, not at the first save
         if not isinstance(base_dir, Layout):
-            base_dir = Layout.under(Path(base_dir).absolute())
+            base_dir = Layout.under(regular.as_named(regular.absolute(base_dir)))
         self._folder = ModelFolder(base_dir, read_settings)
 
     @classmethod

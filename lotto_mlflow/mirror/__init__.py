@@ -20,6 +20,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, leftovers, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
@@ -33,7 +34,7 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror", "Standing", "Survey"]
+__all__ = ["Mirror", "Standing", "Survey", "is_read_as_copy"]
 
 
 class Mirror:

@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from lotto_mlflow import regular
+from lotto_mlflow import advice, regular
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import (
     Fix,
     LottoMlflowError,
@@ -29,7 +30,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
-from lotto_mlflow.mirror import database, probing
+from lotto_mlflow.mirror import database, probing, snapshots
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
@@ -54,7 +55,8 @@ def translated(doing: str) -> Iterator[None]:
         What was asked of MLflow, for the message.
     """
     try:
-        yield
+        with existing_current_folder():
+            yield
     except LottoMlflowError:
         raise
     except Exception as cause:
@@ -62,7 +64,8 @@ def translated(doing: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        raise kind(f"{doing} failed: {_said(cause)}", error_code=code) from cause
+        helps = f"; {advice.of_error(cause)}" if advice.number_of(cause) is not None else ""
+        raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
 
 
 @contextmanager
@@ -141,13 +144,25 @@ class Connection:
         self.places = Places(layout, target)
         self._uris = list(dict.fromkeys((target.tracking_uri, target.registry_uri)))
         self._shown = masked(target.tracking_uri)
-        self.tracking_uri = database.uri_alias(target.tracking_uri, generation)
-        self.registry_uri = database.uri_alias(target.registry_uri, generation)
+        self._generation = generation
         self.has_own_registry = target.registry_uri != target.tracking_uri
         self._experiment_id: str | None = None
         self.newest_versions: dict[str, NewestVersion] = {}
         """By registered model, the newest version that was made here."""
         self.is_stale = False
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """The address of the tracking store, which may be that of a copy for reading alone."""
+        return self._address(self._target.tracking_uri)
+
+    @cached_property
+    def registry_uri(self) -> str:
+        """The address of the registry, as that of the tracking store."""
+        return self._address(self._target.registry_uri)
+
+    def _address(self, uri: str) -> str:
+        return database.uri_alias(snapshots.address(uri), self._generation)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -208,7 +223,8 @@ class Connection:
         self._check_own_file()
         doing = f"reaching {self._shown}"
         with translated(doing):
-            found = [probing.is_there(uri, for_writing=for_writing) for uri in self._uris]
+            uris = self._uris if for_writing else map(snapshots.address, self._uris)
+            found = [probing.is_there(uri, for_writing=for_writing) for uri in uris]
         return all(found)
 
     def _check_own_file(self) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import mlflow.artifacts
 
+from lotto_mlflow import advice, metadata, model_dir, regular, settings
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, model_dir, regular, settings
 from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
@@ -20,7 +20,7 @@ from lotto_mlflow.errors import (
     LottoMlflowError,
     ModelNotFoundError,
 )
-from lotto_mlflow.files import copy_tree
+from lotto_mlflow.files import copy_tree, local_path
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
@@ -68,6 +68,9 @@ def file_of(
         lambda: connection.client.get_model_version_download_uri(name, version), doing, ""
     )
     if connection.is_embedded and not connection.places.is_believed(uri):
+        moved = _moved(layout, uri)
+        if moved is not None:
+            return _verified(moved / DATA_FILE, record, hashes=verifies)
         raise ModelNotFoundError(
             f"version {version} of {name} says that its file lies in {shown(uri)}, which is not "
             f"in {layout.artifacts_dir}; nothing was read there",
@@ -83,6 +86,26 @@ def file_of(
             return _verified(target, record, hashes=verifies)
     with translated(doing):
         return _downloaded(connection, uri, record, find_place)
+
+
+def _moved(layout: Layout, uri: str) -> Path | None:
+    """Return where in this folder an artifact lies that lay in it before it was moved, if it does.
+
+    Notes
+    -----
+    A folder is mounted elsewhere on another machine, and who only reads it cannot relocate it.
+    Nothing outside the folder is looked at, and the digest says whether it is what was meant.
+    """
+    path = local_path(uri)
+    if path is None or ".." in path.parts:
+        return None
+    before, here = path.parts, layout.artifacts_dir
+    for number in range(len(before) - 1, 0, -1):
+        if before[number - 1 : number + 1] == (layout.mlflow_dir.name, here.name):
+            found = here.joinpath(*before[number + 1 :])
+            is_here = regular.is_below(found, here) and regular.is_folder(found)
+            return found if is_here else None
+    return None
 
 
 def has_bytes(
@@ -253,7 +276,8 @@ def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:
     except LottoMlflowError:
         raise
     except OSError as cause:
-        raise LoadError(f"{path} could not be read: {cause}", path=path) from cause
+        helps = advice.of_error(cause, path, reads=True)
+        raise LoadError(f"{path} could not be read: {cause}; {helps}", path=path) from cause
     if found != record.sha256:
         version = f"version {record.version} of {record.registered_model}"
         raise DigestMismatchError.of_file(

@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from mlflow.store import db_migrations
 
+from lotto_mlflow import advice
 from lotto_mlflow.errors import Fix, MirrorUnavailableError, OtherSchemaError
 from lotto_mlflow.settings import sqlite_path
 from lotto_mlflow.text import masked, shell_command
@@ -102,6 +103,11 @@ def _revision_of_file(path: Path, *, for_writing: bool) -> str:
                 opened.execute(_WRITE_NOTHING)
             opened.execute("ROLLBACK")
     except sqlite3.Error as cause:
+        if advice.number_of(cause) is not None:
+            helps = advice.of_error(cause, path, reads=not for_writing)
+            raise MirrorUnavailableError(
+                f"the database {path} cannot be used: {cause}; {helps}", error_code=None
+            ) from cause
         raise MirrorUnavailableError(
             f"the database {path} cannot be used: {cause}",
             fix=Fix(

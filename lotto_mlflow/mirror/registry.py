@@ -22,6 +22,7 @@ from lotto_mlflow.mirror.connection import Connection, NewestVersion
 from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_digest, is_id
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS
+from lotto_mlflow.text import composed
 
 MODEL_NAME_TAG = "model_name"
 SHA256_TAG = "sha256"
@@ -196,7 +197,7 @@ def as_record(version: ModelVersion, tags: Mapping[str, str] | None = None) -> M
     """Return what tags say of a version, by default its own, with no path on disk."""
     own = version.tags if tags is None else tags
     return ModelRecord(
-        name=own[MODEL_NAME_TAG],
+        name=composed(own[MODEL_NAME_TAG]),
         sha256=own[SHA256_TAG],
         saved_at=own[SAVED_AT_TAG],
         saved_at_ns=int(own[SAVE_ID_TAG].partition("-")[0]),
@@ -266,7 +267,7 @@ def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
 def has_tags_of(record: SaveRecord, tags: Mapping[str, str]) -> bool:
     """Return whether tags name the save, the bytes and the model of a record."""
     own, keys = identity_tags(record), (SAVE_ID_TAG, SHA256_TAG, MODEL_NAME_TAG)
-    return all(tags.get(key) == own[key] for key in keys)
+    return all(composed(tags.get(key, "")) == own[key] for key in keys)
 
 
 def identity_tags(record: SaveRecord) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from lotto_mlflow.errors import (
     MirrorError,
     ModelNotFoundError,
     SettingsError,
+    StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -99,7 +100,8 @@ def latest_path(folder: ModelFolder, source: str) -> Path | None:
     if checked(source) == "filesystem":
         path = folder.store.latest()
         if path is None:
-            make_dir(folder.layout.trained_dir)
+            with suppress(StoreError):  # who may not write only looks
+                make_dir(folder.layout.trained_dir)
         return path
     target = folder.target()
     record = versions.latest_version(folder, target)
@@ -121,7 +123,7 @@ def checked(source: str) -> str:
 
 
 def _files_named(folder: ModelFolder, history: History, name: str) -> list[ModelFile]:
-    """Return the file of one name in ``trained/``, without a listing."""
+    """Return the file of one name in ``trained/``, without a listing where it is of ASCII."""
     path = folder.layout.model_path(name)
     status = regular.status_of(path) if names.is_plain(name) else None
     return [] if status is None else [history.file(path, status)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lotto_mlflow import advice, references, regular, store
 from lotto_mlflow import layout as names
-from lotto_mlflow import references, regular, store
 from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import (
     DigestMismatchError,
@@ -69,8 +70,9 @@ def _load_file(
     nobody changes who may write to the file. Where the digest does not fit because a save is
     under way, file and records are read again.
     """
-    if not os.path.lexists(given):  # of any text, as the specification has it
-        raise ModelNotFoundError(f"Model file not found: {given}", path=given)
+    if not os.fspath(given).isascii():
+        given = regular.as_named(Path(given))
+    _check_is_there(given)
     path, is_strict = _meant(folder.history(), Path(given)), folder.settings().trust == "known"
     for is_last in (False, False, True):
         history = folder.history()
@@ -93,6 +95,23 @@ def _load_file(
                     path, expected, found, "nothing was unpickled", _fix(history, file)
                 )
     raise AssertionError("unreachable")
+
+
+def _check_is_there(given: str | os.PathLike[str]) -> None:
+    """See that there is something of this name, which may be any text."""
+    try:
+        os.lstat(given)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as cause:
+        raise ModelNotFoundError(f"Model file not found: {given}", path=given) from cause
+    except OSError as cause:
+        if cause.errno == errno.ENAMETOOLONG:
+            raise ModelNotFoundError(f"Model file not found: {given}", path=given) from cause
+        raise _unopened(Path(given), cause) from cause
+
+
+def _unopened(path: Path, cause: OSError) -> LoadError:
+    helps = advice.of_error(cause, path, reads=True)
+    return LoadError(f"{path} could not be opened: {cause}; {helps}", path=path)
 
 
 def _meant(history: History, path: Path) -> Path:
@@ -133,7 +152,7 @@ def _opened(path: Path) -> BinaryIO:
     except FileNotFoundError as cause:
         raise ModelNotFoundError(f"Model file not found: {path}", path=path) from cause
     except OSError as cause:
-        raise LoadError(f"{path} could not be opened: {cause}", path=path) from cause
+        raise _unopened(path, cause) from cause
 
 
 def _check_pickles_are_allowed(file: ModelFile, version: ModelRecord | None) -> None:

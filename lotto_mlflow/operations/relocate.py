@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import RelocationError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
@@ -31,7 +32,8 @@ def relocate(folder: ModelFolder, relative_to: str | os.PathLike[str] | None) ->
     RelocationError
         If there is no embedded store, or no such folder. Nothing was changed.
     """
-    from lotto_mlflow.mirror import database
+    with existing_current_folder():
+        from lotto_mlflow.mirror import database
 
     layout = folder.layout
     location = _location(layout.artifacts_dir.absolute(), relative_to)

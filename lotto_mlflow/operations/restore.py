@@ -41,7 +41,7 @@ from lotto_mlflow.references import VersionReference, restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
-from lotto_mlflow.text import nearest, question
+from lotto_mlflow.text import composed, forms, nearest, question
 
 _logger = logging.getLogger("lotto_mlflow")
 RestoreSource = Literal["backups", "registry"]
@@ -145,7 +145,7 @@ def _restore(
         with locked(folder.lock()):
             folder.note_format(work_dir)
             recover(folder, work_dir)
-            id_time_ns = folder.store.stamp(staged)
+            id_time_ns = folder.store.stamp(staged, work_dir)
             os.utime(staged, ns=(found.time_ns, found.time_ns))
             record = _record(folder, target, found, staged, sha256, source, id_time_ns)
             Protocol(folder.store, folder.journal, work_dir).commit(
@@ -276,11 +276,11 @@ def _backup(
 ) -> ModelFile:
     """Return the file in ``backups/`` that is meant."""
     reference = versions.version_reference(folder, name_or_version)
-    name = str(name_or_version)
+    name = composed(str(name_or_version))
     if reference is not None and not folder.store.backups_of(name):
         return _backup_of_version(folder, history, target, reference)
     of_name = [file for file in history.backups_of(name) if history.name_of(file) == name]
-    stem = None if backup is None else Path(backup).name.removesuffix(names.SUFFIX)
+    stem = None if backup is None else names.name_of(Path(backup))
     found = [file for file in of_name if stem in (None, file.stem)]
     if not found:
         wanted = "backup" if backup is None else f"backup {backup!r}"
@@ -330,10 +330,11 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
     reference = versions.version_reference(folder, name_or_version)
     if reference is not None:
         return versions.of_version(folder, target, reference)
-    name = str(name_or_version)
+    name = composed(str(name_or_version))
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
-    found = [history.corrected(version, target) for version in mirror.records(name, 1)]
+    of_name = (version for form in forms(name) for version in mirror.records(form, 1))
+    found = [history.corrected(version, target) for version in of_name]
     if not found:
         near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(

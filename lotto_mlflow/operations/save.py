@@ -115,9 +115,9 @@ def _push(
 def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns: int) -> _Request:
     if given.model is None:
         raise InvalidModelError("Model cannot be None")
-    if given.name is not None:
-        check_name(given.name)
-        folder.store.check_places(given.name, is_save=True)
+    name = None if given.name is None else check_name(given.name)
+    if name is not None:
+        folder.store.check_places(name, is_save=True)
     values = None if given.metadata is None else metadata.plain(given.metadata)
     metadata.check_size(metadata.strict(values or {}))
     contents = artifacts.rendered({} if given.artifacts is None else given.artifacts)
@@ -134,7 +134,7 @@ def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns:
     )
     return _Request(
         given.model,
-        given.name,
+        name,
         values,
         contents,
         description,
@@ -157,7 +157,7 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
             with locked(folder.lock()):
                 folder.note_format(work_dir)
                 recover(folder, work_dir)
-                time_ns = folder.store.stamp(staged.path)
+                time_ns = folder.store.stamp(staged.path, work_dir)
                 record = _record(folder, request, staged, time_ns)
                 _keep_mode(folder, record, staged)
                 Protocol(folder.store, folder.journal, work_dir).commit(

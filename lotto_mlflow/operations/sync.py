@@ -88,6 +88,7 @@ def sync(
             mirror.create()
             mirror.prepare()
         report, history = SyncReport(dry_run=dry_run), folder.history()
+        _note_unreadable(folder, history, report)
         work = _recorded(folder, history, mirror, target, resend=resend)
         unknown = list(history.unknown_files(target, include_backups=include_backups))
         work += _unrecorded(history, mirror, target, current, unknown, report)
@@ -123,6 +124,15 @@ def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:
                 if record is not None:
                     journal.rewrite(entry, replace(record, tries=0), work_dir)
                     journal.requeue(entry)
+
+
+def _note_unreadable(folder: ModelFolder, history: History, report: SyncReport) -> None:
+    """Note the saves whose records the system does not let be read: they may have to be sent."""
+    for entry in history.entries():
+        if entry.state in ("committed", "begun") and history.read(entry) is None:
+            refusal = folder.journal.refusal(entry)
+            if refusal is not None:
+                report.fail(entry.name, refusal.summary, refusal.fix)
 
 
 def _recorded(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotto_mlflow import advice, metadata, regular
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
 from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -26,6 +26,7 @@ from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_pr
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
 from lotto_mlflow.store import make_real_dir, sha256_of_file
+from lotto_mlflow.text import composed
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -59,6 +60,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         return  # nothing in what they link to is believed, and the rest is known by the records
     entries = list(reversed(history.entries()))
     yield from _odd_files(folder)
+    yield from _hidden(history)
     yield from _digests(folder, history, entries, report)
     yield from _metadata(folder, history)
     try:
@@ -110,6 +112,16 @@ def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
         away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else None
         fix = _moved_away(path, away)
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
+
+
+def _hidden(history: History) -> Iterator[Finding]:
+    """Find the files whose names differ from those of others in their form of Unicode alone."""
+    for path in history.hidden_files():
+        name = names.name_of(path)
+        detail = "another file has this name, in another form of Unicode, and lookups find that one"
+        yield Finding(
+            "same name", name, path, detail, fix=_moved_away(path, history.free_path(path))
+        )
 
 
 def _digests(
@@ -180,8 +192,8 @@ def _below(folder: Path, pattern: str) -> list[Path]:
 def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
     name, path = file.stem, file.path
     if isinstance(found, OSError):
-        fix = Fix("shell", {"command": ("chmod", "u+r", path)})
-        yield Finding("damaged", name, path, f"it cannot be read: {found}", fix=fix)
+        helps = advice.of_error(found, path, reads=True)
+        yield Finding("damaged", name, path, f"it cannot be read: {found}", helps)
         return
     expected = history.expected(file)
     if expected and found not in expected:
@@ -231,7 +243,7 @@ def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
     backups = {file.stem: file for file in history.backup_files}
     for metadata_dir, files in ((layout.metadata_dir, trained), (layout.backup_dir, backups)):
         for path in _below_top(metadata_dir, f"*{names.METADATA_SUFFIX}"):
-            stem = path.name.removesuffix(names.METADATA_SUFFIX)
+            stem = composed(path.name.removesuffix(names.METADATA_SUFFIX))
             if stem in files:
                 yield from _metadata_file(history, path, files[stem])
             elif metadata_dir == layout.metadata_dir:
@@ -249,6 +261,11 @@ def _below_top(folder: Path, pattern: str) -> list[Path]:
 
 def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
     save, found = history.save_of(file), file.metadata
+    refusal = None if found is not None else regular.refusal(path)
+    if refusal is not None:
+        helps = advice.of_error(refusal, path, reads=True)
+        yield Finding("damaged", file.stem, path, f"it cannot be read: {refusal}", helps)
+        return
     if found is not None and (save is None or metadata.strict(found) == save.payload.metadata):
         return
     detail = "it is no JSON object" if found is None else "it is not the metadata saved"
@@ -271,6 +288,9 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
             yield Finding("stuck record", entry.name, entry.path, detail, fix=end)
         elif record is not None:
             yield from KINDS[record.kind].verify(verification, entry, record)
+        elif (refusal := journal.refusal(entry)) is not None:
+            what, _, helps = refusal.summary.partition("; ")
+            yield Finding("damaged", entry.name, entry.path, what, helps)
         elif not journal.is_of_later_release(entry):
             repair = "none is needed: it only noted what was saved to MLflow, or restored"
             effect = "sends the model without it; delete the file then"

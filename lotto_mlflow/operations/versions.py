@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
-from lotto_mlflow.text import nearest, question
+from lotto_mlflow.text import forms, nearest, question
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -63,7 +63,7 @@ def of_version(
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
     try:
-        return history.corrected(mirror.get(reference), target)
+        return history.corrected(_in_any_form(mirror, reference), target)
     except ModelNotFoundError as cause:
         near = _near_versions(folder, mirror, given or str(reference), reference)
         summary = f"{cause.summary}{question(near)}"
@@ -74,6 +74,17 @@ def of_version(
         if save is None:
             raise
         return _of_own_save(save, save.mirrored[target.name], reference, cause.data["version"])
+
+
+def _in_any_form(mirror: Mirror, reference: VersionReference) -> ModelRecord:
+    """Return the version that a reference names; an earlier release took names as they came."""
+    composed, *others = forms(reference.registered_model)
+    for name in others:
+        with suppress(ModelNotFoundError):
+            return mirror.get(replace(reference, registered_model=composed))
+        with suppress(ModelNotFoundError):
+            return mirror.get(replace(reference, registered_model=name))
+    return mirror.get(reference)
 
 
 def _of_own_save(

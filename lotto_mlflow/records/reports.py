@@ -60,6 +60,7 @@ FindingKind = Literal[
     "moved store",
     "moved version",
     "clock in the future",
+    "same name",
     "late on top",
     "mlflow unavailable",
 ]
@@ -79,7 +80,8 @@ class Finding:
         no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
         database with the paths of another folder. ``moved version``: a save whose version has
         another name or number than its record says, renamed or copied with MLflow.
-        ``clock in the future``: a file that will stay the latest. ``late on top``: the highest
+        ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name
+        is another's in another form of Unicode. ``late on top``: the highest
         version is an older save. ``mlflow unavailable``: the other view could not be looked at.
     name : str
         The model, if it is about one.

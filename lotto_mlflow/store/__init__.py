@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lotto_mlflow import advice, regular
 from lotto_mlflow import layout as names
-from lotto_mlflow import regular
 from lotto_mlflow.errors import StoreError
-from lotto_mlflow.files import link_or_copy
+from lotto_mlflow.files import link_or_copy, put, remove_file, temporary_for
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import SavePayload
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.store.pickles import Staged, dump, load, private_copy
+from lotto_mlflow.text import composed
 
 __all__ = [
     "Staged",
@@ -55,14 +56,22 @@ class Store:
         for folder in self.folders:
             make_dir(folder)
 
-    def stamp(self, path: Path) -> int:
+    def stamp(self, path: Path, work_dir: Path) -> int:
         """Give a staged file a time that is later than every one given before.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file.
+        work_dir : pathlib.Path
+            The workspace for temporary files.
 
         Returns
         -------
         int
             Nanoseconds since 1970, as the file system keeps them. The last one given is the
-            mtime of the file ``clock``, so that times increase where the clock steps back.
+            mtime of the file ``clock``, so that times increase where the clock steps back. It is
+            replaced each time: the time of a file can be set by its owner alone.
 
         Raises
         ------
@@ -79,9 +88,17 @@ class Store:
                 break
             step *= 10  # a file system with coarse times rounded it down
             wanted = last + step
-        self._clock_path.touch()
-        os.utime(self._clock_path, ns=(kept, kept))
+        self._note_time_ns(kept, work_dir)
         return kept
+
+    def _note_time_ns(self, time_ns: int, work_dir: Path) -> None:
+        temporary = temporary_for(self._clock_path, work_dir)
+        try:
+            temporary.touch(exist_ok=False)
+            os.utime(temporary, ns=(time_ns, time_ns))
+            put(temporary, self._clock_path, work_dir)
+        finally:
+            remove_file(temporary)
 
     def _last_time_ns(self) -> int:
         noted = regular.status_of(self._clock_path)
@@ -172,10 +189,10 @@ class Store:
 
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
-        found = []
-        with suppress(FileNotFoundError):
-            for file_name in os.listdir(self.layout.backup_dir):
-                path = self.layout.backup_dir / file_name
+        found, name = [], composed(name)
+        with regular.scanned(self.layout.backup_dir) as entries:
+            for entry in entries:
+                path = self.layout.backup_dir / entry.name
                 stems = (names.name_of(path), names.name_of_backup(path))
                 if path.suffix == names.SUFFIX and name in stems and regular.is_file(path):
                     found.append(path)
@@ -190,8 +207,7 @@ class Store:
         replaces before it replaces it, so that the bytes looked for are met in one or the other.
         """
         yield self.layout.model_path(name)
-        with suppress(NotADirectoryError):
-            yield from self.backups_of(name)
+        yield from self.backups_of(name)
 
     def files_in(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the model files in a folder with their status, but not those that vanish.
@@ -200,7 +216,7 @@ class Store:
         -----
         Links, pipes, folders and the like are none, whatever they are called.
         """
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        with regular.scanned(folder) as entries:
             for entry in entries:
                 if not entry.name.endswith(names.SUFFIX) or entry.name.startswith("."):
                     continue
@@ -212,11 +228,11 @@ class Store:
     def latest(self) -> Path | None:
         """Return the newest ``lotto_model_*.pkl`` by mtime, ties by name; ``None`` without any."""
         newest_ns, newest_name, folder = 0, "", self.layout.trained_dir
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        with regular.scanned(folder) as entries:
             for entry in entries:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except OSError:  # it is gone
+                except FileNotFoundError:
                     continue
                 # the rest is asked of the few that are newer than those before them
                 if newest_name and status.st_mtime_ns < newest_ns:
@@ -259,7 +275,7 @@ def make_dir(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise StoreError(
-            f"the folder {path} could not be made: {cause}. Free its name, or grant the rights",
+            f"the folder {path} could not be made: {cause}; {advice.of_error(cause, path)}",
             path=path,
         ) from cause
 

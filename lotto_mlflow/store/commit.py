@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lotto_mlflow import regular
+from lotto_mlflow import advice, regular
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.files import (
     link_or_copy,
@@ -213,7 +213,7 @@ class Protocol:
             raise StoreError(
                 f"{path} could not be replaced: {cause}; and the disk refused to have that undone: "
                 f"{refusal}. The old model or the new one is in place, whole; the next save, "
-                "restore or sync finishes or undoes the work",
+                f"restore or sync finishes or undoes the work; {advice.of_error(refusal, path)}",
                 path=path,
             ) from cause
 

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lotto_mlflow import pyfunc_loader
+from lotto_mlflow import advice, pyfunc_loader
 from lotto_mlflow.errors import DumpError, LoadError
+from lotto_mlflow.files import remove_file
 from lotto_mlflow.store.named import NamingFile
 from lotto_mlflow.threads import started
 
@@ -77,10 +78,12 @@ def dump(model: Any, path: Path) -> Staged:
                 digest, size = hashed()
                 durable()
     except Exception as cause:
-        path.unlink(missing_ok=True)
+        remove_file(path)
+        is_refused = advice.number_of(cause) is not None
+        helps = f"; {advice.of_error(cause, path)}" if is_refused else ""
         raise DumpError(
             f"{type(model).__name__} could not be written to {path.parent}: "
-            f"{type(cause).__name__}: {cause}. Nothing was saved; the folder is as it was",
+            f"{type(cause).__name__}: {cause}. Nothing was saved; the folder is as it was{helps}",
             path=path,
         ) from cause
     if naming.problem is not None:
@@ -134,10 +137,13 @@ def private_copy(file: BinaryIO, path: Path) -> tuple[BinaryIO, str]:
     try:
         return pyfunc_loader.private_copy(file)
     except (OSError, MemoryError) as cause:
+        helps = "free some memory"
+        if isinstance(cause, OSError):
+            helps = advice.of_error(cause)
         raise LoadError(
             f"{path} could not be copied to be verified: {type(cause).__name__}: {cause}. Above "
             f"{pyfunc_loader.IN_MEMORY_BYTES >> 20} MB the copy lies in the system's temporary "
-            "folder, which TMPDIR sets, and else in memory; make room there",
+            f"folder, which TMPDIR sets, and else in memory; {helps}",
             path=path,
         ) from cause
 

@@ -102,12 +102,19 @@ def small_disk(path: Path, options: str) -> Iterator[None]:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    _mounted("--bind", str(path), str(path))
+    with mounted_read_only(path, path):
+        yield
+
+
+@contextmanager
+def mounted_read_only(path: Path, place: Path) -> Iterator[None]:
+    """Mount a folder once more, at a place where nothing can be written to it."""
+    _mounted("--bind", str(path), str(place))
     try:
-        _mounted("-o", "remount,ro,bind", str(path))
+        _mounted("-o", "remount,ro,bind", str(place))
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @contextmanager
