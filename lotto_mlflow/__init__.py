@@ -5,7 +5,7 @@
 
 from lotto_mlflow.errors import Fix, LottoMlflowError
 from lotto_mlflow.manager import ModelManager
-from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
+from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model, warm_up
 from lotto_mlflow.records import Finding, ModelRecord, SyncReport
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "get_latest_model_path",
     "load_model",
     "save_model",
+    "warm_up",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "get_latest_model_path",
     "load_model",
     "save_model",
+    "warm_up",
 ]
 
 _CURRENT_FILE = Path(__file__).resolve()
@@ -136,6 +137,23 @@ def get_latest_model_path(
         If the registry could not be asked.
     """
     return _manager().get_latest_model_path(source=source)
+
+
+def warm_up(*, wait: bool = False) -> bool | None:
+    """Import MLflow and open the current store, before the first save has to.
+
+    Parameters
+    ----------
+    wait : bool
+        Return when it is done; by default it is done in the background.
+
+    Returns
+    -------
+    bool or None
+        Whether MLflow is ready, with ``wait``; ``None`` without.
+        `lotto_mlflow.ModelManager.warm_up` says more.
+    """
+    return _manager().warm_up(wait=wait)
 
 
 def _manager() -> ModelManager:

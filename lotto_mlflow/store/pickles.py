@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,17 @@ class Staged:
     size: int
 
 
-def dump(model: Any, path: Path) -> Staged:
+def dump(model: Any, path: Path, *, beside: Callable[[], object] | None = None) -> Staged:
     """Write a model to a new file with joblib, and make it durable.
+
+    Parameters
+    ----------
+    model : object
+        The model.
+    path : pathlib.Path
+        The new file.
+    beside : callable, optional
+        Called when the writing begins, to start what can be done meanwhile.
 
     Raises
     ------
@@ -59,6 +69,8 @@ def dump(model: Any, path: Path) -> Staged:
             hashed = started(partial(_hash_growing, path, written))
             durable = started(partial(_sync_growing, file.fileno(), written))
             try:
+                if beside is not None:
+                    beside()
                 joblib.dump(model, file)
                 file.flush()
             finally:
