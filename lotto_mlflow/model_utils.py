@@ -24,6 +24,7 @@ __all__ = [
     "METADATA_DIR",
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
+    "flush",
     "get_latest_model_path",
     "load_model",
     "save_model",
@@ -154,6 +155,22 @@ def warm_up(*, wait: bool = False) -> bool | None:
         `lotto_mlflow.ModelManager.warm_up` says more.
     """
     return _manager().warm_up(wait=wait)
+
+
+def flush(timeout: float = 60.0) -> bool:
+    """Push what waits for the current store, and wait for it.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to wait at most.
+
+    Returns
+    -------
+    bool
+        Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
+    """
+    return _manager().flush(timeout)
 
 
 def _manager() -> ModelManager:

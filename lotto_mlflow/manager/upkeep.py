@@ -194,7 +194,9 @@ class Upkeep:
         -----
         Idempotent; any number of threads and processes may call it. A missing SQLite database is
         created. What goes wrong is logged as a warning, and raised never: saves do not need MLflow.
-        Forking and the end of the interpreter wait for it. After a fork MLflow is imported in the
+        Forking and the end of the interpreter wait for it. Once a process, at the end, what is in
+        memory is left out of later garbage collections (``gc.freeze``), which would otherwise hold
+        every thread for 0.2 s to go through all of MLflow. After a fork MLflow is imported in the
         child, too, but each process opens the store itself. While MLflow is imported, other
         threads get less of the interpreter: an event loop is held now and then, so a server does
         best to wait for it, in a thread, before it accepts requests.

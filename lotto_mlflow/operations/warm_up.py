@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.push import PushWorker
+from lotto_mlflow.push import NOT_READY, Goal, PushWorker
+
+_logger = logging.getLogger("lotto_mlflow")
 
 
 def warm_up(folder: ModelFolder, *, wait: bool) -> bool | None:
@@ -26,4 +29,11 @@ def warm_up(folder: ModelFolder, *, wait: bool) -> bool | None:
     if current.mirror == "off" or folder.later_release is not None:
         return False if wait else None
     importlib.import_module("lotto_mlflow.operations.save")
-    return PushWorker.of(folder, folder.target(current)).warm_up(waits=wait)
+    worker = PushWorker.of(folder, folder.target(current))
+    request = worker.request(Goal.OPEN, warns=not wait)
+    if not wait:
+        return None
+    problem = worker.wait_until_open(request)
+    if problem is not None:
+        _logger.warning(NOT_READY, problem)
+    return problem is None
