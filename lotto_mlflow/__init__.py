@@ -5,7 +5,13 @@
 
 from lotto_mlflow.errors import Fix, LottoMlflowError
 from lotto_mlflow.manager import ModelManager
-from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
+from lotto_mlflow.model_utils import (
+    flush,
+    get_latest_model_path,
+    load_model,
+    save_model,
+    warm_up,
+)
 from lotto_mlflow.records import Finding, ModelRecord, SyncReport
 
 __all__ = [
@@ -15,9 +21,11 @@ __all__ = [
     "ModelManager",
     "ModelRecord",
     "SyncReport",
+    "flush",
     "get_latest_model_path",
     "load_model",
     "save_model",
+    "warm_up",
 ]
 
 __version__ = "0.2.0"

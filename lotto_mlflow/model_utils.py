@@ -24,9 +24,11 @@ __all__ = [
     "METADATA_DIR",
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
+    "flush",
     "get_latest_model_path",
     "load_model",
     "save_model",
+    "warm_up",
 ]
 
 _CURRENT_FILE = Path(__file__).resolve()
@@ -136,6 +138,39 @@ def get_latest_model_path(
         If the registry could not be asked.
     """
     return _manager().get_latest_model_path(source=source)
+
+
+def warm_up(*, wait: bool = False) -> bool | None:
+    """Import MLflow and open the current store, before the first save has to.
+
+    Parameters
+    ----------
+    wait : bool
+        Return when it is done; by default it is done in the background.
+
+    Returns
+    -------
+    bool or None
+        Whether MLflow is ready, with ``wait``; ``None`` without.
+        `lotto_mlflow.ModelManager.warm_up` says more.
+    """
+    return _manager().warm_up(wait=wait)
+
+
+def flush(timeout: float = 60.0) -> bool:
+    """Push what waits for the current store, and wait for it.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to wait at most.
+
+    Returns
+    -------
+    bool
+        Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
+    """
+    return _manager().flush(timeout)
 
 
 def _manager() -> ModelManager:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +32,22 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 WAIT_SECONDS = 5.0
 """How long a save waits for MLflow beyond its work on disk."""
+_MIRROR = "lotto_mlflow.mirror"
+"""The room that imports MLflow."""
 _PREPARE_SECONDS = 120.0
+"""How long MLflow may take to be imported, and the store to be created and opened."""
 _OTHERS_SECONDS = 0.05
 """How often a waiting save looks whether another process has pushed its record."""
+_TURN_SECONDS = 0.02
+"""How long the push lock is left to others between two rounds; they look for it every 5 ms."""
+
+
+class Goal(Enum):
+    """What the thread is to do."""
+
+    IMPORT = "import MLflow"
+    OPEN = "open the store, created where it is missing"
+    PUSH = "push what waits"
 
 
 class PushWorker:
@@ -66,6 +83,7 @@ class PushWorker:
         self._changed = threading.Condition()
         self._requested = 0
         self._answered = 0
+        self._goals: set[Goal] = set()
         self._is_prepared = False
         self._warns = False
         self._thread: threading.Thread | None = None
@@ -74,11 +92,14 @@ class PushWorker:
         self._outage: LottoMlflowError | None = None
         self._pushing: str | None = None
 
-    def request(self, *, warns: bool = False) -> int:
-        """Have the journal pushed; returns at once.
+    def request(self, goal: Goal = Goal.PUSH, *, warns: bool = False) -> int:
+        """Have the thread do something, by default push the journal; returns at once.
 
         Parameters
         ----------
+        goal : Goal
+            What to do. Where MLflow cannot be imported, `Goal.IMPORT` says nothing: whoever needs
+            it says so.
         warns : bool
             Whether what goes wrong is logged as a warning, because nobody waits for it.
 
@@ -90,6 +111,7 @@ class PushWorker:
         _watch_process()
         with self._changed:
             self._requested += 1
+            self._goals.add(goal)
             self._warns |= warns
             request, refusal = self._requested, None
             if self._thread is None or not self._thread.is_alive():
@@ -111,23 +133,43 @@ class PushWorker:
 
     def _run(self) -> None:
         try:
-            mirror = self._folder.mirror(self._target)
-            mirror.create()
-            self._note(is_prepared=True)
-            refused: set[str] = set()
-            while not self._has_answered_all(self._requested_now(), mirror, refused):
+            importlib.import_module(_MIRROR)
+            rounds = _Rounds()
+            while not self._has_answered_all(rounds):
                 pass
         except LottoMlflowError as cause:
             self._end(cause)
         except BaseException as cause:  # noqa: BLE001 - handed to whoever waits
             self._end(MirrorError(f"{type(cause).__name__}: {cause}", error_code=None))
 
-    def _requested_now(self) -> int:
+    def _has_answered_all(self, rounds: _Rounds) -> bool:
+        """Do what is asked for; return whether nothing was asked meanwhile, and the thread ends."""
         with self._changed:
-            return self._requested
+            request, goals = self._requested, set(self._goals)
+        if goals & {Goal.OPEN, Goal.PUSH} and rounds.mirror is None:
+            self._folder.mirror(self._target).create()
+            rounds.mirror = self._folder.mirror(self._target)  # it goes by the database's file
+            self._note_prepared()
+        if Goal.OPEN in goals and rounds.mirror is not None:
+            with self._folder.workspace() as work_dir:
+                rounds.mirror.open(work_dir)
+            _shorten_collections()
+        if Goal.PUSH in goals and rounds.mirror is not None:
+            self._push_waiting(rounds.mirror, rounds.refused)
+        with self._changed:
+            is_last = self._requested == request
+            if is_last:
+                end = self._note_end(None)
+            else:
+                self._outage, self._answered = None, request
+                self._changed.notify_all()
+        if is_last:
+            _log(*end)
+        elif Goal.PUSH in goals:
+            time.sleep(_TURN_SECONDS)
+        return is_last
 
-    def _has_answered_all(self, request: int, mirror: Mirror, refused: set[str]) -> bool:
-        """Push what waits; return whether nothing was requested meanwhile, and the thread ends."""
+    def _push_waiting(self, mirror: Mirror, refused: set[str]) -> None:
         with locked(self._folder.push_lock()):
             waiting = self._waiting()
             with self._changed:
@@ -136,15 +178,6 @@ class PushWorker:
             for entry, record in waiting:
                 if entry.id not in refused:
                     self._push(mirror, entry, record, refused)
-        with self._changed:
-            is_last = self._requested == request
-            if not is_last:
-                self._outage, self._answered = None, request
-                self._changed.notify_all()
-                return False
-            level, refusals = self._note_end(None)
-        _log(level, None, refusals)
-        return True
 
     def _waiting(self) -> list[tuple[Entry, Record[Any]]]:
         """Return the records that wait for this target, oldest first."""
@@ -169,18 +202,18 @@ class PushWorker:
                 self._refusals[entry.id] = refusal
             self._changed.notify_all()
 
-    def _note(self, *, is_prepared: bool) -> None:
+    def _note_prepared(self) -> None:
         with self._changed:
-            self._is_prepared = is_prepared
+            self._is_prepared = True
             self._changed.notify_all()
 
     def _end(self, outage: LottoMlflowError) -> None:
         """Answer every request with an outage, and log it."""
         with self._changed:
-            level, refusals = self._note_end(outage)
-        _log(level, outage, refusals)
+            end = self._note_end(outage)
+        _log(*end)
 
-    def _note_end(self, outage: LottoMlflowError | None) -> tuple[int, list[LottoMlflowError]]:
+    def _note_end(self, outage: LottoMlflowError | None) -> tuple[int, str, list[LottoMlflowError]]:
         """Answer every request; the caller holds the condition, and logs what is returned.
 
         Notes
@@ -190,9 +223,11 @@ class PushWorker:
         self._outage, self._answered, self._thread = outage, self._requested, None
         self._pushing = None
         level = logging.WARNING if self._warns else logging.INFO
-        self._warns = False
+        message = next((_MESSAGES[goal] for goal in _MESSAGES if goal in self._goals), "")
+        self._warns, self._goals = False, set()
         self._changed.notify_all()
-        return level, list(self._refusals.values())
+        causes = list(self._refusals.values())
+        return level, message, causes if outage is None else [outage, *causes]
 
     def wait_for(self, request: int, record: Record[Any]) -> LottoMlflowError | None:
         """Wait until a record is pushed, five seconds at most; return what went wrong, if it did.
@@ -248,6 +283,22 @@ class PushWorker:
             has_pushed_all = self._has_pushed_all(self.request(), left)
         return has_pushed_all
 
+    def begin_importing(self) -> None:
+        """Have MLflow imported, in the first call of this process; returns at once."""
+        global _has_begun_importing
+        if not _has_begun_importing and _MIRROR not in sys.modules:
+            _has_begun_importing = True
+            self.request(Goal.IMPORT)
+
+    def wait_until_open(self, request: int) -> LottoMlflowError | None:
+        """Wait until a request for `Goal.OPEN` is answered; return what went wrong, if it did."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._answered >= request, _PREPARE_SECONDS):
+                return self._outage
+        return MirrorUnavailableError(
+            f"MLflow was not ready within {_PREPARE_SECONDS:g} s; opening goes on", error_code=None
+        )
+
     def wait_for_queued(self) -> None:
         """Wait, five seconds at most, for what this process has queued, before MLflow is asked."""
         with self._changed:
@@ -264,16 +315,33 @@ class PushWorker:
             self.wait_for_queued()
 
 
+@dataclass
+class _Rounds:
+    """What one thread keeps from round to round."""
+
+    mirror: Mirror | None = None
+    refused: set[str] = field(default_factory=set)
+
+
 _WORKERS: weakref.WeakValueDictionary[tuple[Layout, Target], PushWorker] = (
     weakref.WeakValueDictionary()
 )
 _workers_guard = threading.Lock()
+_has_begun_importing = False
 
 
-def _log(level: int, outage: LottoMlflowError | None, refusals: list[LottoMlflowError]) -> None:
-    for cause in (outage, *refusals):
-        if cause is not None:
-            _logger.log(level, "not every save is in MLflow yet, later ones push it: %s", cause)
+NOT_READY = "MLflow is not ready, and saves will wait for it in the outbox: %s"
+_MESSAGES = {
+    Goal.PUSH: "not every save is in MLflow yet, later ones push it: %s",
+    Goal.OPEN: NOT_READY,
+}
+"""What is said where a goal was not reached; of several, the first."""
+
+
+def _log(level: int, message: str, causes: list[LottoMlflowError]) -> None:
+    if message:
+        for cause in causes:
+            _logger.log(level, message, cause)
 
 
 def _finish_all() -> None:
@@ -286,6 +354,19 @@ def _forget_all() -> None:
     _workers_guard = threading.Lock()
     for worker in list(_WORKERS.values()):
         worker.forget()
+
+
+@cache
+def _shorten_collections() -> None:
+    """Leave out what is in memory now of garbage collections to come.
+
+    Notes
+    -----
+    MLflow brings 300,000 objects that stay. A full collection goes through all of them, in 0.2 s
+    during which no other thread runs, an event loop included; and pushes cause some.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @cache

@@ -12,13 +12,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from matplotlib import image
-from serving import environment, free_port
+from serving import environment, free_port, served
 
 import lotto_mlflow.errors
-from lotto_mlflow import settings
+from lotto_mlflow import ModelManager, settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
@@ -29,23 +30,25 @@ DOCUMENTS = {
         "tests/bench/README.md",
         "tests/faults/README.md",
         ".github/CONTRIBUTING.md",
+        ".github/OPERATIONS.md",
         ".github/CHANGELOG.md",
     )
 }
 README = DOCUMENTS["README.md"]
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, document: str = README) -> list[str]:
     """Return the code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", document, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a reader has run the Python blocks one after the other."""
+    """A folder in which a reader has run the Python blocks, and then those on operations."""
     folder = tmp_path_factory.mktemp("reader")
+    code = [*blocks("python"), *blocks("python", DOCUMENTS[".github/OPERATIONS.md"])]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks("python"))],
+        [sys.executable, "-c", "\n".join(code)],
         cwd=folder,
         env=os.environ | {"HOME": str(folder)},
         capture_output=True,
@@ -62,6 +65,28 @@ def test_its_python_blocks_run_one_after_the_other(followed: Path) -> None:
     assert (base_dir / "mlflow" / "mlflow.db").exists()
     (korean,) = (base_dir / "metadata").glob("*_*_*_*_metadata.json")
     assert json.loads(korean.read_text(encoding="utf-8"))["설명"] == "첫 모델"
+
+
+@pytest.mark.timeout(600)
+def test_its_server_saves_and_has_pushed_everything_when_it_ends(tmp_path: Path) -> None:
+    """The block is the whole app, but for the model; uvicorn runs it with two workers."""
+    (app,) = (block for block in blocks("python") if "FastAPI" in block)
+    model = "from sklearn.linear_model import LogisticRegression\nmodel = LogisticRegression()\n"
+    (tmp_path / "readme_app.py").write_text(model + app, encoding="utf-8")
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "readme_app:app", "--app-dir", str(tmp_path)]
+    command += ["--port", str(port), "--workers", "2", "--log-level", "warning"]
+    settings = {"LOTTO_MIRROR": "background", "LOTTO_APP_DIR": str(tmp_path / "app")}
+    url, log_path = f"http://127.0.0.1:{port}", tmp_path / "log.txt"
+    base_dir = tmp_path / "app" / "models" / "ml"
+    with served(command, f"{url}/openapi.json", log_path, **settings), httpx.Client() as client:
+        assert (base_dir / "mlflow" / "mlflow.db").exists()  # before the first request
+        answers = [client.post(f"{url}/models", timeout=120) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 6, log_path.read_text()
+    assert os.listdir(base_dir / "mlflow" / "outbox") == [], log_path.read_text()
+    versions = {record.path: record.version for record in ModelManager(base_dir).records()}
+    assert sorted(versions.values()) == list(range(1, 7))
+    assert {str(path) for path in versions} == {answer.json() for answer in answers}
 
 
 def test_mlflows_commands_print_what_it_says(followed: Path) -> None:

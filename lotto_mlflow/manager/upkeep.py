@@ -176,3 +176,31 @@ class Upkeep:
             Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
         """
         return operations.sync.flush(self._folder, timeout)
+
+    def warm_up(self, *, wait: bool = False) -> bool | None:
+        """Import MLflow and open the current store, before the first save has to.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when it is done, after two minutes at most; by default it is done in the
+            background.
+
+        Returns
+        -------
+        bool or None
+            Whether MLflow is ready, with ``wait``; ``None`` without. False, too, where nothing is
+            pushed, as with ``LOTTO_MIRROR=off``.
+
+        Notes
+        -----
+        Idempotent; any number of threads and processes may call it. A missing SQLite database is
+        created. What goes wrong is logged as a warning, and raised never: saves do not need MLflow.
+        Forking and the end of the interpreter wait for it. Once a process, at the end, what is in
+        memory is left out of later garbage collections (``gc.freeze``), which would otherwise hold
+        every thread for 0.2 s to go through all of MLflow. After a fork MLflow is imported in the
+        child, too, but each process opens the store itself. While MLflow is imported, other
+        threads get less of the interpreter: an event loop is held now and then, so a server does
+        best to wait for it, in a thread, before it accepts requests.
+        """
+        return operations.warm_up.warm_up(self._folder, wait=wait)

@@ -17,7 +17,7 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, registry
+from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
@@ -82,6 +82,28 @@ class Mirror:
             At once, where one or the other is not to be had.
         """
         self._connection.prepare()
+
+    def open(self, work_dir: Path) -> None:
+        """Open the store and the registry, and do what MLflow does once a process.
+
+        Parameters
+        ----------
+        work_dir : pathlib.Path
+            The workspace for temporary files.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If one of the two is not to be had.
+        """
+
+        def ask() -> None:
+            registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
+            self._connection.known_experiment_id()
+
+        self._connection.prepare()
+        self._connection.ask(ask, "opening the tracking store", None)
+        model_folder.warm_up(work_dir)
 
     def push(
         self,

@@ -217,6 +217,11 @@ def _frame(pins: list[str], work_dir: Path) -> _Frame:
     return _FRAMES[key]
 
 
+def warm_up(work_dir: Path) -> None:
+    """Have MLflow read what is installed, which it does once a process, before the first push."""
+    _frame(["joblib"], work_dir)
+
+
 def _build_in(
     frame: _Frame,
     target_dir: Path,

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -83,7 +83,7 @@ def save(folder: ModelFolder, given: Given) -> Path:
     called_at_ns = time.monotonic_ns()
     current = folder.settings()
     request = _checked(folder, current, given, called_at_ns)
-    record = _saved(folder, request)
+    record = _saved(folder, request, _importing(folder, current, request.target))
     path = folder.layout.model_path(record.name)
     release = folder.later_release
     if release is not None:
@@ -96,6 +96,20 @@ def save(folder: ModelFolder, given: Given) -> Path:
     elif current.mirror != "off":
         _push(folder, request.target, record, path, waits=current.mirror == "sync")
     return path
+
+
+def _importing(
+    folder: ModelFolder, current: Settings, target: Target
+) -> Callable[[], object] | None:
+    """Return what has MLflow imported for the push to come, ``None`` where none comes.
+
+    Notes
+    -----
+    In a process's first save that takes seconds, which need not follow the writing of the model.
+    """
+    if current.mirror == "off" or folder.later_release is not None:
+        return None
+    return PushWorker.of(folder, target).begin_importing
 
 
 def _push(
@@ -144,13 +158,16 @@ def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns:
     )
 
 
-def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
+def _saved(
+    folder: ModelFolder, request: _Request, beside: Callable[[], object] | None
+) -> SaveRecord:
     """Write a model beside its place, and put it there under the lock."""
     folder.make_dirs()
     errors = folder.disk_errors("the model could not be saved", "The folder is as it was")
     with errors, folder.workspace() as work_dir:
         artifacts.write(request.artifacts, work_dir / "artifacts")
-        staged = dump(request.model, temporary_for(folder.layout.model_path("model"), work_dir))
+        temporary = temporary_for(folder.layout.model_path("model"), work_dir)
+        staged = dump(request.model, temporary, beside=beside)
         try:
             described = with_needs(request.description, staged.names)
             request = replace(request, description=described)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,17 @@ class Staged:
     names: Mapping[str, Set[str]]
 
 
-def dump(model: Any, path: Path) -> Staged:
+def dump(model: Any, path: Path, *, beside: Callable[[], object] | None = None) -> Staged:
     """Write a model to a new file with joblib, and make it durable.
+
+    Parameters
+    ----------
+    model : object
+        The model.
+    path : pathlib.Path
+        The new file.
+    beside : callable, optional
+        Called when the writing begins, to start what can be done meanwhile.
 
     Raises
     ------
@@ -69,6 +78,8 @@ def dump(model: Any, path: Path) -> Staged:
             hashed = started(partial(_hash_growing, path, written))
             durable = started(partial(_sync_growing, file.fileno(), written))
             try:
+                if beside is not None:
+                    beside()
                 naming = NamingFile(file)
                 joblib.dump(model, naming)
                 naming.end()
