@@ -24,6 +24,7 @@ from lotto_mlflow import ModelManager
 
 pytestmark = [
     pytest.mark.xdist_group("predictions"),  # one store and one server
+    pytest.mark.timeout(900),  # the first test waits for both
     # scikit-learn and LightGBM say so where the names of fit and predict differ, and answer
     pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
     # MLflow's hooks import so what a test of autologging has them watch
