@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex  # noqa: F401 - by which commands are quoted: no time to look for it once files run out
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from lotto_mlflow.text import shell_command
+
+try:
+    import pwd
+except ImportError:  # Windows
+    pwd = None  # type: ignore[assignment]
 
 _NUMBERS = (
     (
@@ -203,8 +209,6 @@ def _granted(path: Path, letters: str) -> str:
 
 def _user(number: int) -> str:
     try:
-        import pwd  # imported lazily
-
         return f"{pwd.getpwuid(number).pw_name}"
-    except (ImportError, KeyError):
+    except (AttributeError, KeyError):
         return f"user {number}"

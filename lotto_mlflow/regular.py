@@ -225,8 +225,15 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """List a folder, in no order, and look at what is in it; one that is none is empty.
+def scanned(folder: Path, *, must_be_folder: bool = False) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List a folder, in no order, and look at what is in it; one that is missing is empty.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+    must_be_folder : bool
+        Whether something else of its name is an error, and not as good as none.
 
     Yields
     ------
@@ -240,10 +247,11 @@ def scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
     """
     try:
         entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        yield iter(())
-        return
     except OSError as cause:
+        none = FileNotFoundError if must_be_folder else (FileNotFoundError, NotADirectoryError)
+        if isinstance(cause, none):
+            yield iter(())
+            return
         raise _unlisted(folder, cause) from cause
     with entries:
         try:

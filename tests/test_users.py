@@ -249,6 +249,19 @@ def test_a_save_whose_record_may_not_be_read_is_not_brought_in_a_second_time(
         users.work(KIM, LOAD, base_dir=shared, path="models:/x/2")
 
 
+def test_bytes_that_another_user_may_not_read_are_not_taken_for_gone(
+    users: Users, shared: Path
+) -> None:
+    off = {"LOTTO_MIRROR": "off"}
+    path, _ = users.work(KIM, SAVE, base_dir=shared, name="x", n=1, environment=off)
+    Path(path).chmod(0o600)
+    sent, _, failed = users.work(LEE, SYNC, base_dir=shared, options={})
+    assert sent == []
+    assert f"chmod g+r {path}" in failed["x"]
+    assert not list((shared / "mlflow" / "aside").iterdir())
+    assert users.work(KIM, SYNC, base_dir=shared, options={}) == [["x"], [], {}]
+
+
 def test_a_model_that_another_user_may_not_read_is_not_replaced_unless_it_can_be_kept(
     users: Users, shared: Path
 ) -> None:

@@ -127,14 +127,16 @@ def _warm_up(scratch_dir: str) -> None:
     import getpass
     import pwd
 
-    from lotto_mlflow import ModelManager
+    from lotto_mlflow import ModelManager, push
     from lotto_mlflow.cli import main
 
+    push.WAIT_SECONDS = 60.0  # a busy machine may be slow
     pwd.getpwuid(0)
     getpass.getuser()
     manager = ModelManager(scratch_dir)
     for number in range(2):
         manager.save_model({"n": number}, "lotto_model_x", {"n": number}, artifacts={"a": "b"})
+    assert manager.flush(120)
     manager.restore("lotto_model_x")
     manager.restore("lotto_model_x", source="registry")
     manager.sync(resend=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -166,20 +167,32 @@ class Store:
         pathlib.Path or None
             ``None`` where no file of its name has them.
 
+        Raises
+        ------
+        StoreError
+            If none was found that has them, and one could not be read.
+
         Notes
         -----
         The entry keeps its bytes when a later save replaces the file, but not when a program
         writes over it: whoever copies it hashes the copy.
         """
-        entry = work_dir / "model.pkl"
+        entry, refusals = work_dir / "model.pkl", list[tuple[Path, OSError]]()
         for is_of in (_has_digest,) if hashes_all else (_has_time_and_size, _has_digest):
             for path in self.candidates(save.name):
                 entry.unlink(missing_ok=True)
-                with suppress(OSError):
+                try:
                     link_or_copy(path, entry, work_dir)
                     if is_of(entry, save):
                         return entry
+                except OSError as cause:
+                    if cause.errno not in (None, errno.ENOENT, errno.ENOTDIR):
+                        refusals.append((path, cause))
         entry.unlink(missing_ok=True)
+        for refused, error in refusals:  # the bytes may be there, and are not gone
+            helps = advice.of_error(error, refused, reads=True)
+            summary = f"{refused} could not be read: {error}; {helps}"
+            raise StoreError(summary, path=refused) from error
         return None
 
     def names_in_backups(self) -> list[str]:
@@ -190,7 +203,7 @@ class Store:
     def backups_of(self, name: str) -> list[Path]:
         """Return the model files in ``backups/`` that may be of a name."""
         found, name = [], composed(name)
-        with regular.scanned(self.layout.backup_dir) as entries:
+        with regular.scanned(self.layout.backup_dir, must_be_folder=True) as entries:
             for entry in entries:
                 path = self.layout.backup_dir / entry.name
                 stems = (names.name_of(path), names.name_of_backup(path))
@@ -207,7 +220,11 @@ class Store:
         replaces before it replaces it, so that the bytes looked for are met in one or the other.
         """
         yield self.layout.model_path(name)
-        yield from self.backups_of(name)
+        try:
+            yield from self.backups_of(name)
+        except StoreError as error:
+            if not isinstance(error.__cause__, NotADirectoryError):
+                raise
 
     def files_in(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the model files in a folder with their status, but not those that vanish.
