@@ -10,6 +10,8 @@
     ├── InvalidArtifactError        (ValueError, OSError)  an extra artifact that cannot be written
     ├── InvalidDatasetError         (ValueError, OSError)  a data set that is not one
     ├── InvalidMetadataError        (ValueError, OSError)  metadata that is not strict JSON
+    ├── InvalidPredictionError      (ValueError)   a draw, games or scores that are none
+    ├── InvalidResultError          (ValueError, OSError)  a result, or a file of them, that is none
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
@@ -154,6 +156,14 @@ class InvalidDatasetError(LottoMlflowError, ValueError, OSError):
 
 class InvalidMetadataError(LottoMlflowError, ValueError, OSError):
     """Metadata that cannot be written as strict JSON."""
+
+
+class InvalidPredictionError(LottoMlflowError, ValueError):
+    """A draw number, games, scores or a time that no prediction can have; nothing was recorded."""
+
+
+class InvalidResultError(LottoMlflowError, ValueError, OSError):
+    """A result that no draw can have, or a file of results with one; nothing was recorded."""
 
 
 class DumpError(LottoMlflowError, OSError):
