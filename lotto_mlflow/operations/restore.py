@@ -22,7 +22,8 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import copy_content, locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.kinds import KINDS, recover, replaced
+from lotto_mlflow.kinds import recover
+from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import find, versions
 from lotto_mlflow.push import PushWorker
@@ -148,7 +149,7 @@ def _restore(
             os.utime(staged, ns=(found.time_ns, found.time_ns))
             record = _record(folder, target, found, staged, sha256, source, id_time_ns)
             Protocol(folder.store, folder.journal, work_dir).commit(
-                record, staged, KINDS[RESTORE].end, metadata_mode=found.metadata_mode
+                record, staged, END_OF_RESTORE, metadata_mode=found.metadata_mode
             )
     finally:
         remove_file(staged)

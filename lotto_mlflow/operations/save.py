@@ -16,7 +16,8 @@ from lotto_mlflow.description import describe, has_method, origin
 from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.kinds import KINDS, recover, replaced
+from lotto_mlflow.kinds import recover
+from lotto_mlflow.kinds.saves import END_OF_SAVE, replaced
 from lotto_mlflow.layout import PREFIX, check_name
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
@@ -154,7 +155,7 @@ def _saved(folder: ModelFolder, request: _Request) -> SaveRecord:
                 Protocol(folder.store, folder.journal, work_dir).commit(
                     record,
                     staged.path,
-                    KINDS[SAVE].end,
+                    END_OF_SAVE,
                     artifacts_dir=work_dir / "artifacts" if request.artifacts else None,
                 )
                 return record

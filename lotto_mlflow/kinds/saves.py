@@ -1,105 +1,28 @@
-"""What is done with each kind of record: how it is recovered, pushed and verified.
-
-A new kind adds its payload to `lotto_mlflow.records`, and an entry to `KINDS`.
-"""
+"""Saves and restores: how their records are recovered, pushed and verified."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow.errors import Fix, MirrorError, MirrorUnavailableError
-from lotto_mlflow.files import sweep
+from lotto_mlflow.errors import Fix, MirrorError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
+from lotto_mlflow.kinds.base import Kind, Verification
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.records import (
-    BACKFILL,
-    RESTORE,
-    SAVE,
-    Attempt,
-    Finding,
-    MlflowIds,
-    Note,
-    Record,
-    SaveRecord,
-)
+from lotto_mlflow.records import Finding, MlflowIds, Note, Record, SaveRecord
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.settings import Target
 from lotto_mlflow.store.commit import Protocol
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror, Standing
 
-
-MAX_TRIES = 3
-"""Refusals after which a record is set aside; being unable to ask is no refusal."""
-
-
-class Verification:
-    """What the verification of one record may ask.
-
-    Parameters
-    ----------
-    folder : ModelFolder
-        The folder.
-    history : History
-        Its records.
-    target : Target
-        The current tracking store.
-    mirror : Mirror or None
-        The MLflow view there, ``None`` where MLflow cannot be asked.
-    """
-
-    def __init__(
-        self, folder: ModelFolder, history: History, target: Target, mirror: Mirror | None
-    ) -> None:
-        self.folder = folder
-        self.history = history
-        self.target = target
-        self.mirror = mirror
-        self.survey = None if mirror is None else mirror.survey()
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The three functions of one kind of record.
-
-    Attributes
-    ----------
-    end : str
-        State of a record of this kind once its work on disk is done.
-    push : callable or None
-        ``push(folder, mirror, record, is_begun, note, work_dir)`` brings it to MLflow and returns
-        the ids there; ``None`` where MLflow gets nothing. ``is_begun`` says whether an earlier
-        push of the record may have got somewhere; ``note`` writes into the record what a push
-        created.
-    verify : callable
-        ``verify(verification, entry, record)`` yields the findings about it.
-    """
-
-    end: State
-    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds] | None
-    verify: Callable[[Verification, Entry, Record[Any]], Iterator[Finding]]
-
-    def recover(self, protocol: Protocol, entry: Entry, record: Record[Any]) -> None:
-        """Finish or drop what a dead process left."""
-        protocol.recover(entry, record, self.end)
-
-
-def recover(folder: ModelFolder, work_dir: Path) -> None:
-    """Finish or drop the work of processes that died; the caller holds the folder's lock."""
-    sweep(folder.layout.tmp_dir, *folder.store.folders)
-    protocol = Protocol(folder.store, folder.journal, work_dir)
-    for entry in folder.journal.pending():
-        record = folder.journal.read(entry)
-        if record is not None:
-            KINDS[record.kind].recover(protocol, entry, record)
-        elif not folder.journal.is_of_later_release(entry):
-            folder.journal.quarantine(entry)
+END_OF_SAVE: State = "committed"
+END_OF_RESTORE: State = "sent"
+"""States of records whose work on disk is done."""
 
 
 def replaced(
@@ -127,95 +50,10 @@ def replaced(
     return folder.store.free_backup_stem(name), False
 
 
-def push(
-    folder: ModelFolder, mirror: Mirror, entry: Entry, record: Record[Any], target: Target
-) -> Record[Any]:
-    """Bring one record to MLflow, and move it on; the caller holds the push lock.
-
-    Parameters
-    ----------
-    folder : ModelFolder
-        The folder.
-    mirror : Mirror
-        The MLflow view in the target.
-    entry : Entry
-        Where the record lies: in ``outbox/``, or, when another store gets it too, in ``sent/``.
-    record : Record
-        The record.
-    target : Target
-        The store.
-
-    Returns
-    -------
-    Record
-        The record as it lies on disk now.
-
-    Raises
-    ------
-    MirrorUnavailableError
-        If MLflow could not be asked; the record stays where it is.
-    MirrorError
-        If MLflow refuses this record, or its bytes are gone; it counts as a try.
-    """
-    mirror.prepare()
-    with folder.workspace() as work_dir:
-        try:
-            return _pushed(folder, mirror, entry, record, target, work_dir)
-        except MirrorUnavailableError:
-            raise
-        except MirrorError as cause:
-            _count_refusal(folder, entry, record, cause, work_dir)
-            raise
-
-
-def _pushed(
-    folder: ModelFolder,
-    mirror: Mirror,
-    entry: Entry,
-    record: Record[Any],
-    target: Target,
-    work_dir: Path,
-) -> Record[Any]:
-    kind, journal = KINDS[record.kind], folder.journal
-    is_begun = entry.state != "committed"
-    pushed = replace(record, tries=0, reason=None)
-    if kind.push is not None:
-        if not is_begun:
-            entry = journal.mark(entry, "begun")
-        at, noted = entry, record
-
-        def note(attempt: Attempt) -> Record[Any]:
-            nonlocal noted
-            noted = replace(noted, attempts=noted.attempts | {target.name: attempt})
-            journal.rewrite(at, noted, work_dir)
-            return noted
-
-        ids = kind.push(folder, mirror, record, is_begun, note, work_dir)
-        attempts = {name: one for name, one in noted.attempts.items() if name != target.name}
-        mirrored = record.mirrored | {target.name: ids}
-        pushed = replace(pushed, mirrored=mirrored, attempts=attempts)
-    is_done = kind.push is None or record.target in pushed.mirrored
-    if is_done or entry.state == "sent":
-        journal.move(entry, pushed, "sent", work_dir)
-    else:  # the store that it was meant for has still to get it
-        journal.rewrite(entry, pushed, work_dir)
-    return pushed
-
-
-def _count_refusal(
-    folder: ModelFolder, entry: Entry, record: Record[Any], cause: MirrorError, work_dir: Path
+def _recover(
+    end: State, folder: ModelFolder, entry: Entry, record: Record[Any], work_dir: Path
 ) -> None:
-    """Count a refusal, and set the record aside where it is one too many."""
-    current = folder.journal.current(entry)
-    if current is None or current.state not in ("committed", "begun"):
-        return
-    record = folder.journal.read(current) or record  # which may have been noted something
-    refused = replace(record, tries=record.tries + 1, reason=str(cause))
-    is_hopeless = cause.data.get("error_code") == "BYTES_GONE" or refused.tries >= MAX_TRIES
-    if is_hopeless:
-        folder.journal.move(current, refused, "aside", work_dir)
-    else:
-        folder.journal.rewrite(current, refused, work_dir)
+    Protocol(folder.store, folder.journal, work_dir).recover(entry, record, end)
 
 
 def _push_save(
@@ -339,8 +177,5 @@ def _verify_nothing(*_: object) -> Iterator[Finding]:
     return iter(())
 
 
-KINDS = {
-    SAVE: Kind("committed", _push_save, _verify_save),
-    BACKFILL: Kind("committed", _push_save, _verify_save),
-    RESTORE: Kind("sent", None, _verify_nothing),
-}
+OF_SAVES = Kind(partial(_recover, END_OF_SAVE), _push_save, _verify_save)
+OF_RESTORES = Kind(partial(_recover, END_OF_RESTORE), None, _verify_nothing)

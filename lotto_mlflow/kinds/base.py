@@ -1,0 +1,64 @@
+"""What a kind of record is: its three functions, and what the verification of one may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History
+from lotto_mlflow.journal import Entry
+from lotto_mlflow.records import Finding, MlflowIds, Note, Record
+from lotto_mlflow.settings import Target
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+
+class Verification:
+    """What the verification of one record may ask.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    history : History
+        Its records.
+    target : Target
+        The current tracking store.
+    mirror : Mirror or None
+        The MLflow view there, ``None`` where MLflow cannot be asked.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, history: History, target: Target, mirror: Mirror | None
+    ) -> None:
+        self.folder = folder
+        self.history = history
+        self.target = target
+        self.mirror = mirror
+        self.survey = None if mirror is None else mirror.survey()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The three functions of one kind of record.
+
+    Attributes
+    ----------
+    recover : callable
+        ``recover(folder, entry, record, work_dir)`` finishes or drops what a dead process left.
+    push : callable or None
+        ``push(folder, mirror, record, is_begun, note, work_dir)`` brings it to MLflow and returns
+        the ids there; ``None`` where MLflow gets nothing. ``is_begun`` says whether an earlier
+        push of the record may have got somewhere; ``note`` writes into the record what a push
+        created.
+    verify : callable
+        ``verify(verification, entry, record)`` yields the findings about it.
+    """
+
+    recover: Callable[[ModelFolder, Entry, Record[Any], Path], None]
+    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds] | None
+    verify: Callable[[Verification, Entry, Record[Any]], Iterator[Finding]]
