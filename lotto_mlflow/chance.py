@@ -187,8 +187,9 @@ def distribution(spreads: Sequence[Spread]) -> tuple[int, int, Probabilities]:
 
 def _exact_tails(spreads: Sequence[Spread], hits: int, step: int) -> tuple[float, float]:
     lowest, _, probabilities = distribution(spreads)
-    place = (hits - lowest) // step
-    return float(probabilities[: place + 1].sum()), float(probabilities[place:].sum())
+    up_to, start = (hits - lowest) // step + 1, -((lowest - hits) // step)
+    low, high = probabilities[: max(0, up_to)], probabilities[max(0, start) :]
+    return math.fsum(low.tolist()), math.fsum(high.tolist())
 
 
 def _normal_tails(spreads: Sequence[Spread], hits: int, step: int) -> tuple[float, float]:
