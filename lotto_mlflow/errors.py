@@ -23,6 +23,7 @@
     ├── SyncRunningError            (OSError)      another sync of the folder is running
     ├── LaterReleaseError           (OSError)      the folder is kept by a later release
     ├── LaterFormatError            (ValueError)   a record that a later release wrote
+    ├── MissingExtraError           (ImportError)  a library of an extra that is not installed
     ├── RelocationError             (OSError)      a store that cannot be relocated
     └── MirrorError                 (OSError)      MLflow refused what it was asked
         └── MirrorUnavailableError                 MLflow could not be asked
@@ -242,6 +243,10 @@ class LaterReleaseError(LottoMlflowError, OSError):
 
 class LaterFormatError(LottoMlflowError, ValueError):
     """A record is of a format or a kind that only a later release reads; it is left alone."""
+
+
+class MissingExtraError(LottoMlflowError, ImportError):
+    """A library that an extra of this package brings is not installed; nothing was done."""
 
 
 class RelocationError(LottoMlflowError, OSError):
