@@ -71,7 +71,14 @@ class NamedPredictions:
 
 
 def _order(record: PredictionRecord) -> tuple[int, str]:
-    return record.payload.made_at_ns, record.id
+    """Return what is greater of the newer of two predictions, both live or both backtests.
+
+    Notes
+    -----
+    Ids increase where the clock steps back. The time of a backtest is the caller's word.
+    """
+    payload = record.payload
+    return payload.made_at_ns if payload.is_backtest else 0, record.id
 
 
 class Predictions:

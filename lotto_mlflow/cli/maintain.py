@@ -108,6 +108,11 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     count = len(report.sent)
     saves = "1 save" if count == 1 else f"{count} saves"
     terminal.line(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
+    if report.predictions:
+        terminal.line(f"{verb} the figures of predictions: {len(report.predictions)}")
+    if report.recorded:
+        verb = "would record" if report.dry_run else "recorded"
+        terminal.line(f"{verb} predictions of other programs: {len(report.recorded)}")
     for name, reason in report.failed.items():
         fix = report.fixes.get(name)
         text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")
