@@ -50,7 +50,7 @@ def small(target: str) -> Row:
     return replace(row, ours=sides[0], base=sides[1], rounds=3)
 
 
-@pytest.mark.parametrize("target", ["P2", "P8", "P11"])
+@pytest.mark.parametrize("target", ["P2", "P8", "P11", "P19"])
 def test_a_target_is_measured_and_not_ten_times_off(rooms: Rooms, target: str) -> None:
     row = small(target)
     (told,) = measure(row, rooms)
