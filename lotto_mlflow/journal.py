@@ -13,176 +13,19 @@ caller's extra artifacts lie in a folder ``<id>`` beside the record until it is 
 from __future__ import annotations
 
 import os
-import re
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lotto_mlflow import records, regular
 from lotto_mlflow.errors import LaterFormatError, StoreError
 from lotto_mlflow.files import remove_tree, replace_content, sync_dir
-from lotto_mlflow.layout import is_plain
-from lotto_mlflow.metadata import MAX_BYTES
+from lotto_mlflow.listing import MAX_RECORD_BYTES, Entry, State, listing_of
 from lotto_mlflow.records import Record
 
-State = Literal["pending", "committed", "begun", "sent", "aside"]
+__all__ = ["MAX_RECORD_BYTES", "Entry", "Journal", "State"]
+
 _LATER: tuple[State, ...] = ("committed", "begun", "sent", "aside")
-_FILE_NAME = re.compile(
-    r"(?P<id>\d{19}-[0-9a-f]{8})~(?P<state>pending|committed|begun|sent|aside)~(?P<name>.+)\.json",
-    re.DOTALL,
-)
-_COARSEST_NS = 2 * 10**9
-"""No file system in use keeps the times of a folder more coarsely than to two seconds."""
-MAX_RECORD_BYTES = 4 * MAX_BYTES
-"""Metadata are in it as given and as MLflow gets them, and of a restore a third longer."""
-
-
-@dataclass(frozen=True, order=True)
-class Entry:
-    """A record's file, as a listing shows it.
-
-    Attributes
-    ----------
-    id, state, name : str
-        The parts of the file's name.
-    path : pathlib.Path
-        The file.
-    """
-
-    id: str
-    state: str
-    name: str
-    path: Path
-
-    def is_of_time(self, time_ns: int) -> bool:
-        """Return whether the record is of this time in nanoseconds since 1970: its id says."""
-        return self.id.startswith(f"{time_ns:019d}-")
-
-    def read(self) -> Record[Any]:
-        """Return the record in the file.
-
-        Raises
-        ------
-        LaterFormatError
-            If a later release wrote it.
-        ValueError
-            If the file is damaged, or is of another record than its name says.
-        OSError
-            If it cannot be read, or is no file or too large a one; FileNotFoundError where another
-            process has moved it on.
-        """
-        record = records.parse(regular.content_of(self.path, MAX_RECORD_BYTES))
-        backup = record.payload.backup
-        if (record.id, record.name) != (self.id, self.name) or not (
-            backup is None or is_plain(backup)
-        ):
-            raise ValueError(f"{self.path} holds another record than its name says")
-        return record
-
-
-class _Listing:
-    """The records in one folder at one moment.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The folder.
-    changed_ns : int
-        Its modification time, asked before it was listed.
-    """
-
-    def __init__(self, folder: Path, changed_ns: int) -> None:
-        self.changed_ns = changed_ns
-        self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
-        self._folder = folder
-        try:
-            self._file_names = os.listdir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            self._file_names = []
-
-    def entries(self, name: str | None = None) -> list[Entry]:
-        """Return the records, or those of one model name, in no order."""
-        if name is None:
-            found = self._file_names
-        elif self.is_final:  # this listing serves later calls, too
-            found = self._by_name.get(name, [])
-        else:
-            found = [file_name for file_name in self._file_names if f"~{name}.json" in file_name]
-        entries = (_entry_of_file(self._folder / file_name) for file_name in found)
-        return [entry for entry in entries if entry is not None and name in (None, entry.name)]
-
-    def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
-        """Return the record of this id."""
-        found = (_entry_of_file(self._folder / n) for n in self._file_names if n.startswith(id))
-        return next((entry for entry in found if entry is not None and entry.id == id), None)
-
-    def newest_first(self, beginning: str) -> Iterator[Entry]:
-        """Yield the records of model names with this beginning, newest first."""
-        for file_name in sorted(
-            (n for n in self._file_names if f"~{beginning}" in n), reverse=True
-        ):
-            entry = _entry_of_file(self._folder / file_name)
-            if entry is not None and entry.name.startswith(beginning):
-                yield entry
-
-    def names(self, beginning: str) -> set[str]:
-        """Return the model names with this beginning."""
-        found = (n for n in self._file_names if f"~{beginning}" in n)
-        names = set(map(_name_in, found))
-        return {name for name in names if name.startswith(beginning)}
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for file_name in self._file_names:
-            found.setdefault(_name_in(file_name), []).append(file_name)
-        return found
-
-
-def _name_in(file_name: str) -> str:
-    """Return the model name in a file name; nothing is checked, since thousands are looked at."""
-    return file_name.removesuffix(".json").split("~", 2)[-1]
-
-
-_LISTINGS: dict[Path, _Listing] = {}
-"""The last listing of each folder in this process."""
-
-
-def _listing_of(folder: Path) -> _Listing:
-    """Return a listing of a folder, the last one where the folder has not changed since.
-
-    Notes
-    -----
-    A folder that changed less than two seconds before it was listed may change again within one
-    tick of its file system's clock, and is listed again.
-
-    Raises
-    ------
-    StoreError
-        If it is a link to a folder: what lies elsewhere is not believed, nor moved.
-    """
-    changed_ns = 0
-    if os.path.islink(folder):  # noqa: PTH114 - a name in a file is no error here
-        regular.check_folder(folder)
-    with suppress(OSError):
-        changed_ns = os.lstat(folder).st_mtime_ns
-    last = _LISTINGS.get(folder)
-    if last is not None and last.is_final and last.changed_ns == changed_ns:
-        return last
-    found = _LISTINGS[folder] = _Listing(folder, changed_ns)
-    return found
-
-
-def _entry_of_file(path: Path) -> Entry | None:
-    """Return the entry of a file, ``None`` where its name is not that of a record."""
-    match = _FILE_NAME.fullmatch(path.name)
-    if match is None or not is_plain(match["name"]):
-        return None
-    return Entry(match["id"], match["state"], match["name"], path)
 
 
 class Journal:
@@ -337,25 +180,35 @@ class Journal:
         return any(regular.is_file(self.entry_of(record, state).path) for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:
-        return sorted(e for e in _listing_of(self._outbox_dir).entries() if e.state in states)
+        listing = listing_of(self._outbox_dir)
+        return sorted(e for e in (*listing.entries(), *listing.of_draws()) if e.state in states)
 
     def names(self, beginning: str = "") -> set[str]:
         """Return every model name with this beginning that any record has."""
-        return set().union(*(_listing_of(folder).names(beginning) for folder in self._dirs))
+        return set().union(*(listing_of(folder).names(beginning) for folder in self._dirs))
 
     def entries(self, name: str | None = None) -> list[Entry]:
-        """Return every record, or those of one model name, newest first."""
-        found = {e.id: e for folder in self._dirs for e in _listing_of(folder).entries(name)}
+        """Return every save and restore, or the records of one name, newest first."""
+        found = {e.id: e for folder in self._dirs for e in listing_of(folder).entries(name)}
         return sorted(found.values(), reverse=True)
+
+    def of_draws(self) -> list[Entry]:
+        """Return the records of predictions and results, newest first."""
+        found = {e.id: e for folder in self._dirs for e in listing_of(folder).of_draws()}
+        return sorted(found.values(), reverse=True)
+
+    def names_of_draws(self) -> set[str]:
+        """Return the names of the records of predictions and results."""
+        return set().union(*(listing_of(folder).names_of_draws() for folder in self._dirs))
 
     def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
         """Return the record of this id, whatever model it is of."""
-        found = (_listing_of(folder).with_id(id) for folder in self._dirs)
+        found = (listing_of(folder).with_id(id) for folder in self._dirs)
         return next((entry for entry in found if entry is not None), None)
 
     def sent(self, beginning: str) -> Iterator[Entry]:
         """Yield the records of model names with this beginning that were pushed, newest first."""
-        return _listing_of(self._sent_dir).newest_first(beginning)
+        return listing_of(self._sent_dir).newest_first(beginning)
 
     def current(self, entry: Entry) -> Entry | None:
         """Return where a record lies now, ``None`` where it is gone."""

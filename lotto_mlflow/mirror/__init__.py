@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, registry
+from lotto_mlflow.mirror import fetch, leftovers, registry, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
@@ -33,7 +35,7 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror", "Standing", "Survey"]
+__all__ = ["Mirror", "Point", "Standing", "Survey"]
 
 
 class Mirror:
@@ -57,6 +59,11 @@ class Mirror:
     def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, target, generation)
+
+    @property
+    def target_name(self) -> str:
+        """Name of the tracking store, as records hold it."""
+        return self._connection.target_name
 
     @property
     def is_stale(self) -> bool:
@@ -103,6 +110,11 @@ class Mirror:
                 note=note,
                 work_dir=work_dir,
             )
+
+    def log_scores(self, ids: MlflowIds, points: Iterable[Point]) -> bool:
+        """Log how good predictions were, of a save that is called so; see `mirror.scores`."""
+        with self._connection.guarded(f"logging the accuracy of version {ids.version}"):
+            return scores.log(self._connection, ids, points)
 
     def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none."""

@@ -20,9 +20,17 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import prediction_files
 from lotto_mlflow.operations.load import fix_of_name
 from lotto_mlflow.pyfunc_loader import recorded_sha256
-from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
+from lotto_mlflow.records import (
+    Finding,
+    MlflowIds,
+    Progress,
+    SaveRecord,
+    has_name_of_draws,
+    no_progress,
+)
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
 from lotto_mlflow.store import make_real_dir, sha256_of_file
@@ -58,14 +66,17 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
     if folder.journal.odd_folders():
         return  # nothing in what they link to is believed, and the rest is known by the records
     entries = list(reversed(history.entries()))
+    of_draws = list(reversed(folder.journal.of_draws()))
     yield from _odd_files(folder)
     yield from _digests(folder, history, entries, report)
     yield from _metadata(folder, history)
+    yield from prediction_files.findings(folder)
     try:
         mirror = folder.mirror(target)
         moved_from = mirror.moved_from()
     except MirrorError as cause:
-        yield from _of_records(Verification(folder, history, target, None), entries)
+        without_mlflow = Verification(folder, history, target, None)
+        yield from _of_records(without_mlflow, [*entries, *of_draws])
         yield from _unknown(history, target)
         yield _unavailable(cause)
         return
@@ -73,7 +84,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         yield _moved(folder, moved_from)
     verification = Verification(folder, history, target, mirror)
     try:
-        yield from _of_records(verification, entries)
+        yield from _of_records(verification, [*entries, *of_draws])
         yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
         yield from _elsewhere(verification, entries, report, deep=deep)
@@ -272,9 +283,13 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
         elif record is not None:
             yield from KINDS[record.kind].verify(verification, entry, record)
         elif not journal.is_of_later_release(entry):
-            repair = "none is needed: it only noted what was saved to MLflow, or restored"
-            effect = "sends the model without it; delete the file then"
-            fix: Fix | None = None if entry.state == "sent" else Fix("sync", effect=effect)
+            fix: Fix | None = None
+            if has_name_of_draws(entry.name):
+                repair = "nothing brings it back; record it again, and delete the file"
+            else:
+                repair = "none is needed: it only noted what was saved to MLflow, or restored"
+                effect = "sends the model without it; delete the file then"
+                fix = None if entry.state == "sent" else Fix("sync", effect=effect)
             kind = regular.odd_kind(entry.path)
             detail = f"the record is {kind}, not a file" if kind else "the record cannot be read"
             yield Finding("damaged", entry.name, entry.path, detail, repair, fix)

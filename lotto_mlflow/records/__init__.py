@@ -15,6 +15,7 @@ from lotto_mlflow.records.codec import (
 from lotto_mlflow.records.draws import (
     PREDICTION,
     RESULT,
+    RESULTS_NAME,
     ModelAccuracy,
     Prediction,
     PredictionPayload,
@@ -52,6 +53,7 @@ __all__ = [
     "PREDICTION",
     "RESTORE",
     "RESULT",
+    "RESULTS_NAME",
     "SAVE",
     "Aliases",
     "Attempt",

@@ -241,8 +241,9 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "store": _or_none(_is_text),
         "run_id": is_id,
         "model_id": is_id,
-        "backup": _or_none(_is_text),
+        "backup": _or_none(_is_file_name),
         "source": _or_none(_is_file_name),
+        "source_backup": _or_none(_is_file_name),
     },
-    ResultPayload: {"draws": _are_results, "backup": _or_none(_is_text)},
+    ResultPayload: {"draws": _are_results, "backup": _or_none(_is_file_name)},
 }

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 PREDICTION, RESULT = "prediction", "result"
 """Kinds of records: of what a model predicted for a draw, and of what was drawn."""
-RESULTS_NAME = "@results"
-_NAME_OF_DRAWS = re.compile(r".*@(?:[0-9]+|results)", re.DOTALL)
+_MARK = "@"
+"""In names of records of predictions and results, and in no name of a model that a save accepts."""
+
+
+RESULTS_NAME = f"{_MARK}results"
 
 
 def prediction_name(model: str, draw_no: int) -> str:
     """Return the name of the records of a model's predictions for a draw."""
-    return f"{model}@{draw_no}"
+    return f"{model}{_MARK}{draw_no}"
 
 
 def has_name_of_draws(name: str) -> bool:
-    """Return whether a record of this name is of a prediction or a result.
-
-    Notes
-    -----
-    No name of a model that a save accepts has an ``@``.
-    """
-    return "@" in name and _NAME_OF_DRAWS.fullmatch(name) is not None
+    """Return whether a record of this name is of a prediction or a result."""
+    model, _, last = name.rpartition(_MARK)
+    if model:
+        return last.isdigit() and last.isascii()
+    return name == RESULTS_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,9 @@ class PredictionPayload:
         Its run and logged model there.
     backup : str or None
         Name, in ``backups/predictions/``, given to the JSON file that this one replaced.
-    source : str or None
-        Name, in ``metadata/predictions/``, of the older file that this one was read from.
+    source, source_backup : str or None
+        Name, in ``metadata/predictions/``, of the older file that it was read from, and the name
+        given to that file in ``backups/predictions/``.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -87,11 +88,12 @@ class PredictionPayload:
     model_id: str = ""
     backup: str | None = None
     source: str | None = None
+    source_backup: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Name of its record."""
+        """Name of its records: those of the model's other predictions for the draw have it, too."""
         return prediction_name(self.model, self.draw_no)
 
 
