@@ -84,9 +84,8 @@ def _draw(manager: ModelManager, model: str | None, path: Path) -> None:
     from lotto_mlflow.cli.accuracy_plot import picture_of  # imported lazily
     from lotto_mlflow.operations.accuracy import measured
 
-    every = manager.predictions()
-    asked = None if model is None else {one.prediction_id for one in manager.predictions(model)}
-    panels = measured(every, lambda one: asked is None or one.prediction_id in asked)
+    asked = None if model is None else manager.predictions(model)
+    panels = measured(manager.predictions(), asked)
     if not panels:
         terminal.note(f"{path} was not written, as there is nothing to draw")
         return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from lotto_mlflow import chance
 from lotto_mlflow.draws import RANKS
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.operations import predict
 from lotto_mlflow.records import ModelAccuracy, Prediction
 
 _Save: TypeAlias = tuple[bool, str, str]
@@ -17,8 +19,14 @@ SIGNIFICANT = 0.05
 """Below this adjusted p-value, a save is said to differ from chance."""
 
 
+def accuracy(folder: ModelFolder, model: predict.Model | None) -> list[ModelAccuracy]:
+    """Return how good the predictions of each save in the folder were, or of those of a model."""
+    asked = None if model is None else predict.predictions(folder, model, None)
+    return accuracy_of(predict.predictions(folder, None, None), asked)
+
+
 def accuracy_of(
-    predictions: Iterable[Prediction], is_asked: Callable[[Prediction], bool] | None = None
+    predictions: Iterable[Prediction], asked: Iterable[Prediction] | None = None
 ) -> list[ModelAccuracy]:
     """Return how good the predictions of each save were, live and in backtests apart.
 
@@ -27,8 +35,8 @@ def accuracy_of(
     predictions : iterable of Prediction
         Those of all saves, since p-values are adjusted for all of them. Those that do not count,
         or whose draw has no result yet, are passed over.
-    is_asked : callable, optional
-        Whether the row that a prediction is part of is wanted; all are by default.
+    asked : iterable of Prediction, optional
+        Those whose rows are wanted; all are by default.
 
     Returns
     -------
@@ -36,14 +44,15 @@ def accuracy_of(
         A row per save and kind: live before backtests, then by name, then by the age of the save,
         the oldest first.
     """
-    return [row for row, _ in measured(predictions, is_asked)]
+    return [row for row, _ in measured(predictions, asked)]
 
 
 def measured(
-    predictions: Iterable[Prediction], is_asked: Callable[[Prediction], bool] | None = None
+    predictions: Iterable[Prediction], asked: Iterable[Prediction] | None = None
 ) -> list[tuple[ModelAccuracy, list[Prediction]]]:
     """Return the rows of `accuracy_of`, each with its predictions in the order of their draws."""
     groups = _by_save(predictions)
+    wanted = None if asked is None else set(map(_save_of, asked))
     p_values = {save: _p_value(group) for save, group in groups.items()}
     p_adjusted: dict[_Save, float] = {}
     for is_backtest in (False, True):  # two questions, each asked of all saves
@@ -53,7 +62,7 @@ def measured(
     return [
         (_row(group, p_values[save], p_adjusted[save]), group)
         for save, group in groups.items()
-        if is_asked is None or any(map(is_asked, group))
+        if wanted is None or save in wanted
     ]
 
 
@@ -62,11 +71,15 @@ def _by_save(predictions: Iterable[Prediction]) -> dict[_Save, list[Prediction]]
     groups: dict[_Save, list[Prediction]] = {}
     for one in predictions:
         if one.counts and one.hits is not None:
-            groups.setdefault((one.is_backtest, one.model, one.save_id), []).append(one)
+            groups.setdefault(_save_of(one), []).append(one)
     return {
         save: sorted(groups[save], key=lambda prediction: prediction.draw_no)
         for save in sorted(groups)
     }
+
+
+def _save_of(prediction: Prediction) -> _Save:
+    return prediction.is_backtest, prediction.model, prediction.save_id
 
 
 def summary(rows: Iterable[ModelAccuracy]) -> str:
