@@ -6,6 +6,7 @@
 from lotto_mlflow.errors import Fix, LottoMlflowError
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import (
+    accuracy,
     get_latest_model_path,
     import_results,
     load_model,
@@ -25,6 +26,7 @@ __all__ = [
     "ModelRecord",
     "Prediction",
     "SyncReport",
+    "accuracy",
     "get_latest_model_path",
     "import_results",
     "load_model",

@@ -19,13 +19,14 @@ from typing import Any, Literal
 from lotto_mlflow import settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import ModelManager
-from lotto_mlflow.records import Prediction
+from lotto_mlflow.records import ModelAccuracy, Prediction
 
 __all__ = [
     "BACKUP_DIR",
     "METADATA_DIR",
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
+    "accuracy",
     "get_latest_model_path",
     "import_results",
     "load_model",
@@ -175,6 +176,11 @@ def record_result(draw_no: int, numbers: Any, bonus: int) -> list[Prediction]:
 def import_results(csv: str | os.PathLike[str]) -> int:
     """Record the results in a CSV file, as `lotto_mlflow.ModelManager.import_results` does."""
     return _manager().import_results(csv)
+
+
+def accuracy(model: str | os.PathLike[str] | int | None = None) -> list[ModelAccuracy]:
+    """Return how good predictions were, as `lotto_mlflow.ModelManager.accuracy` does."""
+    return _manager().accuracy(model)
 
 
 def _manager() -> ModelManager:

@@ -215,9 +215,9 @@ def test_a_p_value_is_from_0_to_1_and_falls_with_the_distance_from_its_middle(
 
 
 @settings(max_examples=100, deadline=None)
-@given(seasons_of_games, st.randoms(use_true_random=False), st.permutations(range(1, 46)))
+@given(seasons_of_games, st.permutations(range(1, 46)))
 def test_a_p_value_is_the_same_in_any_order_of_draws_and_under_any_names_of_numbers(
-    season: list[list[tuple[int, ...]]], random: object, renamed: list[int]
+    season: list[list[tuple[int, ...]]], renamed: list[int]
 ) -> None:
     spreads = [chance.spread_of(of_games) for of_games in season]
     turned = [chance.spread_of(of_games) for of_games in reversed(season)]
@@ -274,7 +274,7 @@ def test_the_interval_is_the_one_by_hand() -> None:
     # is (2p - 1) / sqrt(2p (1 - p)) = 4.30265273
     low, high = chance.interval([2, 6, 2], [2, 5, 3]) or (0, 0)
     half = 0.95 / math.sqrt(2 * 0.975 * 0.025) * math.sqrt(3 / 2 * (0 + 1 + 1)) / 10
-    assert (low, high) == pytest.approx((1 - half, 1 + half), rel=1e-12)
+    assert (low, high) == pytest.approx((1 - half, 1 + half), rel=1e-9)
     assert chance.interval([3], [5]) is None
     assert chance.interval([], []) is None
     assert chance.interval([5, 5], [5, 5]) == (1, 1)
@@ -311,12 +311,14 @@ def figures() -> Iterator[seasons.Figures]:
     return seasons.figures(n_seasons=10_000, n_draws=100, n_games=5, seed=13)
 
 
+@pytest.mark.xdist_group("seasons")  # so that one worker plays them
 def test_in_10000_seasons_the_interval_covers_chance_in_94_to_96_percent(
     figures: seasons.Figures,
 ) -> None:
     assert 0.94 <= figures.covered <= 0.96
 
 
+@pytest.mark.xdist_group("seasons")  # so that one worker plays them
 def test_in_10000_seasons_chance_is_called_something_else_in_at_most_5_5_percent(
     figures: seasons.Figures,
 ) -> None:

@@ -6,13 +6,12 @@ import io
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from lotto_mlflow import chance
 from lotto_mlflow.errors import Fix, MissingExtraError
-from lotto_mlflow.operations.accuracy import SIGNIFICANT, label_of, p_as_text
+from lotto_mlflow.operations.accuracy import SIGNIFICANT, p_as_text
 from lotto_mlflow.records import ModelAccuracy, Prediction
 from lotto_mlflow.text import safe_line
 
@@ -20,21 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Panel: TypeAlias = tuple[ModelAccuracy, Sequence[Prediction]]
+"""A row of the table, and the predictions that it is made of, in the order of their draws."""
+
 MOST_PANELS = 60
 """More are too small to read, and too many pixels."""
 _MOST_COLUMNS = 5
-_PANEL_INCHES = (3.4, 2.5)
+_PANEL_INCHES = (3.4, 2.6)
 _MARGIN_INCHES = 0.85
-_LONGEST_LABEL = 38
+_DOTS_PER_INCH = 130
+_LONGEST_NAME = 40
+_MANY_DRAWS = 60
+_BAND = "95 % of chance for the average"
 _USUAL, _TOLD, _CHANCE = "#1f5fa8", "#c8401e", "#8c8c8c"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A row of the table, and the predictions that it is made of, in the order of their draws."""
-
-    row: ModelAccuracy
-    predictions: Sequence[Prediction]
 
 
 def check_matplotlib() -> None:
@@ -50,7 +47,7 @@ def check_matplotlib() -> None:
     except ImportError as cause:
         raise MissingExtraError(
             f"a picture needs matplotlib, which cannot be imported ({cause})",
-            fix=Fix("shell", {"command": ["pip", "install", "lotto-mlflow[plot]"]}),
+            fix=Fix("shell", {"command": ["pip", "install", "lotto-mlflow[plot]"]}, before="call"),
             extra="plot",
         ) from cause
 
@@ -79,10 +76,12 @@ def picture_of(panels: Sequence[Panel]) -> tuple[bytes, list[str]]:
 
     shown, notes = list(panels), []
     if len(shown) > MOST_PANELS:
-        shown = sorted(shown, key=lambda panel: panel.row.p_adjusted)[:MOST_PANELS]
+        shown = sorted(shown, key=lambda panel: (panel[0].p_adjusted, panel[0].p_value))[
+            :MOST_PANELS
+        ]
         notes.append(f"the picture shows the {MOST_PANELS} of {len(panels)} with the lowest p")
-    labels = [safe_line(label_of(panel.row)) for panel in shown]
-    families, unknown = _fonts_for("".join(labels))
+    names = [safe_line(row.model) for row, _ in shown]
+    families, unknown = _fonts_for("".join(names))
     if unknown:
         notes.append(
             "no font of this machine has some letters of the names, which the picture shows in "
@@ -90,69 +89,90 @@ def picture_of(panels: Sequence[Panel]) -> tuple[bytes, list[str]]:
         )
     with mpl.rc_context(), style.context("default"):
         mpl.rcParams["font.family"] = families
-        figure = _figure(shown, [_readable(label, unknown) for label in labels])
+        figure = _figure(shown, [_readable(name, unknown) for name in names])
         content = io.BytesIO()
         figure.savefig(content, format="png")
     return content.getvalue(), notes
 
 
-def _figure(panels: Sequence[Panel], labels: Sequence[str]) -> Figure:
+def _figure(panels: Sequence[Panel], names: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
-    columns = min(len(panels), _MOST_COLUMNS if len(panels) > 9 else 3)
+    columns = min(len(panels), 3 if len(panels) <= 9 else _MOST_COLUMNS)
     rows = math.ceil(len(panels) / columns)
     width, height = _PANEL_INCHES
-    scale = 1.5 if columns < 3 else 1.0
+    scale = 1.6 if columns < 3 else 1.0
     size = scale * width * columns, scale * height * rows + _MARGIN_INCHES
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    figure = Figure(figsize=size, dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for place, one in enumerate(axes.flat):
         if place < len(panels):
-            _draw(one, panels[place], labels[place])
+            _draw(one, panels[place], names[place])
         else:
             one.remove()
     figure.supxlabel("draw", fontsize=10)
     figure.supylabel("hits per game", fontsize=10)
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    handles, texts = axes.flat[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        texts,
+        loc="outside upper center",
+        ncols=4 if columns > 1 else 2,
+        fontsize=9,
+        frameon=False,
+    )
     return figure
 
 
-def _draw(axes: Axes, panel: Panel, label: str) -> None:
+def _draw(axes: Axes, panel: Panel, name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    predictions, row = panel.predictions, panel.row
+    row, predictions = panel
     draws = [one.draw_no for one in predictions]
     games = [len(one.games) for one in predictions]
     hits = [sum(one.hits or ()) for one in predictions]
-    low, high = zip(*chance.band(chance.spread_of(one.games) for one in predictions), strict=True)
-    average = [h / g for h, g in zip(accumulate(hits), accumulate(games), strict=True)]
-    colour = _TOLD if row.p_adjusted < SIGNIFICANT else _USUAL
     each = [h / g for h, g in zip(hits, games, strict=True)]
-    small = 2 if len(draws) > 60 else 3.5
-    axes.fill_between(draws, low, high, color=_CHANCE, alpha=0.25, lw=0, label="95 % of chance")
+    average = [h / g for h, g in zip(accumulate(hits), accumulate(games), strict=True)]
+    band = chance.band(chance.spread_of(one.games) for one in predictions)
+    low, high = zip(band[0], *band, band[-1], strict=True)
+    sides = draws[0] - 0.5, draws[-1] + 0.5  # so that the band of one draw has a width
+    colour = _TOLD if row.p_adjusted < SIGNIFICANT else _USUAL
+    axes.fill_between(
+        [sides[0], *draws, sides[1]], low, high, color=_CHANCE, alpha=0.25, lw=0, label=_BAND
+    )
     axes.axhline(chance.HITS_PER_GAME, color=_CHANCE, lw=1, ls="--", label="chance, 0.8")
-    axes.plot(draws, each, "o", color=colour, ms=small, mew=0, alpha=0.4, label="one draw")
+    size = 2.5 if len(draws) > _MANY_DRAWS else 3.5
+    axes.plot(
+        draws, each, "o", color=colour, ms=size, mew=0, alpha=0.45, label="one draw", clip_on=False
+    )
     axes.plot(draws, average, color=colour, lw=1.6, label="average so far")
-    title = f"{row.hits_per_game:.3f} in {row.draws} draws, adjusted p {p_as_text(row.p_adjusted)}"
-    axes.set_title(f"{_elided(label)}\n{title}", fontsize=8.5, color=colour, parse_math=False)
+    axes.set_title(_title(row, name), fontsize=8.5, color=colour, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
-    axes.tick_params(labelsize=8, labelleft=True)
-    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+    axes.set_xlim(*sides)
+    axes.set_ylim(0, 1.05 * max(*each, *high))
     axes.grid(alpha=0.2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _elided(label: str) -> str:
-    """Return a label without its middle where it is too long; both ends tell names apart."""
-    cells = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in label]
-    if sum(cells) <= _LONGEST_LABEL:
-        return label
-    half = (_LONGEST_LABEL - 1) // 2
+def _title(row: ModelAccuracy, name: str) -> str:
+    kind = "backtest of " if row.is_backtest else ""
+    version = "" if row.version is None else f"version {row.version}, "
+    draws = "1 draw" if row.draws == 1 else f"{row.draws} draws"
+    figures = f"{row.hits_per_game:.3f} hits per game, adjusted p {p_as_text(row.p_adjusted)}"
+    return f"{_elided(name)}\n{version}{kind}{draws}\n{figures}"
+
+
+def _elided(name: str) -> str:
+    """Return a name without its middle where it is too long; both ends tell names apart."""
+    cells = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in name]
+    if sum(cells) <= _LONGEST_NAME:
+        return name
+    half = (_LONGEST_NAME - 1) // 2
     start = sum(total <= half for total in accumulate(cells))
     end = sum(total <= half for total in accumulate(reversed(cells)))
-    return f"{label[:start]}…{label[len(label) - end :]}"
+    return f"{name[:start]}…{name[len(name) - end :]}"
 
 
 def _fonts_for(text: str) -> tuple[list[str], frozenset[str]]:
@@ -182,12 +202,12 @@ def _letters_of(path: str) -> set[str]:
         return set()
 
 
-def _readable(label: str, unknown: Iterable[str]) -> str:
-    """Return a label with letters that no font has in Latin ones: Hangul as it is read."""
-    return "".join(_in_latin(c) if c in unknown else c for c in label)
+def _readable(name: str, unknown: Iterable[str]) -> str:
+    """Return a name with letters that no font has in Latin ones: Hangul as it is read."""
+    return "".join(_in_latin(c) if c in unknown else c for c in name)
 
 
 def _in_latin(letter: str) -> str:
-    name: Any = unicodedata.name(letter, "")
+    name = unicodedata.name(letter, "")
     kind, _, reading = name.rpartition(" ")
     return reading.lower() if kind == "HANGUL SYLLABLE" else f"U+{ord(letter):04X}"

@@ -19,7 +19,7 @@ from lotto_mlflow import metadata, settings
 from lotto_mlflow.cli import terminal
 from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.records import Finding, ModelRecord, Prediction, SyncReport
+from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import (
     HIDDEN,
@@ -53,6 +53,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "record-result": PREDICTION,
     "import-results": ("recorded",),
     "relocate": ("rewritten",),
+    "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
     "env": ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
     "version": ("lotto-mlflow", "mlflow", "scikit-learn", "joblib", "python"),
@@ -61,7 +62,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 ROW = ("name", "values", "differs")
 """Of the parameters and the metrics that ``compare`` prints."""
 _NOT_SHOWN = re.compile(r"[^\n -~]+")
-LISTS = frozenset({"list", "verify", "predictions", "record-result"})
+LISTS = frozenset({"accuracy", "list", "predictions", "record-result", "verify"})
 """Commands that print a list of objects with these keys, not one object."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lotto_mlflow import operations
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.records import Prediction
+from lotto_mlflow.records import ModelAccuracy, Prediction
 
 
 class Predictions:
@@ -141,3 +141,31 @@ class Predictions:
             result is known; the message names the line. Nothing was recorded.
         """
         return operations.results.import_results(self._folder, csv)
+
+    def accuracy(self, model: str | os.PathLike[str] | int | None = None) -> list[ModelAccuracy]:
+        """Return how good the predictions of each save were, beside what chance would have done.
+
+        Parameters
+        ----------
+        model : str, path-like or int, optional
+            Only the saves of the model of this name, or the one save that a path, a number or a
+            ``models:/`` URI means.
+
+        Returns
+        -------
+        list of ModelAccuracy
+            A row per save and kind that has predictions with a result: live before backtests,
+            then by name, then the oldest save first.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such model.
+
+        Notes
+        -----
+        The p-value is two-sided: exact up to 200 draws, also for games that overlap, then by the
+        normal distribution. It is adjusted by Holm's method for all saves of its kind that have
+        draws, also when one model is asked for.
+        """
+        return operations.accuracy.accuracy(self._folder, model)

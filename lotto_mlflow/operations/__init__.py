@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lotto_mlflow.operations import (
+        accuracy,
         find,
         load,
         predict,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "accuracy",
     "find",
     "load",
     "predict",

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from lotto_mlflow import chance
 from lotto_mlflow.draws import RANKS
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.operations import predict
 from lotto_mlflow.records import ModelAccuracy, Prediction
+
+_Save: TypeAlias = tuple[bool, str, str]
+"""Whether predictions are backtests, the name of their model, the identity of its save."""
 
 SIGNIFICANT = 0.05
 """Below this adjusted p-value, a save is said to differ from chance."""
 
 
+def accuracy(folder: ModelFolder, model: predict.Model | None) -> list[ModelAccuracy]:
+    """Return how good the predictions of each save in the folder were, or of those of a model."""
+    asked = None if model is None else predict.predictions(folder, model, None)
+    return accuracy_of(predict.predictions(folder, None, None), asked)
+
+
 def accuracy_of(
-    predictions: Iterable[Prediction], is_asked: Callable[[Prediction], bool] | None = None
+    predictions: Iterable[Prediction], asked: Iterable[Prediction] | None = None
 ) -> list[ModelAccuracy]:
     """Return how good the predictions of each save were, live and in backtests apart.
 
@@ -23,8 +35,8 @@ def accuracy_of(
     predictions : iterable of Prediction
         Those of all saves, since p-values are adjusted for all of them. Those that do not count,
         or whose draw has no result yet, are passed over.
-    is_asked : callable, optional
-        Whether the row of a prediction is wanted; all are by default.
+    asked : iterable of Prediction, optional
+        Those whose rows are wanted; all are by default.
 
     Returns
     -------
@@ -32,37 +44,42 @@ def accuracy_of(
         A row per save and kind: live before backtests, then by name, then by the age of the save,
         the oldest first.
     """
-    groups = by_save(predictions)
+    return [row for row, _ in measured(predictions, asked)]
+
+
+def measured(
+    predictions: Iterable[Prediction], asked: Iterable[Prediction] | None = None
+) -> list[tuple[ModelAccuracy, list[Prediction]]]:
+    """Return the rows of `accuracy_of`, each with its predictions in the order of their draws."""
+    groups = _by_save(predictions)
+    wanted = None if asked is None else set(map(_save_of, asked))
     p_values = {save: _p_value(group) for save, group in groups.items()}
-    p_adjusted: dict[tuple[bool, str, str], float] = {}
+    p_adjusted: dict[_Save, float] = {}
     for is_backtest in (False, True):  # two questions, each asked of all saves
         kind = [save for save in groups if save[0] == is_backtest]
         found = chance.adjusted([p_values[save] for save in kind])
         p_adjusted.update(zip(kind, found, strict=True))
     return [
-        _row(group, p_values[save], p_adjusted[save])
+        (_row(group, p_values[save], p_adjusted[save]), group)
         for save, group in groups.items()
-        if is_asked is None or is_asked(group[0])
+        if wanted is None or save in wanted
     ]
 
 
-def by_save(predictions: Iterable[Prediction]) -> dict[tuple[bool, str, str], list[Prediction]]:
-    """Return the predictions that count and have a result, by kind, model and save.
-
-    Returns
-    -------
-    dict of tuple to list of Prediction
-        By whether they are backtests, name of the model and identity of the save, in this order;
-        those of a save in the order of their draws.
-    """
-    groups: dict[tuple[bool, str, str], list[Prediction]] = {}
+def _by_save(predictions: Iterable[Prediction]) -> dict[_Save, list[Prediction]]:
+    """Return the predictions that count and have a result, by kind, model and save."""
+    groups: dict[_Save, list[Prediction]] = {}
     for one in predictions:
         if one.counts and one.hits is not None:
-            groups.setdefault((one.is_backtest, one.model, one.save_id), []).append(one)
+            groups.setdefault(_save_of(one), []).append(one)
     return {
         save: sorted(groups[save], key=lambda prediction: prediction.draw_no)
         for save in sorted(groups)
     }
+
+
+def _save_of(prediction: Prediction) -> _Save:
+    return prediction.is_backtest, prediction.model, prediction.save_id
 
 
 def summary(rows: Iterable[ModelAccuracy]) -> str:
