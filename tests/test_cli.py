@@ -100,7 +100,8 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
         "list": (), "show": ("lotto_model_b",), "latest": (), "verify": (), "sync": (),
         "compare": ("lotto_model_b", LONG_NAME), "restore": ("lotto_model_b",), "relocate": (),
         "env": (), "version": (), "predictions": (),
-        "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "import-results": (tmp_path / "draws.csv",),
+        "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "accuracy": (),
+        "import-results": (tmp_path / "draws.csv",),
     }  # fmt: skip
     columns = "draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus"
     (tmp_path / "draws.csv").write_text(f"{columns}\n999,,1,2,3,4,5,6,7\n")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from lotto_mlflow import layout as names
 from lotto_mlflow import references
 from lotto_mlflow.draws import (
-    Score,
     checked_draw_no,
     checked_games,
     checked_scores,
@@ -83,7 +82,7 @@ def record_prediction(
     assert record is not None  # noqa: S101 - for the type checker; it is always built
     recording.push(folder, current, record, f"the prediction of {saved.model} for draw {number}")
     found = Predictions(folder.journal)
-    return _as_prediction(folder, target, found, found.named(saved.model, number), record)[0]
+    return _as_prediction(folder, target, found, found.named(saved.model, number), record)
 
 
 def check_made_at(made_at: datetime | None, now: datetime) -> None:
@@ -211,20 +210,11 @@ def _as_text(moment: datetime, timezone: ZoneInfo) -> str:
 
 def predictions(folder: ModelFolder, model: Model | None, draw_no: int | None) -> list[Prediction]:
     """Return the recorded predictions, those for the newest draw first."""
-    found = [prediction for prediction, _ in _all(folder, model, draw_no)]
+    found = _all(folder, model, draw_no)
     return sorted(found, key=lambda p: (p.draw_no, p.prediction_id), reverse=True)
 
 
-def scored(folder: ModelFolder) -> Iterator[tuple[Prediction, Score]]:
-    """Yield the predictions that count and whose result is known, with how good they were."""
-    for prediction, score in _all(folder, None, None):
-        if prediction.counts and score is not None:
-            yield prediction, score
-
-
-def _all(
-    folder: ModelFolder, model: Model | None, draw_no: int | None
-) -> Iterator[tuple[Prediction, Score | None]]:
+def _all(folder: ModelFolder, model: Model | None, draw_no: int | None) -> Iterator[Prediction]:
     target, found = folder.target(), Predictions(folder.journal)
     draw_nos = None if draw_no is None else {checked_draw_no(draw_no, recording.now())}
     name, save_id = _asked_for(folder, found, model)
@@ -261,7 +251,7 @@ def _as_prediction(
     found: Predictions,
     of_name: NamedPredictions,
     record: PredictionRecord,
-) -> tuple[Prediction, Score | None]:
+) -> Prediction:
     """Return what is known of a prediction, and how good it was."""
     payload, score = record.payload, score_of(record, found.results())
     ids = found.ids_of_save(payload, target.name)
@@ -285,4 +275,4 @@ def _as_prediction(
         counts=record.id in of_name.counting_ids,
         path=path,
         **figures,
-    ), score
+    )
