@@ -234,6 +234,10 @@ def _wrong_records(
     rows = [_rows(folder) for folder in (template_dir, base_dir)]
     if rows[1] not in (rows[0], case.draws):
         problems.append(f"results of {rows[1]} draws, of {rows[0]} and {case.draws}")
+    for one in found:
+        shown = {} if one.path is None else json.loads(one.path.read_bytes())
+        if one.path is not None and shown.get("prediction_id") != one.prediction_id:
+            problems.append(f"{one.path.name} shows another prediction than the newest that counts")
     scored = {p.draw_no for p in found if p.hits is not None}
     if any((p.hits is not None) != (p.draw_no in scored) for p in found):
         problems.append("some predictions of a draw are scored, and some are not")
