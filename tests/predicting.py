@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from lotto_mlflow.draws import closes_at, newest_closed
+from lotto_mlflow.operations import predict, recording
 
 GAME = [3, 11, 19, 27, 35, 43]
 OTHER_GAME = [1, 2, 3, 4, 5, 6]
@@ -33,12 +34,12 @@ def next_draw() -> int:
 
 
 def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
-    """Return what sets this process's clock to a moment, from which it goes on."""
-    real = time.time_ns
+    """Return what stops the clock that predictions and results are recorded by at a moment."""
 
     def to(moment: datetime) -> None:
-        offset = int(moment.timestamp()) * 10**9 - real()
-        monkeypatch.setattr(time, "time_ns", lambda: real() + offset)
+        stopped = SimpleNamespace(time_ns=lambda: int(moment.timestamp()) * 10**9)
+        for module in (predict, recording):
+            monkeypatch.setattr(module, "time", stopped)
 
     return to
 
