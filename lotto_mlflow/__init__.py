@@ -6,24 +6,36 @@
 from lotto_mlflow.errors import Fix, LottoMlflowError
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import (
+    accuracy,
     flush,
     get_latest_model_path,
+    import_results,
     load_model,
+    predictions,
+    record_prediction,
+    record_result,
     save_model,
     warm_up,
 )
-from lotto_mlflow.records import Finding, ModelRecord, SyncReport
+from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
 
 __all__ = [
     "Finding",
     "Fix",
     "LottoMlflowError",
+    "ModelAccuracy",
     "ModelManager",
     "ModelRecord",
+    "Prediction",
     "SyncReport",
+    "accuracy",
     "flush",
     "get_latest_model_path",
+    "import_results",
     "load_model",
+    "predictions",
+    "record_prediction",
+    "record_result",
     "save_model",
     "warm_up",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from lotto_mlflow import records, regular
 from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.metadata import MAX_BYTES
-from lotto_mlflow.records import Record
+from lotto_mlflow.records import Record, has_name_of_draws
 from lotto_mlflow.text import composed
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
@@ -80,7 +80,7 @@ def _named(record: Record[Any]) -> Record[Any]:
     An earlier release took names as they came, and MLflow has them so.
     """
     name = record.name
-    if composed(name) == name:
+    if composed(name) == name or has_name_of_draws(name):
         return record
     mirrored = {
         target: replace(ids, registered_model=registered_model_of(ids, name))
@@ -106,7 +106,12 @@ class Listing:
         self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
         self._folder = folder
         found = regular.names_in(folder)
-        self._file_names = [composed(file_name) for file_name in found]
+        self._file_names: list[str] = []
+        self._of_draws: list[str] = []
+        """Predictions and results, which lookups of models pass over: there may be thousands."""
+        for name in map(composed, found):
+            is_of_draws = "@" in name and has_name_of_draws(_name_in(name))
+            (self._of_draws if is_of_draws else self._file_names).append(name)
         self._on_disk = {composed(one): one for one in found if composed(one) != one}
 
     def _entry(self, file_name: str) -> Entry | None:
@@ -118,14 +123,25 @@ class Listing:
         if name is None:
             found = self._file_names
         elif self.is_final:  # this listing serves later calls, too
-            found = self._by_name.get(name, [])
+            by_name = self._of_draws_by_name if has_name_of_draws(name) else self._by_name
+            found = by_name.get(name, [])
         else:
-            found = [file_name for file_name in self._file_names if f"~{name}.json" in file_name]
+            listed = self._of_draws if has_name_of_draws(name) else self._file_names
+            found = [file_name for file_name in listed if f"~{name}.json" in file_name]
         entries = map(self._entry, found)
         return [entry for entry in entries if entry is not None and name in (None, entry.name)]
 
+    def of_draws(self) -> Iterator[Entry]:
+        """Yield the records of predictions and results, in no order."""
+        found = map(self._entry, self._of_draws)
+        return (entry for entry in found if entry is not None)
+
+    def names_of_draws(self) -> Iterable[str]:
+        """Return the names of the records of predictions and results."""
+        return self._of_draws_by_name.keys()
+
     def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
-        """Return the record of this id."""
+        """Return the record of a save or a restore with this id."""
         found = (self._entry(n) for n in self._file_names if n.startswith(id))
         return next((entry for entry in found if entry is not None and entry.id == id), None)
 
@@ -146,10 +162,18 @@ class Listing:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for file_name in self._file_names:
-            found.setdefault(_name_in(file_name), []).append(file_name)
-        return found
+        return _by_name(self._file_names)
+
+    @cached_property
+    def _of_draws_by_name(self) -> dict[str, list[str]]:
+        return _by_name(self._of_draws)
+
+
+def _by_name(file_names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file_name in file_names:
+        found.setdefault(_name_in(file_name), []).append(file_name)
+    return found
 
 
 def _name_in(file_name: str) -> str:

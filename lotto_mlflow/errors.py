@@ -10,6 +10,8 @@
     ├── InvalidArtifactError        (ValueError, OSError)  an extra artifact that cannot be written
     ├── InvalidDatasetError         (ValueError, OSError)  a data set that is not one
     ├── InvalidMetadataError        (ValueError, OSError)  metadata that is not strict JSON
+    ├── InvalidPredictionError      (ValueError)   a draw, games or scores that are none
+    ├── InvalidResultError          (ValueError, OSError)  a result, or a file of them, that is none
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
@@ -21,6 +23,7 @@
     ├── SyncRunningError            (OSError)      another sync of the folder is running
     ├── LaterReleaseError           (OSError)      the folder is kept by a later release
     ├── LaterFormatError            (ValueError)   a record that a later release wrote
+    ├── MissingExtraError           (ImportError)  a library of an extra that is not installed
     ├── RelocationError             (OSError)      a store that cannot be relocated
     └── MirrorError                 (OSError)      MLflow refused what it was asked
         └── MirrorUnavailableError                 MLflow could not be asked
@@ -36,7 +39,7 @@ from typing import Any
 
 from lotto_mlflow.text import safe_line, shell_command
 
-POSITIONAL = ("name_or_version", "reference")
+POSITIONAL = ("name_or_version", "reference", "csv")
 """Arguments of methods that are given without their name, to a method and to a command alike."""
 
 
@@ -156,6 +159,14 @@ class InvalidMetadataError(LottoMlflowError, ValueError, OSError):
     """Metadata that cannot be written as strict JSON."""
 
 
+class InvalidPredictionError(LottoMlflowError, ValueError):
+    """A draw number, games, scores or a time that no prediction can have; nothing was recorded."""
+
+
+class InvalidResultError(LottoMlflowError, ValueError, OSError):
+    """A result that no draw can have, or a file of results with one; nothing was recorded."""
+
+
 class DumpError(LottoMlflowError, OSError):
     """``joblib.dump`` failed; the folder is as it was."""
 
@@ -232,6 +243,10 @@ class LaterReleaseError(LottoMlflowError, OSError):
 
 class LaterFormatError(LottoMlflowError, ValueError):
     """A record is of a format or a kind that only a later release reads; it is left alone."""
+
+
+class MissingExtraError(LottoMlflowError, ImportError):
+    """A library that an extra of this package brings is not installed; nothing was done."""
 
 
 class RelocationError(LottoMlflowError, OSError):

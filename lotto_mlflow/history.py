@@ -21,6 +21,7 @@ from lotto_mlflow.records import (
     Record,
     RestoreRecord,
     SaveRecord,
+    has_name_of_draws,
 )
 from lotto_mlflow.regular import real_path
 from lotto_mlflow.requirements import version_in
@@ -52,7 +53,7 @@ class History(ModelFiles):
         self._all: list[Entry] | None = None
 
     def entries(self) -> list[Entry]:
-        """Return every record's entry, newest first; later questions list nothing again."""
+        """Return the entry of each save and restore, newest first; nothing is listed again."""
         if self._all is None:
             self._all, self._entries = self._journal.entries(), {}
             for entry in self._all:
@@ -62,7 +63,7 @@ class History(ModelFiles):
     def entries_of(self, name: str) -> list[Entry]:
         """Return the entries of one model name, newest first."""
         name = composed(name)
-        if name not in self._entries and self._all is None:
+        if name not in self._entries and (self._all is None or has_name_of_draws(name)):
             self._entries[name] = self._journal.entries(name)
         return self._entries.get(name, [])
 
@@ -76,11 +77,11 @@ class History(ModelFiles):
         return self._records[entry]
 
     def records_of(self, *model_names: str) -> Iterator[Record[Any]]:
-        """Yield the readable records of model names, newest first for each."""
+        """Yield the readable records of files of model names, newest first for each."""
         for name in model_names:
             for entry in self.entries_of(name):
                 record = self.read(entry)
-                if record is not None:
+                if record is not None and record.is_of_file:
                     yield record
 
     def saves_of(self, *model_names: str) -> Iterator[SaveRecord]:

@@ -186,17 +186,27 @@ class Journal:
         return any(regular.is_file(self.entry_of(record, state).path) for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:
-        return sorted(e for e in listing_of(self._outbox_dir).entries() if e.state in states)
+        listing = listing_of(self._outbox_dir)
+        return sorted(e for e in (*listing.entries(), *listing.of_draws()) if e.state in states)
 
     def names(self, beginning: str = "") -> set[str]:
         """Return every model name with this beginning that any record has."""
         return set().union(*(listing_of(folder).names(beginning) for folder in self._dirs))
 
     def entries(self, name: str | None = None) -> list[Entry]:
-        """Return every record, or those of one model name, newest first."""
+        """Return every save and restore, or the records of one name, newest first."""
         name = None if name is None else composed(name)
         found = {e.id: e for folder in self._dirs for e in listing_of(folder).entries(name)}
         return sorted(found.values(), reverse=True)
+
+    def of_draws(self) -> list[Entry]:
+        """Return the records of predictions and results, newest first."""
+        found = {e.id: e for folder in self._dirs for e in listing_of(folder).of_draws()}
+        return sorted(found.values(), reverse=True)
+
+    def names_of_draws(self) -> set[str]:
+        """Return the names of the records of predictions and results."""
+        return set().union(*(listing_of(folder).names_of_draws() for folder in self._dirs))
 
     def with_id(self, id: str) -> Entry | None:  # noqa: A002 - the field's name
         """Return the record of this id, whatever model it is of."""

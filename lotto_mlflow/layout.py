@@ -21,6 +21,7 @@ PREFIX = "lotto_model_"
 REGISTERED_MODEL = "lotto_model"
 SUFFIX = ".pkl"
 METADATA_SUFFIX = "_metadata.json"
+PREDICTION_SUFFIX = ".json"
 MAX_NAME_BYTES = 200
 """A file name holds 255 bytes; the longest one made here adds 55 to the model's name."""
 
@@ -141,6 +142,25 @@ class Layout:
     def under(cls, base_dir: Path) -> Layout:
         """Return the layout of the folder that holds ``trained/`` and the others."""
         return cls(base_dir / "trained", base_dir / "metadata", base_dir / "backups")
+
+    @property
+    def predictions_dir(self) -> Path:
+        """Folder of the predictions that are shown, and of the results of the draws."""
+        return self.metadata_dir / "predictions"
+
+    @property
+    def prediction_backup_dir(self) -> Path:
+        """Folder of the predictions that were shown before."""
+        return self.backup_dir / "predictions"
+
+    @property
+    def results_path(self) -> Path:
+        """File of the results of the draws."""
+        return self.predictions_dir / "results.csv"
+
+    def prediction_path(self, model: str, draw_no: int) -> Path:
+        """File of the prediction of a model for a draw."""
+        return self.predictions_dir / f"{model}_{draw_no}{PREDICTION_SUFFIX}"
 
     @property
     def mlflow_dir(self) -> Path:

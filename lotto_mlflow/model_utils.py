@@ -1,4 +1,4 @@
-"""The specification's three functions and its constants.
+"""The specification's three functions and its constants, and the functions for predictions.
 
 @CODE:LOTTO-ML-INFRA-001 | @SPEC:LOTTO-ML-INFRA-001
 | @TEST: tests/services/ml/test_model_utils.py | @DOC:LOTTO-ML-INFRA-001: README.md
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +19,21 @@ from typing import Any, Literal
 from lotto_mlflow import regular, settings
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager import ModelManager
+from lotto_mlflow.records import ModelAccuracy, Prediction
 
 __all__ = [
     "BACKUP_DIR",
     "METADATA_DIR",
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
+    "accuracy",
     "flush",
     "get_latest_model_path",
+    "import_results",
     "load_model",
+    "predictions",
+    "record_prediction",
+    "record_result",
     "save_model",
     "warm_up",
 ]
@@ -171,6 +178,44 @@ def flush(timeout: float = 60.0) -> bool:
         Whether MLflow has everything; with ``LOTTO_MIRROR=off`` nothing is pushed.
     """
     return _manager().flush(timeout)
+
+
+def record_prediction(
+    model: str | os.PathLike[str] | int,
+    draw_no: int,
+    numbers: Any,
+    *,
+    scores: Any = None,
+    made_at: datetime | None = None,
+) -> Prediction:
+    """Record what a model under `TRAINED_DIR` predicts for a draw.
+
+    The parameters, and what is guaranteed, are those of
+    `lotto_mlflow.ModelManager.record_prediction`.
+    """
+    return _manager().record_prediction(model, draw_no, numbers, scores=scores, made_at=made_at)
+
+
+def predictions(
+    model: str | os.PathLike[str] | int | None = None, draw_no: int | None = None
+) -> list[Prediction]:
+    """Return the recorded predictions, as `lotto_mlflow.ModelManager.predictions` does."""
+    return _manager().predictions(model, draw_no)
+
+
+def record_result(draw_no: int, numbers: Any, bonus: int) -> list[Prediction]:
+    """Record what was drawn, as `lotto_mlflow.ModelManager.record_result` does."""
+    return _manager().record_result(draw_no, numbers, bonus)
+
+
+def import_results(csv: str | os.PathLike[str]) -> int:
+    """Record the results in a CSV file, as `lotto_mlflow.ModelManager.import_results` does."""
+    return _manager().import_results(csv)
+
+
+def accuracy(model: str | os.PathLike[str] | int | None = None) -> list[ModelAccuracy]:
+    """Return how good predictions were, as `lotto_mlflow.ModelManager.accuracy` does."""
+    return _manager().accuracy(model)
 
 
 def _manager() -> ModelManager:

@@ -1,7 +1,8 @@
 """Build the example store: twelve saves over simulated draws, ready to be committed.
 
-Run by ``make example``, with the oldest supported scikit-learn, so that most later ones can open
-the models. It is built to the side, and put in place when it is whole.
+Three of the models predict the thirty draws that follow, week by week, by a clock that is set to
+these weeks. Run by ``make example``, with the oldest supported scikit-learn, so that most later
+ones can open the models. It is built to the side, and put in place when it is whole.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import socket
 import sqlite3
 import sys
 import tempfile
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,7 @@ from threadpoolctl import threadpool_limits
 
 from lotto_mlflow import ModelManager, records
 from lotto_mlflow.demo import draws, training
+from lotto_mlflow.draws import closes_at
 
 ROOT_DIR = EXAMPLE_DIR.parent
 FEATURES = ["rate_last_10", "rate_last_50", "draws_since", "number"]
@@ -45,6 +50,9 @@ PERSON, MACHINE = "example", "example"
 """What is committed in place of the names of whoever builds it, and of the machine."""
 _DRAWS, _TEST_DRAWS, _FOLDS, _SEED = 400, 100, 5, 645
 _RETRAINED = "forest_shallow"
+_PREDICTING = ("forest_deep", "extra_trees_deep", "naive_bayes")
+_FIRST_DRAW, _PREDICTED, _GAMES = 1175, 30, 5
+"""Numbers of real draws, for their dates; what is drawn in them is simulated."""
 _OPENS_ANYWHERE = ("forest", "extra_trees", "naive_bayes")
 """Measured: these predict with every scikit-learn from 1.6 to 1.9, the others do not."""
 
@@ -145,6 +153,50 @@ def measured_by_fold(
     return found
 
 
+def predict_all(manager: ModelManager) -> None:
+    """Predict and draw, week after week, with the three models as they were saved."""
+    total = _DRAWS + _TEST_DRAWS + _PREDICTED
+    history = draws.simulated(total, _SEED)
+    rows, _ = rows_of(history)
+    models = {name: manager.load_model(manager.get(name).path) for name in map(full, _PREDICTING)}
+    for week in range(_PREDICTED):
+        draw_no, first = _FIRST_DRAW + week, len(rows) - (_PREDICTED - week) * draws.BALLS
+        numbers = history[total - _PREDICTED + week].tolist()
+        with clock_at(closes_at(draw_no) - timedelta(days=1)):
+            for name, model in models.items():
+                likely = model.predict_proba(rows[first : first + draws.BALLS])[:, 1]
+                best = (np.argsort(-likely, kind="stable") + 1)[: 6 * _GAMES]
+                scores = scores_of(likely)
+                manager.record_prediction(name, draw_no, best.reshape(_GAMES, 6), scores=scores)
+        with clock_at(closes_at(draw_no) + timedelta(hours=1)):
+            bonus = next(n for n in range(1 + week, 46 + week) if n % 45 + 1 not in numbers)
+            manager.record_result(draw_no, numbers, bonus % 45 + 1)
+    print(f"{_PREDICTED} draws predicted by {', '.join(models)}", flush=True)
+
+
+def full(setting: str) -> str:
+    """Return the name of a model."""
+    return f"lotto_model_{setting}"
+
+
+def scores_of(likely: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return probabilities with the sum of six, none above one."""
+    scores = np.minimum(likely / likely.sum() * 6, 1)
+    return scores + (1 - scores) * (6 - scores.sum()) / (1 - scores).sum()
+
+
+@contextmanager
+def clock_at(moment: datetime) -> Iterator[None]:
+    """Let this process's clock begin at a moment: months of predictions are built in seconds."""
+    real = time.time_ns
+    offset = int(moment.timestamp()) * 10**9 - real()
+    time.time_ns = lambda: real() + offset
+    try:
+        yield
+    finally:
+        time.time_ns = real
+
+
 def promote(manager: ModelManager, base_dir: Path) -> str:
     """Give the alias to the best by log loss of those that any supported version opens."""
     candidates = [
@@ -205,7 +257,9 @@ def main() -> int:
         built_dir = Path(scratch) / "ml"
         manager = manager_of(built_dir)
         with threadpool_limits(1):  # on so few rows, threads cost more than they bring
-            following = save_all(manager)
+            with clock_at(closes_at(_FIRST_DRAW) - timedelta(days=3)):
+                following = save_all(manager)
+            predict_all(manager)
         if not manager.flush(300):
             print("error: not every save could be mirrored", file=sys.stderr)
             return 1

@@ -52,9 +52,8 @@ def manager_of(base_dir: Path) -> ModelManager:
 
 def give_times(base_dir: Path) -> int:
     """Give each model file the time at which it was saved; return how many there are."""
-    saves = [
-        records.parse(path.read_bytes()) for path in (base_dir / "mlflow" / "sent").glob("*.json")
-    ]
+    found = (base_dir / "mlflow" / "sent").glob("*.json")
+    saves = [record for path in found if (record := records.parse(path.read_bytes())).is_save]
     times = {save.payload.sha256: save.payload.file_time_ns for save in saves}
     paths = [*(base_dir / "trained").glob("*.pkl"), *(base_dir / "backups").glob("*.pkl")]
     for path in paths:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 LONG_NAME = "lotto_model_" + "길" * 60
 
 
-def call(*arguments: str | Path, **environment: str) -> Result:
+def call(*arguments: str | Path | int, **environment: str) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
 
@@ -85,7 +86,7 @@ def test_a_command_has_help_and_stands_in_the_readme_with_its_keys(command: str)
 
 def test_the_readme_names_no_command_that_is_not_there_and_every_key() -> None:
     section = README.partition("\n## Command line\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z]+)[^|]*\|", section, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+)[^|]*\|", section, flags=re.MULTILINE)
     assert sorted(rows) == COMMANDS == sorted(KEYS)
     assert all(f"`{key}`" in section for keys in (*KEYS.values(), ROW) for key in keys)
 
@@ -98,8 +99,16 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
     calls = {
         "list": (), "show": ("lotto_model_b",), "latest": (), "verify": (), "sync": (),
         "compare": ("lotto_model_b", LONG_NAME), "restore": ("lotto_model_b",), "relocate": (),
-        "env": (), "version": (),
+        "env": (), "version": (), "predictions": (),
+        "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "accuracy": (),
+        "import-results": (tmp_path / "draws.csv",),
     }  # fmt: skip
+    columns = "draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus"
+    (tmp_path / "draws.csv").write_text(f"{columns}\n999,,1,2,3,4,5,6,7\n")
+    game, made_at = [1, 2, 3, 4, 5, 6], datetime(2020, 1, 1, tzinfo=timezone.utc)
+    ModelManager(copied_dir, mirror="off").record_prediction(
+        "lotto_model_b", 1000, game, made_at=made_at
+    )
     for command, arguments in calls.items():
         printed = json.loads(call(command, *arguments, *at, "--json").stdout)
         assert isinstance(printed, list) == (command in LISTS)

@@ -117,7 +117,7 @@ def test_a_record_with_any_byte_changed_is_refused() -> None:
             parse(content[:length])
 
 
-@pytest.mark.parametrize("change", [{"format": 3}, {"kind": "prediction"}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"kind": "promotion"}])
 def test_a_record_of_a_later_release_is_told_from_a_damaged_one(change: dict[str, Any]) -> None:
     with pytest.raises(LaterFormatError, match="later release"):
         parse(changed(PLAIN, **change))

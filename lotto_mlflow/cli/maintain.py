@@ -116,6 +116,11 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
         terminal.line("in MLflow already, elsewhere than recorded; nothing is sent for them:")
         for name in report.found:
             terminal.line(f"    {name}")
+    if report.predictions:
+        terminal.line(f"{verb} the figures of predictions: {len(report.predictions)}")
+    if report.recorded:
+        verb = "would record" if report.dry_run else "recorded"
+        terminal.line(f"{verb} predictions of other programs: {len(report.recorded)}")
     for name, reason in report.failed.items():
         fix = report.fixes.get(name)
         text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")

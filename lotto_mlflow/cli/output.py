@@ -19,7 +19,7 @@ from lotto_mlflow import metadata, settings
 from lotto_mlflow.cli import terminal
 from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.records import Finding, ModelRecord, SyncReport
+from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import (
     HIDDEN,
@@ -34,12 +34,13 @@ NONE = "-"
 UI_PORT = 5000
 """MLflow's usual port: ``ui`` uses it where it is free, so that links stay true."""
 PROGRAM = "lotto-mlflow"
-_COMMANDS = {"records": "list", "get": "show"}
+_COMMANDS = {"records": "list", "get": "show", "import_results": "import-results"}
 """Commands that do not have the name of their method."""
 _ALWAYS = ("download",)
 """Arguments of methods that commands always give."""
 RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
 FINDING = (*(field.name for field in fields(Finding)), "mend")
+PREDICTION = tuple(field.name for field in fields(Prediction))
 KEYS: dict[str, tuple[str, ...]] = {
     "list": (*RECORD, "newest"),
     "show": (*RECORD, "metadata_path", "tracking_uri", "model_uri", "link"),
@@ -48,7 +49,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "verify": FINDING,
     "sync": tuple(field.name for field in fields(SyncReport)),
     "restore": RECORD,
+    "predictions": PREDICTION,
+    "record-result": PREDICTION,
+    "import-results": ("recorded",),
     "relocate": ("rewritten",),
+    "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
     "env": ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
     "version": ("lotto-mlflow", "mlflow", "scikit-learn", "joblib", "python"),
@@ -57,7 +62,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 ROW = ("name", "values", "differs")
 """Of the parameters and the metrics that ``compare`` prints."""
 _NOT_SHOWN = re.compile(r"[^\n -~]+")
-LISTS = frozenset({"list", "verify"})
+LISTS = frozenset({"accuracy", "list", "predictions", "record-result", "verify"})
 """Commands that print a list of objects with these keys, not one object."""
 
 

@@ -14,8 +14,9 @@ from lotto_mlflow.files import sweep
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds.base import Kind, Verification
+from lotto_mlflow.kinds.draws import OF_PREDICTIONS, OF_RESULTS
 from lotto_mlflow.kinds.saves import OF_RESTORES, OF_SAVES
-from lotto_mlflow.records import BACKFILL, RESTORE, SAVE, Attempt, Record
+from lotto_mlflow.records import BACKFILL, PREDICTION, RESTORE, RESULT, SAVE, Attempt, Record
 from lotto_mlflow.settings import Target
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ __all__ = ["KINDS", "Kind", "Verification", "push", "recover"]
 
 MAX_TRIES = 3
 """Refusals after which a record is set aside; being unable to ask is no refusal."""
-KINDS = {SAVE: OF_SAVES, BACKFILL: OF_SAVES, RESTORE: OF_RESTORES}
+KINDS = {
+    SAVE: OF_SAVES,
+    BACKFILL: OF_SAVES,
+    RESTORE: OF_RESTORES,
+    PREDICTION: OF_PREDICTIONS,
+    RESULT: OF_RESULTS,
+}
 
 
 def recover(folder: ModelFolder, work_dir: Path) -> None:
@@ -36,7 +43,9 @@ def recover(folder: ModelFolder, work_dir: Path) -> None:
     StoreError
         If a record of such work cannot be read now, by another user's choice for one.
     """
-    sweep(folder.layout.tmp_dir, *folder.store.folders)
+    layout = folder.layout
+    of_predictions = (layout.predictions_dir, layout.prediction_backup_dir)
+    sweep(layout.tmp_dir, *folder.store.folders, *of_predictions)
     for entry in folder.journal.pending():
         record = folder.journal.read(entry)
         if record is not None:
@@ -99,6 +108,8 @@ def _pushed(
     work_dir: Path,
 ) -> Record[Any]:
     kind, journal = KINDS[record.kind], folder.journal
+    if kind.waits is not None and kind.waits(folder, record, target.name):
+        return record
     is_begun = entry.state != "committed"
     pushed = replace(record, tries=0, reason=None)
     if kind.push is not None:
@@ -114,9 +125,10 @@ def _pushed(
 
         ids = kind.push(folder, mirror, record, is_begun, note, work_dir)
         attempts = {name: one for name, one in noted.attempts.items() if name != target.name}
-        mirrored = record.mirrored | {target.name: ids}
+        mirrored = record.mirrored | ({} if ids is None else {target.name: ids})
         pushed = replace(pushed, mirrored=mirrored, attempts=attempts)
-    is_done = kind.push is None or record.target in pushed.mirrored
+    has_no_ids = kind.push is None or (not record.is_save and record.target == target.name)
+    is_done = has_no_ids or record.target in pushed.mirrored
     if is_done or entry.state == "sent":
         journal.move(entry, pushed, "sent", work_dir)
     else:  # the store that it was meant for has still to get it

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotto_mlflow.draws import Draw
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
+from lotto_mlflow.predicted import NamedPredictions, Predictions
 from lotto_mlflow.records import Finding, MlflowIds, Note, Record
 from lotto_mlflow.settings import Target
 
@@ -41,6 +44,22 @@ class Verification:
         self.mirror = mirror
         self.survey = None if mirror is None else mirror.survey()
 
+    @cached_property
+    def found_predictions(self) -> Predictions:
+        """The predictions and results."""
+        return Predictions(self.folder.journal)
+
+    @cached_property
+    def results(self) -> dict[int, Draw]:
+        """What was drawn, by draw."""
+        return self.found_predictions.results()
+
+    @cached_property
+    def predictions(self) -> dict[str, NamedPredictions]:
+        """The predictions of each model for each draw, by the name of their records."""
+        found = self.found_predictions.all_named()
+        return {of_name.kept[0][1].name: of_name for of_name in found}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -52,13 +71,16 @@ class Kind:
         ``recover(folder, entry, record, work_dir)`` finishes or drops what a dead process left.
     push : callable or None
         ``push(folder, mirror, record, is_begun, note, work_dir)`` brings it to MLflow and returns
-        the ids there; ``None`` where MLflow gets nothing. ``is_begun`` says whether an earlier
-        push of the record may have got somewhere; ``note`` writes into the record what a push
-        created.
+        the ids there, ``None`` where there is nothing to bring. ``is_begun`` says whether an
+        earlier push of the record may have got somewhere; ``note`` writes into the record what a
+        push created.
     verify : callable
         ``verify(verification, entry, record)`` yields the findings about it.
+    waits : callable or None
+        ``waits(folder, record, target_name)`` says whether a push has to wait for another record.
     """
 
     recover: Callable[[ModelFolder, Entry, Record[Any], Path], None]
-    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds] | None
+    push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds | None] | None
     verify: Callable[[Verification, Entry, Record[Any]], Iterator[Finding]]
+    waits: Callable[[ModelFolder, Record[Any], str], bool] | None = None

@@ -10,13 +10,14 @@ from lotto_mlflow import regular, settings
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.manager.models import Models
+from lotto_mlflow.manager.predictions import Predictions
 from lotto_mlflow.manager.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from lotto_mlflow.settings import MirrorMode
 
 
-class ModelManager(Models, Upkeep):
+class ModelManager(Models, Predictions, Upkeep):
     """The models of one folder, on disk and in MLflow.
 
     Parameters

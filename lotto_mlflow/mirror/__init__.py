@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry
+from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
@@ -34,7 +36,7 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror", "Standing", "Survey", "is_read_as_copy"]
+__all__ = ["Mirror", "Point", "Standing", "Survey", "is_read_as_copy"]
 
 
 class Mirror:
@@ -58,6 +60,11 @@ class Mirror:
     def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, target, generation)
+
+    @property
+    def target_name(self) -> str:
+        """Name of the tracking store, as records hold it."""
+        return self._connection.target_name
 
     @property
     def is_stale(self) -> bool:
@@ -126,6 +133,11 @@ class Mirror:
                 note=note,
                 work_dir=work_dir,
             )
+
+    def log_scores(self, ids: MlflowIds, points: Iterable[Point]) -> bool:
+        """Log how good predictions were, of a save that is called so; see `mirror.scores`."""
+        with self._connection.guarded(f"logging the accuracy of version {ids.version}"):
+            return scores.log(self._connection, ids, points)
 
     def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none."""

@@ -9,9 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lotto_mlflow.operations import find, load, relocate, restore, save, sync, verify, warm_up
+    from lotto_mlflow.operations import (
+        accuracy,
+        find,
+        load,
+        predict,
+        relocate,
+        restore,
+        results,
+        save,
+        sync,
+        verify,
+        warm_up,
+    )
 
-__all__ = ["find", "load", "relocate", "restore", "save", "sync", "verify", "warm_up"]
+__all__ = [
+    "accuracy",
+    "find",
+    "load",
+    "predict",
+    "relocate",
+    "restore",
+    "results",
+    "save",
+    "sync",
+    "verify",
+    "warm_up",
+]
 
 
 def __getattr__(name: str) -> Any:

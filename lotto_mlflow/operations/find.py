@@ -59,15 +59,30 @@ def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[Mo
     return _with_aliases(folder, target, found)
 
 
-def get(folder: ModelFolder, reference: str | int | os.PathLike[str]) -> ModelRecord:
-    """Return what is known of one model, by its name, its path, or one of its versions."""
+def get(
+    folder: ModelFolder,
+    reference: str | int | os.PathLike[str],
+    *,
+    with_aliases: bool = True,
+) -> ModelRecord:
+    """Return what is known of one model, by its name, its path, or one of its versions.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    reference : str, int or path-like
+        What names the model.
+    with_aliases : bool
+        Whether the aliases of a file's version are looked up, for which MLflow may be asked.
+    """
     target = folder.target()
     version = versions.version_reference(folder, reference)
     if version is not None:
         found = versions.of_version(folder, target, version, str(reference))
         return _joined(folder, target, found)
     record = _of_file(folder, target, str(reference))
-    return _with_aliases(folder, target, [record])[0]
+    return _with_aliases(folder, target, [record])[0] if with_aliases else record
 
 
 def latest(

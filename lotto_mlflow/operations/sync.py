@@ -6,10 +6,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lotto_mlflow.description import describe_by_metadata
 from lotto_mlflow.errors import (
     LottoMlflowError,
     MirrorError,
@@ -21,31 +19,24 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.kinds import push, recover
-from lotto_mlflow.metadata import moment_of, strict
 from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import prediction_files
+from lotto_mlflow.operations.backfill import backfill_record
 from lotto_mlflow.operations.load import fix_of_file
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
-    BACKFILL,
     MlflowIds,
     Progress,
-    Record,
-    SavePayload,
     SaveRecord,
     SyncReport,
     no_progress,
 )
-from lotto_mlflow.run_times import training_started_ns
 from lotto_mlflow.settings import Settings, Target
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     from lotto_mlflow.mirror import Mirror, Standing
 
 _logger = logging.getLogger("lotto_mlflow")
-_END_OF_NANOSECONDS = 2262
-"""The year in which nanoseconds since 1970 need more than the 63 bits that file systems have."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +74,13 @@ def sync(
             folder.make_dirs()
             _lock(stack, folder)
             _recover(folder, retry_aside=retry_aside)
+        report = SyncReport(dry_run=dry_run)
+        prediction_files.put_right(folder, report)
         mirror = folder.mirror(target)
         if not dry_run:
             mirror.create()
             mirror.prepare()
-        report, history = SyncReport(dry_run=dry_run), folder.history()
+        history = folder.history()
         _note_unreadable(folder, history, report)
         work = _recorded(folder, history, mirror, target, resend=resend)
         unknown = list(history.unknown_files(target, include_backups=include_backups))
@@ -98,6 +91,7 @@ def sync(
             on_progress(number, len(work), item.record.payload.size, item.record.name)
             _push(folder, mirror, target, item, report)
         on_progress(len(work), len(work), 0, "")
+        prediction_files.send(folder, mirror, target, report, resend=resend)
     return report
 
 
@@ -119,7 +113,7 @@ def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:
         folder.note_format(work_dir)
         recover(folder, work_dir)
         if retry_aside:
-            for entry in journal.entries():
+            for entry in (*journal.entries(), *journal.of_draws()):
                 record = journal.read(entry) if entry.state == "aside" else None
                 if record is not None:
                     journal.rewrite(entry, replace(record, tries=0), work_dir)
@@ -209,66 +203,6 @@ def _unrecorded(
         work = _Work(record, None, may_be_mirrored=may_be)
         found.setdefault((name, file.sha256), work)
     return list(found.values())
-
-
-def backfill_record(
-    name: str,
-    file: ModelFile,
-    target: Target,
-    timezone: ZoneInfo,
-    earlier_sha256: list[str] | None,
-) -> SaveRecord:
-    """Return a record made from a file and its metadata; nothing is unpickled.
-
-    Notes
-    -----
-    The time is the metadata's ``saved_at``, in the time zone given where it has no offset, else
-    the file's. The id is derived from time, name and digest, so that a folder that was brought in
-    twice gives one version of each.
-    """
-    import hashlib  # imported lazily
-    import socket
-
-    metadata = file.metadata or {}
-    moment = _moment_of(metadata, timezone)
-    saved_at_ns = file.time_ns if moment is None else _nanoseconds(moment)
-    if moment is None:
-        moment = datetime.fromtimestamp(file.status.st_mtime, timezone)
-    digest = hashlib.sha256(f"{name}\n{file.sha256}".encode()).hexdigest()
-    payload = SavePayload(
-        name=name,
-        sha256=file.sha256,
-        size=file.status.st_size,
-        saved_at=moment.isoformat(),
-        saved_at_ns=max(saved_at_ns, 0),
-        mtime_ns=file.time_ns,
-        description=describe_by_metadata(metadata),
-        metadata=None if file.metadata is None else strict(metadata),
-        earlier_sha256=earlier_sha256,
-        started_at_ns=training_started_ns(metadata, max(saved_at_ns, 0), timezone),
-    )
-    return Record(
-        id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",
-        kind=BACKFILL,
-        host=socket.gethostname(),
-        target=target.name,
-        payload=payload,
-    )
-
-
-def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:
-    """Return the ``saved_at`` of metadata as a moment that a file's time can have."""
-    moment = moment_of(metadata.get("saved_at"))
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone)
-    return moment if 1970 < moment.year < _END_OF_NANOSECONDS else None
-
-
-def _nanoseconds(moment: datetime) -> int:
-    whole = int(moment.replace(microsecond=0).timestamp())
-    return whole * 10**9 + moment.microsecond * 1000
 
 
 def _push(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,31 +17,26 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import prediction_files
+from lotto_mlflow.operations.digests import digests, moved_away
 from lotto_mlflow.operations.load import fix_of_name
-from lotto_mlflow.pyfunc_loader import recorded_sha256
-from lotto_mlflow.records import Finding, MlflowIds, Progress, SaveRecord, no_progress
+from lotto_mlflow.records import (
+    Finding,
+    MlflowIds,
+    Progress,
+    SaveRecord,
+    has_name_of_draws,
+    no_progress,
+)
 from lotto_mlflow.references import restore_from_registry
-from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
-from lotto_mlflow.store import make_real_dir, sha256_of_file
+from lotto_mlflow.settings import Target
+from lotto_mlflow.store import make_real_dir
 from lotto_mlflow.text import composed
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
 _logger = logging.getLogger("lotto_mlflow")
-_HASHING_THREADS = 2
-
-
-@dataclass(frozen=True)
-class _ToHash:
-    """A file whose digest is checked, and what is known of it."""
-
-    path: Path
-    size: int
-    name: str
-    file: ModelFile | None = None
-    save: SaveRecord | None = None
-    files: Mapping[str, str] | None = None
 
 
 def verify(folder: ModelFolder, progress: Progress | None, *, deep: bool) -> list[Finding]:
@@ -59,15 +51,18 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
     if folder.journal.odd_folders():
         return  # nothing in what they link to is believed, and the rest is known by the records
     entries = list(reversed(history.entries()))
+    of_draws = list(reversed(folder.journal.of_draws()))
     yield from _odd_files(folder)
     yield from _hidden(history)
-    yield from _digests(folder, history, entries, report)
+    yield from digests(folder, history, entries, report)
     yield from _metadata(folder, history)
+    yield from prediction_files.findings(folder)
     try:
         mirror = folder.mirror(target)
         moved_from = mirror.moved_from()
     except MirrorError as cause:
-        yield from _of_records(Verification(folder, history, target, None), entries)
+        without_mlflow = Verification(folder, history, target, None)
+        yield from _of_records(without_mlflow, [*entries, *of_draws])
         yield from _unknown(history, target)
         yield _unavailable(cause)
         return
@@ -75,7 +70,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         yield _moved(folder, moved_from)
     verification = Verification(folder, history, target, mirror)
     try:
-        yield from _of_records(verification, entries)
+        yield from _of_records(verification, [*entries, *of_draws])
         yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
         yield from _elsewhere(verification, entries, report, deep=deep)
@@ -92,15 +87,10 @@ def _folders(folder: ModelFolder) -> Iterator[Finding]:
     for path in (*folder.store.folders, folder.layout.mlflow_dir):
         if path.exists() and not path.is_dir():
             detail = "it is no folder, and models belong in one"
-            yield Finding("damaged", "", path, detail, fix=_moved_away(path))
+            yield Finding("damaged", "", path, detail, fix=moved_away(path))
     for path in (*folder.journal.odd_folders(), *folder.odd_work_folders()):
         detail = f"it is {regular.odd_kind(path) or 'a file'}, not a folder"
-        yield Finding("damaged", "", path, detail, fix=_moved_away(path))
-
-
-def _moved_away(path: Path, to: Path | None = None) -> Fix:
-    """Return the command that moves what is in the way, by default to beside its place."""
-    return Fix("shell", {"command": ("mv", path, to or f"{path}.away")})
+        yield Finding("damaged", "", path, detail, fix=moved_away(path))
 
 
 def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
@@ -110,7 +100,7 @@ def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
     for path, kind in folder.odd_files():
         is_in = any(path.is_relative_to(one) for one in all_in)  # there it would be found again
         away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else None
-        fix = _moved_away(path, away)
+        fix = moved_away(path, away)
         yield Finding("damaged", names.name_of(path), path, f"it is {kind}, not a file", fix=fix)
 
 
@@ -120,121 +110,8 @@ def _hidden(history: History) -> Iterator[Finding]:
         name = names.name_of(path)
         detail = "another file has this name, in another form of Unicode, and lookups find that one"
         yield Finding(
-            "same name", name, path, detail, fix=_moved_away(path, history.free_path(path))
+            "same name", name, path, detail, fix=moved_away(path, history.free_path(path))
         )
-
-
-def _digests(
-    folder: ModelFolder, history: History, entries: list[Entry], report: Progress
-) -> Iterator[Finding]:
-    """Check the digests of model files and of mirrored artifacts, and the files' times."""
-    to_hash = [*_model_files(folder, history), *_artifacts(folder, history, entries)]
-    pool = ThreadPoolExecutor(_HASHING_THREADS)
-    try:
-        hashed = pool.map(_sha256, to_hash)
-        for number, item in enumerate(to_hash):
-            report(number, len(to_hash), item.size, item.name)
-            found = next(hashed)
-            if item.file is None:
-                yield from _artifact(item, found)
-            else:
-                yield from _model(history, item.file, found)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    report(len(to_hash), len(to_hash), 0, "")
-
-
-def _sha256(item: _ToHash) -> str | OSError:
-    try:
-        return sha256_of_file(item.path) if item.file is None else item.file.sha256
-    except OSError as cause:
-        return cause
-
-
-def _model_files(folder: ModelFolder, history: History) -> Iterator[_ToHash]:
-    is_there = regular.is_folder(folder.layout.downloads_dir)
-    found = _below(folder.layout.downloads_dir, "*.pkl") if is_there else []
-    downloads = [history.file(path) for path in found]
-    for file in (*history.trained_files, *history.backup_files, *downloads):
-        yield _ToHash(file.path, file.status.st_size, file.stem, file)
-
-
-def _artifacts(folder: ModelFolder, history: History, entries: list[Entry]) -> Iterator[_ToHash]:
-    by_model_id: dict[str, tuple[SaveRecord, MlflowIds]] = {}
-    for entry in entries:
-        record = history.read(entry)
-        if record is not None and record.is_save:
-            by_model_id |= {ids.model_id: (record, ids) for ids in record.mirrored.values()}
-    for model_dir in _model_dirs(folder, by_model_id):
-        save, ids = by_model_id.get(model_dir.parent.name, (None, None))
-        name, size = (save.name, save.payload.size) if save else ("", 0)
-        files = ids.files if ids else None
-        found = [] if files else _below(model_dir / "data", f"*{names.SUFFIX}")
-        for path in found or [model_dir / DATA_FILE]:
-            yield _ToHash(path, size, name, save=save, files=files)
-
-
-def _model_dirs(folder: ModelFolder, model_ids: Iterable[str]) -> list[Path]:
-    """Return the mirrored model folders, those without their ``MLmodel`` among them."""
-    artifacts_dir = folder.layout.artifacts_dir
-    found = {path.parent for path in _below(artifacts_dir, "MLmodel")}
-    for models_dir in artifacts_dir.glob("*/models"):
-        expected = (models_dir / model_id / "artifacts" for model_id in model_ids if model_id)
-        found.update(path for path in expected if os.path.lexists(path))
-    return sorted(found)
-
-
-def _below(folder: Path, pattern: str) -> list[Path]:
-    found = (path for path, odd_kind in regular.below(folder) if odd_kind is None)
-    return sorted(path for path in found if path.match(pattern))
-
-
-def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
-    name, path = file.stem, file.path
-    if isinstance(found, OSError):
-        helps = advice.of_error(found, path, reads=True)
-        yield Finding("damaged", name, path, f"it cannot be read: {found}", helps)
-        return
-    expected = history.expected(file)
-    if expected and found not in expected:
-        detail = f"expected SHA-256 {' or '.join(sorted(expected))}, found {found}"
-        yield Finding("damaged", name, path, detail, fix=_fix_of_damaged(history, file))
-    if file.time_ns > time.time_ns() + CLOCK_TOLERANCE_SECONDS * 10**9:
-        yield Finding(
-            "clock in the future",
-            name,
-            path,
-            "its modification time has not come yet, so it stays the latest",
-            fix=Fix("shell", {"command": ("touch", path)}),
-        )
-
-
-def _fix_of_damaged(history: History, file: ModelFile) -> Fix:
-    """Return what ends a damage: an intact file in its place, or else none in its place."""
-    fix = fix_of_name(history, file.stem) if file.is_trained else None
-    return fix or _moved_away(file.path, history.aside_path(file))
-
-
-def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
-    """Check a mirrored file, and what the ``MLmodel`` beside it says of it."""
-    model_dir = item.path.parent.parent
-    if model_dir.is_symlink() or model_dir.parent.is_symlink():
-        return  # which is found among what is no file, and what lies elsewhere was not pushed here
-    has_ml_model = regular.is_file(model_dir / "MLmodel")
-    recorded = recorded_sha256(model_dir) if has_ml_model else None
-    expected = item.save.payload.sha256 if item.save else recorded
-    fix = Fix("sync", {"resend": True}, effect="writes it anew") if item.save else None
-    if item.files:
-        for name in differing(model_dir, dict(item.files)):
-            detail = "it is not the file that was pushed there, and MLflow may run it"
-            yield Finding("damaged", item.name, model_dir / name, detail, fix=fix)
-    elif recorded != expected:
-        detail = f"expected SHA-256 {expected} in it, found {recorded or 'none'}"
-        yield Finding("damaged", item.name, model_dir / "MLmodel", detail, fix=fix)
-    is_gone = isinstance(found, FileNotFoundError)  # what is about its version says so
-    if expected is not None and found != expected and not is_gone:
-        detail = f"expected SHA-256 {expected}, found {found}"
-        yield Finding("damaged", item.name, item.path, detail, fix=fix)
 
 
 def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
@@ -292,9 +169,13 @@ def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Fi
             what, _, helps = refusal.summary.partition("; ")
             yield Finding("damaged", entry.name, entry.path, what, helps)
         elif not journal.is_of_later_release(entry):
-            repair = "none is needed: it only noted what was saved to MLflow, or restored"
-            effect = "sends the model without it; delete the file then"
-            fix: Fix | None = None if entry.state == "sent" else Fix("sync", effect=effect)
+            fix: Fix | None = None
+            if has_name_of_draws(entry.name):
+                repair = "nothing brings it back; record it again, and delete the file"
+            else:
+                repair = "none is needed: it only noted what was saved to MLflow, or restored"
+                effect = "sends the model without it; delete the file then"
+                fix = None if entry.state == "sent" else Fix("sync", effect=effect)
             kind = regular.odd_kind(entry.path)
             detail = f"the record is {kind}, not a file" if kind else "the record cannot be read"
             yield Finding("damaged", entry.name, entry.path, detail, repair, fix)
@@ -323,7 +204,7 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
         return
     aside_dir = verification.folder.layout.aside_dir
     for folder in mirror.orphan_folders(_known_ids(verification, entries), survey):
-        fix = _moved_away(folder, aside_dir / folder.name)
+        fix = moved_away(folder, aside_dir / folder.name)
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
     registered = {names.registered_model(entry.name) for entry in entries}
     for name in survey.late_on_top():

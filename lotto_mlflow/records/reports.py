@@ -26,12 +26,16 @@ class SyncReport:
         Names of the saves that were in MLflow already, where their records did not say: renamed,
         copied, or pushed to the same store by another address. Nothing is sent for them.
     failed : dict of str to str
-        Reason for each save that MLflow refused, and for each file that was changed after it was
-        saved, by name.
+        Reason for each save that MLflow refused, for each file that was changed after it was
+        saved, and for each file of a prediction that cannot be read, by name.
     dry_run : bool
         Whether nothing was done.
     fixes : dict of str to Fix
         The call that helps, for each of `failed` where one does.
+    predictions : list of str
+        Predictions whose figures were sent, as ``NAME@DRAW``.
+    recorded : list of str
+        Files of predictions, made by other programs, that were brought in.
     """
 
     sent: list[str] = field(default_factory=list)
@@ -41,6 +45,8 @@ class SyncReport:
     failed: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
     fixes: dict[str, Fix] = field(default_factory=dict)
+    predictions: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
 
     def fail(self, name: str, reason: str, fix: Fix | None) -> None:
         """Note a save or file that was not sent, and what helps."""
@@ -56,6 +62,7 @@ FindingKind = Literal[
     "missing in MLflow",
     "orphan metadata",
     "orphan artifact",
+    "orphan prediction",
     "stuck record",
     "moved store",
     "moved version",
@@ -77,7 +84,8 @@ class Finding:
         ``changed``: metadata that is not the one saved. ``missing on disk``: a save whose bytes
         are in neither folder. ``missing in MLflow``: a save or file that the current store
         lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
-        no logged model owns. ``stuck record``: a save that MLflow refused. ``moved store``: a
+        no logged model owns. ``orphan prediction``: a file of a prediction, or of results, that no
+        record is of. ``stuck record``: a save that MLflow refused. ``moved store``: a
         database with the paths of another folder. ``moved version``: a save whose version has
         another name or number than its record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from lotto_mlflow.records.draws import PredictionPayload, ResultPayload
+
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
 (0 where it is not known) and its name; and once at the end, with 0 and no name."""
@@ -284,7 +286,7 @@ class RestorePayload:
 
 SAVE, BACKFILL, RESTORE = "save", "backfill", "restore"
 """Kinds of records: made by a save, made later for a file that no save knows, made by a restore."""
-Payload = TypeVar("Payload", SavePayload, RestorePayload)
+Payload = TypeVar("Payload", SavePayload, RestorePayload, PredictionPayload, ResultPayload)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,12 +299,12 @@ class Record(Generic[Payload]):
         Identity; its first part is a time in nanoseconds, for a save `SavePayload.saved_at_ns`,
         so that ids sort in the order of what they record.
     kind : str
-        `SAVE`, `BACKFILL` or `RESTORE`.
+        `SAVE`, `BACKFILL`, `RESTORE`, or one of those in `lotto_mlflow.records.draws`.
     target : str
         Name of the tracking store that it is meant for, as in `lotto_mlflow.settings.Target`.
     host : str
         Machine that made it.
-    payload : SavePayload or RestorePayload
+    payload : SavePayload, RestorePayload, PredictionPayload or ResultPayload
         What is recorded.
     mirrored : dict of str to MlflowIds
         What it is called in each tracking store that has it, by the name of the target.
@@ -329,7 +331,7 @@ class Record(Generic[Payload]):
 
     @property
     def name(self) -> str:
-        """Name of the model that it is about."""
+        """Name of the model that it is about, or of its predictions for a draw."""
         return self.payload.name
 
     @property
@@ -337,8 +339,15 @@ class Record(Generic[Payload]):
         """Whether it is of bytes that MLflow is to have."""
         return self.kind in (SAVE, BACKFILL)
 
+    @property
+    def is_of_file(self) -> bool:
+        """Whether it is of a model's file: a save or a restore."""
+        return self.kind in (SAVE, BACKFILL, RESTORE)
+
 
 SaveRecord = Record[SavePayload]
 Note = Callable[[Attempt], SaveRecord]
 """Writes what a push created into its record on disk, and returns the record."""
 RestoreRecord = Record[RestorePayload]
+PredictionRecord = Record[PredictionPayload]
+ResultRecord = Record[ResultPayload]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from importlib import metadata
 from pathlib import Path
@@ -143,6 +144,23 @@ def hash_files(setup: Setup) -> Operation:
             _hash(path)
 
     return Operation(run)
+
+
+def json_twice_and_save(setup: Setup) -> Operation:
+    """Write two durable JSON files, and save the model in both views."""
+    from bench import ours
+
+    content, save = json.dumps({"numbers": ours.GAMES, **METADATA}), ours.save(setup)
+
+    def run() -> None:
+        for _ in range(2):
+            with setup.new_path(".json").open("w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        save.run()
+
+    return Operation(run, save.after)
 
 
 def _newest_file(setup: Setup) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ FIRST_NUMBER = 10_000_000
 """In the name of the first model that the harness saves in a folder; the others count on."""
 OLDEST_MODEL = f"lotto_model_{FIRST_NUMBER + 1}"
 """In a folder of versions, a small model with the oldest save of all."""
+
+OWN_MODEL = "lotto_model_own"
+GAMES = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]
+_MADE_AT = datetime(2002, 1, 1, tzinfo=timezone.utc)
 
 
 def base_dir(app_dir: Path) -> Path:
@@ -78,6 +84,47 @@ def get(setup: Setup) -> Operation:
 def records(setup: Setup) -> Operation:
     manager = _manager_of(setup)
     return Operation(lambda: {"models": len(manager.records())})
+
+
+def record_prediction(setup: Setup) -> Operation:
+    """Record a prediction whose result is known, so that its figures go to MLflow, too."""
+    functions_ = _with_a_model(setup)
+    draws = itertools.count(1)
+
+    def run() -> None:
+        draw_no = next(draws)
+        functions_.record_prediction(OWN_MODEL, draw_no, GAMES, made_at=_MADE_AT)
+
+    functions_.import_results(_results(setup))
+    return Operation(run)
+
+
+def record_result(setup: Setup) -> Operation:
+    """Record the result of a draw for which there is a prediction."""
+    functions_ = _with_a_model(setup)
+    predicted, drawn = itertools.count(1), itertools.count(1)
+
+    def predict() -> None:
+        functions_.record_prediction(OWN_MODEL, next(predicted), GAMES, made_at=_MADE_AT)
+
+    predict()
+    return Operation(lambda: functions_.record_result(next(drawn), GAMES[0], 45), predict)
+
+
+def _with_a_model(setup: Setup) -> Any:
+    functions_ = functions(setup)
+    functions_.save_model(setup.model(), OWN_MODEL, METADATA)
+    return functions_
+
+
+def _results(setup: Setup) -> Path:
+    """Write the results of a thousand draws."""
+    path = setup.folder / "results.csv"
+    numbers = ",".join(map(str, GAMES[0]))
+    rows = [f"{draw_no},,{numbers},45" for draw_no in range(1, 1001)]
+    text = "\n".join(["draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus", *rows])
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def verify(setup: Setup) -> Operation:

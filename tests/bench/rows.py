@@ -70,6 +70,7 @@ class Row:
 
 _BY_HAND = "joblib.dump + fsync, then MLflow's best"
 _IN_A_RUN = f"{_BY_HAND} in a run with the same parameters and metrics"
+_JSON_AND_SAVE = "two JSON files + fsync, and a save of the same tiny model, mirrored"
 _MANY = 10_000
 
 
@@ -314,6 +315,24 @@ ROWS = (
         Side("ours:load_oldest", folder="versions_10"),
         rounds=25,
         times=10,
+    ),
+    Row(
+        "P19",
+        "record_prediction of a draw whose result is known",
+        _JSON_AND_SAVE,
+        Target(1.0),
+        Side("ours:record_prediction", "tiny"),
+        Side("by_hand:json_twice_and_save", "tiny"),
+        rounds=25,
+    ),
+    Row(
+        "P19",
+        "record_result of a draw with a prediction",
+        _JSON_AND_SAVE,
+        Target(1.0),
+        Side("ours:record_result", "tiny"),
+        Side("by_hand:json_twice_and_save", "tiny"),
+        rounds=25,
     ),
 )
 

@@ -50,7 +50,7 @@ def small(target: str) -> Row:
     return replace(row, ours=sides[0], base=sides[1], rounds=3)
 
 
-@pytest.mark.parametrize("target", ["P2", "P8", "P11"])
+@pytest.mark.parametrize("target", ["P2", "P8", "P11", "P19"])
 def test_a_target_is_measured_and_not_ten_times_off(rooms: Rooms, target: str) -> None:
     row = small(target)
     (told,) = measure(row, rooms)
@@ -167,7 +167,7 @@ def test_a_noisy_machine_gets_no_verdict_and_no_ratio() -> None:
 
 def test_rows_are_chosen_by_their_ids() -> None:
     assert [row.id for row in rows.chosen("p10, P11")] == ["P10", "P11"]
-    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 19)}
+    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 20)}
     assert rows.chosen("none") == []
     with pytest.raises(ValueError, match="P99"):
         rows.chosen("P99")

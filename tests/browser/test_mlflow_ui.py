@@ -13,6 +13,8 @@ PARAMS = ["estimator", "max_depth"]
 METRICS = ["test_log_loss", "test_hits_per_draw", "test_calibration_error"]
 LINE = "fold_log_loss"
 FOLDS = 5
+LIVE = "live.hits_per_game"
+DRAWS = 30
 PLOTS = ["probability_per_number.png", "hits_per_draw.png"]
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, whatever the number of workers
@@ -68,6 +70,22 @@ def test_a_metric_list_is_drawn_as_a_line_for_each_run(
     assert traces == [FOLDS] * len(traces)
     assert len(traces) >= len(shown.runs)
     take("metric")
+
+
+def test_the_live_accuracy_of_all_models_is_drawn_as_lines_in_one_chart(
+    page: Page, shown: Shown, take: Take
+) -> None:
+    looking.compare_all(page, shown)
+    page.get_by_role("link", name=LIVE, exact=True).click()
+    plot = page.locator(".js-plotly-plot")
+    lines = plot.locator(".scatterlayer path.js-line")
+    expect(lines.first).to_be_visible()
+    predicting = [run for run in shown.runs if LIVE in run.data.metrics]
+    assert len(predicting) == 3
+    traces = plot.evaluate("plot => plot.data.map(trace => trace.y.length)")
+    assert [length for length in traces if length] == [DRAWS] * len(predicting)
+    assert len({line.get_attribute("d") for line in lines.all()}) >= len(predicting)
+    take("live_accuracy")
 
 
 def test_the_registered_model_shows_versions_tags_and_the_alias(

@@ -183,7 +183,9 @@ def warm_up() -> None:
 
         def first_use() -> list[str]:
             manager = ModelManager(Path(folder) / "ml")
-            manager.save_model({"first": 1}, metadata={"use": 1})
+            path = manager.save_model({"first": 1}, metadata={"use": 1})
+            manager.record_result(1, [10, 23, 29, 33, 37, 40], 16)
+            manager.record_prediction(path, 1, [1, 2, 3, 4, 5, 6])
             join_pushes()
             manager.sync()
             manager.verify()

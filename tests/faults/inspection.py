@@ -26,8 +26,10 @@ EARLIER: dict[str, Any] = {
 LATER: dict[str, Any] = {"accuracy": 0.75, "note": "later"}
 _ALLOWED = {
     "trained": r"[^.].*\.pkl",
-    "metadata": r"[^.].*_metadata\.json",
-    "backups": r"[^.].*(\.pkl|_metadata\.json)",
+    "metadata": r"predictions|[^.].*_metadata\.json",
+    "backups": r"predictions|[^.].*(\.pkl|_metadata\.json)",
+    "metadata/predictions": r"[^.].*\.json|results\.csv",
+    "backups/predictions": r"[^.].*\.json|results(\.\d+)?\.csv",
 }
 
 
