@@ -4,6 +4,7 @@
 """
 
 from lotto_mlflow.errors import Fix, LottoMlflowError
+from lotto_mlflow.live import LiveModel
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
 from lotto_mlflow.records import Finding, ModelRecord, SyncReport
@@ -11,6 +12,7 @@ from lotto_mlflow.records import Finding, ModelRecord, SyncReport
 __all__ = [
     "Finding",
     "Fix",
+    "LiveModel",
     "LottoMlflowError",
     "ModelManager",
     "ModelRecord",

@@ -10,6 +10,7 @@
     ├── InvalidArtifactError        (ValueError, OSError)  an extra artifact that cannot be written
     ├── InvalidDatasetError         (ValueError, OSError)  a data set that is not one
     ├── InvalidMetadataError        (ValueError, OSError)  metadata that is not strict JSON
+    ├── NotPicklableError           (TypeError)    a LiveModel given to pickle or copy
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
@@ -154,6 +155,10 @@ class InvalidDatasetError(LottoMlflowError, ValueError, OSError):
 
 class InvalidMetadataError(LottoMlflowError, ValueError, OSError):
     """Metadata that cannot be written as strict JSON."""
+
+
+class NotPicklableError(LottoMlflowError, TypeError):
+    """A `lotto_mlflow.LiveModel` is of its process, and is neither pickled nor copied."""
 
 
 class DumpError(LottoMlflowError, OSError):

@@ -24,6 +24,7 @@ __all__ = [
     "METADATA_DIR",
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
+    "current_manager",
     "get_latest_model_path",
     "load_model",
     "save_model",
@@ -136,6 +137,11 @@ def get_latest_model_path(
         If the registry could not be asked.
     """
     return _manager().get_latest_model_path(source=source)
+
+
+def current_manager() -> ModelManager:
+    """Return the manager of the folders that the constants mean now."""
+    return _manager()
 
 
 def _manager() -> ModelManager:
