@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 _TRIES = 3
 """How often a check begins again where the reference has moved on while it was loaded."""
+_FAILURES = (Exception, SystemExit)
+"""What the code of a model, or of a caller, raises; an exit that it calls is not one of ours."""
 
 
 class InUse(NamedTuple):
@@ -108,7 +110,7 @@ class Keeper:
             return
         try:
             self._check(thoroughly=False)
-        except BaseException as cause:  # noqa: BLE001 - an exit that a model calls ends no checks
+        except BaseException as cause:  # noqa: BLE001 - the thread goes on checking
             self._note(None, cause)
         finally:
             self.checking.release()
@@ -150,7 +152,7 @@ class Keeper:
         elif thoroughly or not self.trouble.is_to_wait(mark):
             try:
                 self._swap(self._load(mark))
-            except Exception as cause:  # noqa: BLE001 - as above
+            except _FAILURES as cause:
                 if self._means_another_than(mark):
                     return True
                 self._note(mark, cause)
@@ -167,7 +169,7 @@ class Keeper:
         if self._warm is not None:
             try:
                 self._warm(loaded.model)
-            except Exception as cause:
+            except _FAILURES as cause:
                 raise LoadError(
                     f"{loaded.record.name} was loaded, but warm failed with it: {said(cause)}",
                     path=loaded.record.path,
@@ -186,7 +188,7 @@ class Keeper:
         if self._on_swap is not None:
             try:
                 self._on_swap(record)
-            except Exception:
+            except _FAILURES:
                 _logger.exception("%s is in use, but on_swap failed", record.name)
 
     def _note(self, mark: Mark | None, cause: BaseException) -> None:

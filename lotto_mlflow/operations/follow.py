@@ -20,7 +20,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import COARSEST_NS
 from lotto_mlflow.operations import find, load, versions
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import SAVE, ModelRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
@@ -141,8 +141,7 @@ class NewestFile:
         path = self._trained_dir / self._newest()[0]
         loaded = load.load_file(self._folder, target, path)
         record = find.record_of(loaded.history, target, loaded.file)
-        if record.sha256 != loaded.sha256:
-            record = _of_other_bytes(record, loaded, target)
+        record = _of_bytes(record, loaded, target)
         return Loaded(loaded.model, record, _mark(path.name, loaded.file.status))
 
     def _change(self) -> Mark | None:
@@ -174,9 +173,21 @@ class NewestFile:
         )
 
 
-def _of_other_bytes(record: ModelRecord, loaded: load.LoadedFile, target: Target) -> ModelRecord:
-    """Return the record of a file for the save whose bytes it really has, if any is known."""
-    save = loaded.history.save_with(record.name, loaded.sha256)
+def _of_bytes(record: ModelRecord, loaded: load.LoadedFile, target: Target) -> ModelRecord:
+    """Return the record of a file for the save whose bytes were loaded, with its metadata.
+
+    Notes
+    -----
+    A save and a restore put the model in place first, and then its metadata: in between, the JSON
+    is of what they replace.
+    """
+    save = loaded.history.save_of(loaded.file)
+    if save is None or save.payload.sha256 != loaded.sha256:
+        save = loaded.history.save_with(record.name, loaded.sha256)
+    if save is not None and save.kind == SAVE:
+        record = replace(record, metadata=save.payload.metadata)
+    if record.sha256 in (None, loaded.sha256):
+        return replace(record, sha256=loaded.sha256)
     ids = None if save is None else save.mirrored.get(target.name)
     return replace(
         record,
@@ -223,7 +234,6 @@ class Version:
 
     def look(self, *, thoroughly: bool = False) -> Mark:
         """Return store, registered model and number, and what else tells a version from others."""
-        del thoroughly
         target = self._folder.target()
         PushWorker.of(self._folder, target).wait_for_queued()
         if self._reference == VersionReference(names.REGISTERED_MODEL):
@@ -233,6 +243,10 @@ class Version:
         except ForeignModelError as cause:  # a record may know it, as the load finds out
             name = self._reference.registered_model
             return target.name, name, cause.data["version"], cause.data["run_id"]
+        except ModelNotFoundError:
+            if not thoroughly:
+                raise
+            found = versions.of_version(self._folder, target, self._reference)  # or suggests others
         return target.name, *_identity(found)
 
     def load(self, mark: Mark) -> Loaded:
