@@ -146,7 +146,7 @@ def test_ten_thousand_predictions_of_eight_threads_across_fifty_swaps(
     assert number_of(live) == swaps
 
 
-def test_a_new_model_is_warmed_up_before_it_serves_and_told_of_afterwards(
+def test_a_new_model_is_warmed_up_before_it_serves_and_announced_afterwards(
     disk_manager: ModelManager,
 ) -> None:
     order: list[tuple[str, int, int | None]] = []
@@ -229,7 +229,8 @@ def test_a_look_at_a_folder_where_nothing_changes_lists_nothing(
     assert {followed.look() for _ in range(looks)} == {mark}
     assert len(listings) == looks // LISTED_EVERY
     listings.clear()
-    path.with_name("lotto_model_x.pkl").write_bytes(b"")  # a change under two seconds ago
+    path.with_name("lotto_model_x.pkl").write_bytes(b"")
+    os.utime(path.parent, (time.time() + 1000, time.time() + 1000))  # under two seconds ago
     assert {followed.look() for _ in range(5)} != {mark}
     assert len(listings) == 5
 
@@ -354,7 +355,7 @@ def test_another_problem_is_warned_of_again_and_the_same_one_after_it_was_over(
         assert len(warnings_in(caplog)) == 5
 
 
-def test_a_damaged_model_serves_once_it_is_mended_by_the_advice(
+def test_a_damaged_model_is_replaced_once_it_is_restored_as_advised(
     disk_manager: ModelManager,
 ) -> None:
     save(disk_manager, 1)
@@ -645,21 +646,18 @@ def test_the_interpreter_ends_quietly_with_one_that_was_never_closed(
     tmp_path: Path, slow: bool
 ) -> None:
     code = (
-        "import time, logging\nlogging.basicConfig(level='WARNING')\n"
+        "import time, logging, threading\nlogging.basicConfig(level='WARNING')\n"
         "from lotto_mlflow import LiveModel, ModelManager\n"
         f"manager = ModelManager({str(tmp_path / 'ml')!r}, mirror='off')\n"
         "manager.save_model({'a': 1}, 'lotto_model_a', {'n': 1})\n"
+        "inside = threading.Event()\n"
         "def warm(model):\n"
-        "    if model['a'] == 2: print('in', flush=True); time.sleep(1); print('out', flush=True)\n"
+        "    if model['a'] == 2:\n"
+        "        print('in', flush=True); inside.set(); time.sleep(1); print('out', flush=True)\n"
         "live = LiveModel(manager=manager, every_seconds=0.01, warm=warm)\n"
     )
     if slow:
-        code += (
-            "manager.save_model({'a': 2}, 'lotto_model_b', {'n': 1})\n"
-            "while live._keeper.checking.acquire(False):\n"
-            "    live._keeper.checking.release(); time.sleep(0.001)\n"
-            "time.sleep(0.2)\n"
-        )
+        code += "manager.save_model({'a': 2}, 'lotto_model_b', {'n': 1})\nassert inside.wait(60)\n"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,

@@ -58,12 +58,15 @@ class LiveModel:
     use. A call reads once which model that is, waits for nothing, and ends with the model that it
     began with; the old one is released when the last such call has ended.
 
-    Checks are made in a daemon thread, which ends when this object is closed, or no longer used. A
-    check asks for two statuses of files, or makes one indexed query. A new model is verified,
-    loaded and warmed up beside the one in use. Whatever keeps it out leaves the one in use:
-    `problem` says what it is, one warning is logged for each problem, and a model that could not
-    be loaded is tried again after two checks, four, and at most sixteen, or as soon as the
-    reference means another.
+    Checks are made in a daemon thread, which ends when this object is closed or no longer used. One
+    asks for the status of a folder and of a file, or makes one query that the registry's indexes
+    answer, after a probe. On disk, a file that only a new time makes the newest (``touch``) is
+    noticed within ten checks, and by `refresh`.
+
+    A new model is verified, loaded and warmed up beside the one in use; for that long, there is
+    memory for both. Whatever keeps it out leaves the one in use: `problem` says what it is, one
+    warning is logged for each problem, and a model that could not be loaded is tried again after
+    two checks, four, and at most sixteen, or as soon as the reference means another.
 
     After a fork, the child has a thread of its own. Safe to use from any number of threads.
     """

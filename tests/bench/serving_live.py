@@ -19,14 +19,15 @@ _PAUSE_SECONDS = 0.001
 
 
 def without_swaps(setup: Setup) -> Operation:
-    return _serving(setup, 0)
+    return serving(setup, 0)
 
 
 def with_swaps(setup: Setup) -> Operation:
-    return _serving(setup, SWAPS)
+    return serving(setup, SWAPS)
 
 
-def _serving(setup: Setup, swaps: int) -> Operation:
+def serving(setup: Setup, swaps: int) -> Operation:
+    """Return the answering of all predictions across so many swaps."""
     from lotto_mlflow import LiveModel, ModelManager
 
     manager = ModelManager(base_dir(setup.folder), mirror="off")
