@@ -246,10 +246,11 @@ def test_a_forked_child_follows_too_and_so_does_its_parent(
     with LiveModel(reference, manager=three, every_seconds=SOON, warm=warm) as live:
         move(5)
         assert is_in.wait(BOUND_SECONDS)
-        child = os.fork()
+        child = os.fork()  # waits for the check
         if child == 0:
             code = 1
             try:
+                assert number_of(live) == 5
                 until(lambda: number_of(live) == 6)
                 assert not live.refresh()
                 live.close()
