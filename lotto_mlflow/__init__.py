@@ -4,6 +4,7 @@
 """
 
 from lotto_mlflow.errors import Fix, LottoMlflowError
+from lotto_mlflow.live import LiveModel
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import (
     accuracy,
@@ -22,6 +23,7 @@ from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction
 __all__ = [
     "Finding",
     "Fix",
+    "LiveModel",
     "LottoMlflowError",
     "ModelAccuracy",
     "ModelManager",

@@ -23,7 +23,7 @@ _FILE_NAME = re.compile(
     r"(?P<id>\d{19}-[0-9a-f]{8})~(?P<state>pending|committed|begun|sent|aside)~(?P<name>.+)\.json",
     re.DOTALL,
 )
-_COARSEST_NS = 2 * 10**9
+COARSEST_NS = 2 * 10**9
 """No file system in use keeps the times of a folder more coarsely than to two seconds."""
 MAX_RECORD_BYTES = 4 * MAX_BYTES
 """Metadata are in it as given and as MLflow gets them, and of a restore a third longer."""
@@ -103,7 +103,7 @@ class Listing:
 
     def __init__(self, folder: Path, changed_ns: int) -> None:
         self.changed_ns = changed_ns
-        self.is_final = time.time_ns() - changed_ns > _COARSEST_NS
+        self.is_final = time.time_ns() - changed_ns > COARSEST_NS
         self._folder = folder
         found = regular.names_in(folder)
         self._file_names: list[str] = []

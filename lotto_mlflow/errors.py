@@ -12,6 +12,7 @@
     ├── InvalidMetadataError        (ValueError, OSError)  metadata that is not strict JSON
     ├── InvalidPredictionError      (ValueError)   a draw, games or scores that are none
     ├── InvalidResultError          (ValueError, OSError)  a result, or a file of them, that is none
+    ├── NotPicklableError           (TypeError)    a LiveModel given to pickle or copy
     ├── DumpError                   (OSError)      joblib could not write the model
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
@@ -165,6 +166,10 @@ class InvalidPredictionError(LottoMlflowError, ValueError):
 
 class InvalidResultError(LottoMlflowError, ValueError, OSError):
     """A result that no draw can have, or a file of results with one; nothing was recorded."""
+
+
+class NotPicklableError(LottoMlflowError, TypeError):
+    """A `lotto_mlflow.LiveModel` is of its process, and is neither pickled nor copied."""
 
 
 class DumpError(LottoMlflowError, OSError):

@@ -27,6 +27,7 @@ __all__ = [
     "MODEL_BASE_DIR",
     "TRAINED_DIR",
     "accuracy",
+    "current_manager",
     "flush",
     "get_latest_model_path",
     "import_results",
@@ -216,6 +217,11 @@ def import_results(csv: str | os.PathLike[str]) -> int:
 def accuracy(model: str | os.PathLike[str] | int | None = None) -> list[ModelAccuracy]:
     """Return how good predictions were, as `lotto_mlflow.ModelManager.accuracy` does."""
     return _manager().accuracy(model)
+
+
+def current_manager() -> ModelManager:
+    """Return the manager of the folders that the constants mean now."""
+    return _manager()
 
 
 def _manager() -> ModelManager:

@@ -12,6 +12,7 @@ from lotto_mlflow.records import ModelRecord, Progress
 
 if TYPE_CHECKING:
     from lotto_mlflow.operations.find import Source
+    from lotto_mlflow.operations.follow import Followed
 
 
 class Models:
@@ -186,3 +187,18 @@ class Models:
             ``None`` where there is no model.
         """
         return operations.find.latest(self._folder, source, download=download, progress=progress)
+
+    def follow(self, reference: str | None = None) -> Followed:
+        """Return what `lotto_mlflow.LiveModel` asks which model a reference means now.
+
+        Parameters
+        ----------
+        reference : str, optional
+            A ``models:/`` URI; ``None`` means the newest model on disk.
+
+        Raises
+        ------
+        InvalidReferenceError
+            If the reference is none.
+        """
+        return operations.follow.follow(self._folder, reference)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lotto_mlflow.operations import (
         accuracy,
         find,
+        follow,
         load,
         predict,
         relocate,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy",
     "find",
+    "follow",
     "load",
     "predict",
     "relocate",

@@ -55,7 +55,7 @@ def records(folder: ModelFolder, name: str | None, limit: int | None) -> list[Mo
     else:
         files = _files_named(folder, history, name)
     newest_first = sorted(files, key=lambda file: (file.time_ns, file.path.name), reverse=True)
-    found = [_record_of(history, target, file) for file in newest_first[:limit]]
+    found = [record_of(history, target, file) for file in newest_first[:limit]]
     return _with_aliases(folder, target, found)
 
 
@@ -80,7 +80,7 @@ def get(
     version = versions.version_reference(folder, reference)
     if version is not None:
         found = versions.of_version(folder, target, version, str(reference))
-        return _joined(folder, target, found)
+        return joined(folder, target, found)
     record = _of_file(folder, target, str(reference))
     return _with_aliases(folder, target, [record])[0] if with_aliases else record
 
@@ -100,7 +100,7 @@ def latest(
     found = versions.latest_version(folder, target)
     if found is None:
         return None
-    record = _joined(folder, target, found)
+    record = joined(folder, target, found)
     if not download:
         return record
     report = progress or no_progress
@@ -165,10 +165,10 @@ def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord
             name=name,
             suggestions=near,
         )
-    return _record_of(history, target, found[0])
+    return record_of(history, target, found[0])
 
 
-def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
+def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
     """Describe a file by the save that put it there."""
     declared = file.metadata or {}
     save = history.save_of(file)
@@ -201,7 +201,7 @@ def _record_of(history: History, target: Target, file: ModelFile) -> ModelRecord
     )
 
 
-def _joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
+def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
     """Return a version's record with what the disk has of the same save, or else its run."""
     history = folder.history()
     save = history.save_of_version(record)

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from lotto_mlflow import advice, references, regular, store
 from lotto_mlflow import layout as names
@@ -35,22 +35,43 @@ _SELF_DECLARED = " (self-declared: only what lies beside the file says its diges
 _EFFECT = "brings the model back"
 
 
+class LoadedFile(NamedTuple):
+    """What came out of a model file.
+
+    Attributes
+    ----------
+    model : object
+        The model.
+    sha256 : str
+        Digest of the bytes that it was unpickled from.
+    file : ModelFile
+        The file, with the status that it had when it was opened.
+    history : History
+        The records by which it was verified.
+    """
+
+    model: Any
+    sha256: str
+    file: ModelFile
+    history: History
+
+
 def load(folder: ModelFolder, model_path: str | os.PathLike[str]) -> Any:
     """Load a model from a file, or from the registry."""
     given, target = os.fspath(model_path), folder.target()
     if not given.startswith(references.SCHEME):
-        return _load_file(folder, target, given)
+        return load_file(folder, target, given).model
     record = versions.of_version(folder, target, references.parse(given))
     path = versions.file_of_version(folder, target, record)
-    return _load_file(folder, target, path, record)
+    return load_file(folder, target, path, record).model
 
 
-def _load_file(
+def load_file(
     folder: ModelFolder,
     target: Target,
     given: str | os.PathLike[str],
     version: ModelRecord | None = None,
-) -> Any:
+) -> LoadedFile:
     """Load a model file, verified where its digest is known.
 
     Parameters
@@ -89,7 +110,7 @@ def _load_file(
             if not expected or found in expected:
                 model = store.load(copy, path)
                 _log(history, target, file, found, version, doubt)
-                return model
+                return LoadedFile(model, found, file, history)
             if is_last:
                 raise DigestMismatchError.of_file(
                     path, expected, found, "nothing was unpickled", _fix(history, file)

@@ -85,6 +85,7 @@ def measure(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
             "memory": _of_memory,
             "bytes": _of_bytes,
             "sync": _of_sync,
+            "p99": _of_percentiles,
         }
         return measures[row.measure](row, rooms)
     finally:
@@ -155,6 +156,18 @@ def _asking(worker: Worker, row: Row) -> Callable[[], float]:
         return float(answer["seconds"]) / float(models)
 
     return run
+
+
+def _of_percentiles(row: Row, rooms: Rooms) -> list[dict[str, Any]]:
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(rooms.subject(side))) for side in _sides(row)]
+
+        def asking(worker: Worker) -> Callable[[], float]:
+            return lambda: float(worker.ask("time")["returned"]["p99_seconds"])
+
+        runs = [asking(worker) for worker in workers]
+        in_turn(runs, 1)
+        return [_compared(row, *in_turn(runs, row.rounds), scale=1000, unit="ms")]
 
 
 def _of_fresh_processes(row: Row, rooms: Rooms) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import profile, report, rows
+from bench import profile, report, rows, serving_live
 from bench.figures import Spread, Target, ratios, verdict
 from bench.measuring import Rooms, measure
+from bench.operations import Setup
 from bench.processes import Subject, Worker, WorkError, counted_calls
 from bench.rows import Row, Side
 from bench.worker import REST
@@ -95,6 +96,14 @@ def test_a_sync_of_old_files_is_measured_with_its_memory(rooms: Rooms) -> None:
     assert memory["target"]["unit"] == "MB more"
 
 
+def test_the_waits_of_predictions_across_swaps_are_measured(
+    rooms: Rooms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_live, "PREDICTIONS", 400)
+    work = serving_live.serving(Setup(tmp_path, rooms.object_path("tiny")), 3)
+    assert 0 < work.run()["p99_seconds"] < 60  # type: ignore[index]
+
+
 def test_a_save_is_taken_apart_into_calls_of_mlflow_and_the_rest(
     rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +176,7 @@ def test_a_noisy_machine_gets_no_verdict_and_no_ratio() -> None:
 
 def test_rows_are_chosen_by_their_ids() -> None:
     assert [row.id for row in rows.chosen("p10, P11")] == ["P10", "P11"]
-    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 20)}
+    assert {row.id for row in rows.chosen("")} == {f"P{number}" for number in range(1, 21)}
     assert rows.chosen("none") == []
     with pytest.raises(ValueError, match="P99"):
         rows.chosen("P99")
