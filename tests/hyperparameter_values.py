@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import sparse, stats
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_selector
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, PredefinedSplit
@@ -179,6 +180,10 @@ DIFFERENT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "splitter with an array": (
         lambda: PredefinedSplit(np.zeros(5_000)),
         lambda: PredefinedSplit(but(np.zeros(5_000), 2_500, 1)),
+    ),
+    "selector": (
+        lambda: make_column_selector("a", dtype_include=np.number),
+        lambda: make_column_selector("b", dtype_include=np.number),
     ),
     "random state": (lambda: np.random.RandomState(1), lambda: np.random.RandomState(2)),
     "generator": (lambda: np.random.default_rng(1), lambda: np.random.default_rng(2)),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hyperparameter_values import DIFFERENT, EQUAL, Holder, texts, texts_in_another_process
 from sklearn.base import BaseEstimator
+from sklearn.compose import make_column_selector
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -84,6 +85,12 @@ def test_a_table_shows_shape_dtype_and_digest_and_a_short_one_its_values() -> No
         shown(np.ones((6, 5), "f4")),
     )
     assert shown(np.array([0.3, 0.7])).startswith("array([0.3, 0.7], shape=(2,), dtype=float64, ")
+
+
+def test_an_object_without_a_text_of_its_own_is_told_by_what_it_was_made_with() -> None:
+    selector = make_column_selector("^a", dtype_include=np.number)
+    assert shown(selector) == "make_column_selector(pattern='^a', dtype_include=number)"
+    assert shown(make_column_selector()) == "make_column_selector"
 
 
 def test_every_value_has_the_same_text_in_every_process() -> None:

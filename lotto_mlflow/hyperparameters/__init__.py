@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lotto_mlflow.hyperparameters.texts import attribute, is_estimator, text_of
+from lotto_mlflow.hyperparameters.texts import constructor_values, is_estimator, text_of
 from lotto_mlflow.metadata import writable
 from lotto_mlflow.text import safe_line
 
@@ -95,7 +94,7 @@ def _asked(estimator: Any) -> dict[str, Any]:
             problem = problem or f"get_params gives {type(found).__name__}, not a dict"
         except Exception as cause:  # noqa: BLE001 - another library's code; a save goes on without
             problem = _as_text(cause)
-    found = dict(_by_signature(estimator))
+    found = constructor_values(estimator)
     _logger.warning(
         "%s gives no hyperparameters (%s); those that its attributes show are kept: %s",
         type(estimator).__name__,
@@ -103,18 +102,6 @@ def _asked(estimator: Any) -> dict[str, Any]:
         safe_line(", ".join(found)) or "none",
     )
     return found
-
-
-def _by_signature(estimator: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that are named like the arguments of the constructor."""
-    try:
-        names = list(inspect.signature(type(estimator).__init__).parameters)[1:]
-    except (TypeError, ValueError):
-        return
-    for name in names:
-        value = attribute(estimator, name, missing=attribute)
-        if value is not attribute:
-            yield name, value
 
 
 def _as_text(cause: Exception) -> str:

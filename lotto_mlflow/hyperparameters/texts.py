@@ -81,6 +81,21 @@ def is_estimator(value: Any) -> bool:
     return not isinstance(value, type) and callable(attribute(value, "get_params"))
 
 
+def constructor_values(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object that are named like its constructor's arguments."""
+    found = {name: attribute(value, name, missing=attribute) for name in _arguments(value)}
+    return {name: one for name, one in found.items() if one is not attribute}
+
+
+def _arguments(value: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the constructor's arguments, without ``self``; empty where they are not known."""
+    try:
+        known = inspect.signature(type(value).__init__).parameters
+    except (TypeError, ValueError):
+        return {}
+    return dict(list(known.items())[1:])
+
+
 def _size_of(value: Any) -> str:
     unit = "characters" if isinstance(value, str) else "items"
     try:
@@ -203,7 +218,8 @@ class _Writer:
         elif (name := _name_of(value)) is not None:
             self.parts.append(name)
         elif is_estimator(value):
-            changed = {} if id(value) in self._own_entry else self._changed(value)
+            is_told = id(value) in self._own_entry
+            changed = {} if is_told else self._changed(value, _shallow_params(value))
             self._write_call(type(value).__name__, (), changed)
         elif (state := _random_state(value)) is not None:
             self.parts.append(f"{type(value).__name__}(digest={digest_of(self.text(state))})")
@@ -233,19 +249,14 @@ class _Writer:
         if opening != "(" or keeps_empty:
             self.parts.append(")" if opening != "(" else "()")
 
-    def _changed(self, estimator: Any) -> dict[str, Any]:
-        """Return the hyperparameters of an estimator that differ from its defaults."""
-        given: dict[str, Any] = dict(_shallow_params(estimator))
-        try:
-            known = inspect.signature(type(estimator).__init__).parameters
-        except (TypeError, ValueError):
-            return given
-        default = {key: known[key].default for key in given if key in known}
+    def _changed(self, value: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an object was made with, as far as it differs from the defaults."""
+        default = {key: one.default for key, one in _arguments(value).items() if key in given}
         return {
-            key: value
-            for key, value in given.items()
+            key: one
+            for key, one in given.items()
             if key not in default
-            or (value is not default[key] and self.text(value) != self.text(default[key]))
+            or (one is not default[key] and self.text(one) != self.text(default[key]))
         }
 
     def _write_other(self, value: Any) -> None:
@@ -258,12 +269,16 @@ class _Writer:
         text = str(value)
         held = attribute(value, "__dict__", {})
         sets = {key: one for key, one in held.items() if isinstance(one, (set, frozenset)) and one}
+        given: dict[str, Any] = {}
         if sets or _ADDRESS.search(text) or str(id(value)) in text:
-            text = type(value).__name__
+            given = constructor_values(value)
+            self._write_call(type(value).__name__, (), self._changed(value, given))
+        else:
+            self.parts.append(text)
         found = {key: one for key, one in held.items() if tables.is_table(one)} | sets
-        if found:
-            text += f"(digest={digest_of(self.text(found))})"
-        self.parts.append(text)
+        hidden = {key: one for key, one in found.items() if key not in given}
+        if hidden:
+            self.parts.append(f"(digest={digest_of(self.text(hidden))})")
 
 
 def _shallow_params(estimator: Any) -> Mapping[str, Any]:
