@@ -23,7 +23,9 @@ from lotto_mlflow.cli import app, output
 from lotto_mlflow.cli.output import KEYS, LISTS, ROW
 from lotto_mlflow.errors import Fix
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / ".github" / "COMMANDS.md").read_text(encoding="utf-8")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 LONG_NAME = "lotto_model_" + "길" * 60
 
@@ -72,23 +74,27 @@ def copied_dir(saved_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_has_help_and_stands_in_the_readme_with_its_keys(command: str) -> None:
+def test_a_command_has_help_and_stands_on_the_page_with_its_keys(command: str) -> None:
     done = call(command, "--help")
     assert done.exit_code == 0
     flat = " ".join(done.stdout.split())
     assert "--base-dir" in flat
     assert ", ".join(KEYS[command]) in flat
-    (row,) = re.findall(rf"^\| `{command}[ `].*$", README, flags=re.MULTILINE)
+    (row,) = re.findall(rf"^\| `{command}[ `].*$", PAGE, flags=re.MULTILINE)
     options = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", done.stdout)) - {"--no-browser"}
     of_all = {"--base-dir", "--json", "--debug", "--help", "--browser"}
     assert options - of_all == set(re.findall(r"--[a-z]+(?:-[a-z]+)*", row)) - {"--no-browser"}
 
 
-def test_the_readme_names_no_command_that_is_not_there_and_every_key() -> None:
-    section = README.partition("\n## Command line\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z-]+)[^|]*\|", section, flags=re.MULTILINE)
+def test_the_page_names_no_command_that_is_not_there_and_every_key() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)[^|]*\|", PAGE, flags=re.MULTILINE)
     assert sorted(rows) == COMMANDS == sorted(KEYS)
-    assert all(f"`{key}`" in section for keys in (*KEYS.values(), ROW) for key in keys)
+    assert all(f"`{key}`" in PAGE for keys in (*KEYS.values(), ROW) for key in keys)
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    section = README.partition("\n## Command line\n")[2].partition("\n## ")[0]
+    assert set(COMMANDS) == set(re.findall(r"`([a-z-]+)`", section)) - {"lotto-mlflow", "--json"}
 
 
 def test_the_json_of_each_command_has_the_keys_that_are_documented(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 from serving import environment, free_port, served
+from sklearn.linear_model import LogisticRegression
 
 import lotto_mlflow.errors
 from lotto_mlflow import ModelManager, settings
@@ -31,6 +32,7 @@ DOCUMENTS = {
         "tests/faults/README.md",
         ".github/CONTRIBUTING.md",
         ".github/OPERATIONS.md",
+        ".github/COMMANDS.md",
         ".github/CHANGELOG.md",
     )
 }
@@ -71,22 +73,27 @@ def test_its_python_blocks_run_one_after_the_other(followed: Path) -> None:
 def test_its_server_saves_and_has_pushed_everything_when_it_ends(tmp_path: Path) -> None:
     """The block is the whole app, but for the model; uvicorn runs it with two workers."""
     (app,) = (block for block in blocks("python") if "FastAPI" in block)
-    model = "from sklearn.linear_model import LogisticRegression\nmodel = LogisticRegression()\n"
-    (tmp_path / "readme_app.py").write_text(model + app, encoding="utf-8")
+    base_dir = tmp_path / "app" / "models" / "ml"
+    model = LogisticRegression().fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+    ModelManager(base_dir, mirror="off").save_model(model, "lotto_model_first", {"draws": 1})
+    imported = "from sklearn.linear_model import LogisticRegression\nmodel = LogisticRegression()\n"
+    (tmp_path / "readme_app.py").write_text(imported + app, encoding="utf-8")
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "readme_app:app", "--app-dir", str(tmp_path)]
     command += ["--port", str(port), "--workers", "2", "--log-level", "warning"]
     settings = {"LOTTO_MIRROR": "background", "LOTTO_APP_DIR": str(tmp_path / "app")}
     url, log_path = f"http://127.0.0.1:{port}", tmp_path / "log.txt"
-    base_dir = tmp_path / "app" / "models" / "ml"
     with served(command, f"{url}/openapi.json", log_path, **settings), httpx.Client() as client:
         assert (base_dir / "mlflow" / "mlflow.db").exists()  # before the first request
+        asked = client.post(f"{url}/predict", json=[[0.0, 1.0], [1.0, 0.0]], timeout=120)
         answers = [client.post(f"{url}/models", timeout=120) for _ in range(6)]
+    assert asked.json() == {"model": "lotto_model_first", "predictions": [0, 1]}
     assert [answer.status_code for answer in answers] == [200] * 6, log_path.read_text()
     assert os.listdir(base_dir / "mlflow" / "outbox") == [], log_path.read_text()
     versions = {record.path: record.version for record in ModelManager(base_dir).records()}
-    assert sorted(versions.values()) == list(range(1, 7))
-    assert {str(path) for path in versions} == {answer.json() for answer in answers}
+    assert sorted(versions.values()) == list(range(1, 8))
+    first = base_dir / "trained" / "lotto_model_first.pkl"
+    assert {str(path) for path in versions} - {str(first)} == {a.json() for a in answers}
 
 
 def test_mlflows_commands_print_what_it_says(followed: Path) -> None:
@@ -142,8 +149,9 @@ def test_it_names_every_setting_with_the_values_it_takes() -> None:
         assert f"`{mode}`" in README
 
 
-def test_the_errors_it_names_exist_and_are_what_it_says() -> None:
-    rows = re.findall(r"^\| ((?:`\w+Error`(?:, )?)+) \| ([^|]+) \|", README, flags=re.MULTILINE)
+def test_the_errors_that_are_named_exist_and_are_what_is_said() -> None:
+    page = DOCUMENTS[".github/OPERATIONS.md"]
+    rows = re.findall(r"^\| ((?:`\w+Error`(?:, )?)+) \| ([^|]+) \|", page, flags=re.MULTILINE)
     assert rows
     for names, bases in rows:
         for name in re.findall(r"\w+", names):
