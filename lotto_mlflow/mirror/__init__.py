@@ -112,7 +112,7 @@ class Mirror:
         with self._connection.guarded("opening the tracking store"):
             registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
             self._connection.known_experiment_id()
-        model_folder.warm_up(work_dir)
+            model_folder.warm_up(work_dir)
 
     def push(
         self,
