@@ -6,9 +6,10 @@
 from lotto_mlflow.errors import Fix, LottoMlflowError
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.model_utils import get_latest_model_path, load_model, save_model
-from lotto_mlflow.records import Finding, ModelRecord, SyncReport
+from lotto_mlflow.records import AliasMove, Finding, ModelRecord, SyncReport
 
 __all__ = [
+    "AliasMove",
     "Finding",
     "Fix",
     "LottoMlflowError",

@@ -19,6 +19,8 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, leftovers, registry
 from lotto_mlflow.mirror import push as pushing
+from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger
+from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
@@ -33,7 +35,7 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror", "Standing", "Survey"]
+__all__ = ["AliasBook", "Ledger", "Mirror", "Standing", "Survey"]
 
 
 class Mirror:
@@ -210,6 +212,19 @@ class Mirror:
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
 
+    def alias_book(self, registered_model: str) -> AliasBook:
+        """Return the aliases of a registered model, and the history of their moves."""
+        return AliasBook(self._connection, registered_model)
+
+    def reference_of(self, save: SaveRecord) -> VersionReference | None:
+        """Return the version of a save, in whatever registered model it is now."""
+
+        def ask() -> VersionReference | None:
+            found = registry.version_of_save(self._connection.client, save)
+            return None if found is None else VersionReference(found.name, int(found.version))
+
+        return self._connection.ask(ask, f"looking for the version of {save.name}", None)
+
     def params_and_metrics_of_run(
         self, record: ModelRecord
     ) -> tuple[dict[str, str], dict[str, float]]:
@@ -274,7 +289,8 @@ class Mirror:
         if not self._connection.is_embedded or not folder.is_dir():
             return []
         models_dir = folder / "models"
-        found = [path for path in folder.iterdir() if path != models_dir]
+        of_no_save = (models_dir, folder / ALIASES_DIR)
+        found = [path for path in folder.iterdir() if path not in of_no_save]
         found += models_dir.iterdir() if models_dir.is_dir() else []
         unknown = (path for path in found if path.name not in known_ids)
         return sorted(path for path in unknown if not survey.refers_to(path.name))

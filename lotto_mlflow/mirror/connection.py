@@ -222,7 +222,9 @@ class Connection:
                 error_code=None,
             )
 
-    def ask(self, call: Callable[[], _T], doing: str, missing: _T) -> _T:
+    def ask(
+        self, call: Callable[[], _T], doing: str, missing: _T, *, seconds: float = _LOOKUP_SECONDS
+    ) -> _T:
         """Return the answer to a question, bounded in time.
 
         Parameters
@@ -233,6 +235,8 @@ class Connection:
             What is asked, for the message of an error.
         missing : object
             The answer where there is no store yet; a reader never creates one.
+        seconds : float
+            How long to wait for the answer.
 
         Raises
         ------
@@ -252,7 +256,7 @@ class Connection:
             with self.guarded(doing):
                 return call() if is_there else missing
 
-        return bounded(asked, _LOOKUP_SECONDS, doing)
+        return bounded(asked, seconds, doing)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lotto_mlflow.operations import find, load, relocate, restore, save, sync, verify
+    from lotto_mlflow.operations import aliases, find, load, relocate, restore, save, sync, verify
 
-__all__ = ["find", "load", "relocate", "restore", "save", "sync", "verify"]
+__all__ = ["aliases", "find", "load", "relocate", "restore", "save", "sync", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
+from lotto_mlflow import metadata, references, regular
 from lotto_mlflow.description import params_and_metrics
 from lotto_mlflow.errors import (
     Fix,
     MirrorError,
+    MirrorUnavailableError,
     ModelNotFoundError,
     SettingsError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import versions
+from lotto_mlflow.operations import last_seen, versions
 from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
@@ -31,6 +32,7 @@ from lotto_mlflow.records import (
     aliases_by_version,
     no_progress,
 )
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.store import make_dir
@@ -94,16 +96,31 @@ def latest(
     return record if path == record.path else replace(record, path=path, size=path.stat().st_size)
 
 
-def latest_path(folder: ModelFolder, source: str) -> Path | None:
-    """Return a file that holds the newest model, ``None`` where there is none."""
-    if checked(source) == "filesystem":
+def latest_path(
+    folder: ModelFolder, source: str, alias: str | None = None, *, stale_ok: bool = False
+) -> Path | None:
+    """Return a file that holds the newest model, or that of an alias; ``None`` where none is."""
+    if checked(source) == "filesystem" and alias is not None:
+        raise SettingsError(f"files have no aliases; for {alias!r:.300}, source is 'registry'")
+    if source == "filesystem":
         path = folder.store.latest()
         if path is None:
             make_dir(folder.layout.trained_dir)
         return path
+    reference = VersionReference(
+        names.REGISTERED_MODEL, alias=None if alias is None else references.check_alias(alias)
+    )
     target = folder.target()
-    record = versions.latest_version(folder, target)
-    return None if record is None else versions.path_of_version(folder, target, record)
+    try:
+        if alias is None:
+            record = versions.latest_version(folder, target)
+        else:
+            record = versions.of_version(folder, target, reference)
+        return None if record is None else versions.path_of_version(folder, target, record)
+    except (MirrorUnavailableError, ImportError) as cause:
+        if not stale_ok:
+            raise
+        return last_seen.recalled(folder, target, reference, cause)[1]
 
 
 def checked(source: str) -> str:

@@ -13,6 +13,16 @@ from lotto_mlflow.records.codec import (
     parse,
     render,
 )
+from lotto_mlflow.records.lifecycle import (
+    AliasHolder,
+    AliasMove,
+    below,
+    chained,
+    parse_move,
+    render_move,
+    stack_of,
+    token_of,
+)
 from lotto_mlflow.records.reports import Finding, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -40,6 +50,8 @@ __all__ = [
     "FORMAT_RELEASE",
     "RESTORE",
     "SAVE",
+    "AliasHolder",
+    "AliasMove",
     "Aliases",
     "Attempt",
     "Description",
@@ -55,10 +67,16 @@ __all__ = [
     "SaveRecord",
     "SyncReport",
     "aliases_by_version",
+    "below",
+    "chained",
     "is_digest",
     "is_id",
     "is_nested_deeper",
     "no_progress",
     "parse",
+    "parse_move",
     "render",
+    "render_move",
+    "stack_of",
+    "token_of",
 ]
