@@ -7,7 +7,7 @@ options of `lotto_mlflow.cli.application` that every command has, calls the libr
 `lotto_mlflow.cli.application`. Whatever imports MLflow or draws is imported inside a function.
 """
 
-from lotto_mlflow.cli import find, maintain, ui
+from lotto_mlflow.cli import find, lifecycle, maintain, ui
 from lotto_mlflow.cli.application import app, main
 
-__all__ = ["app", "find", "main", "maintain", "ui"]
+__all__ = ["app", "find", "lifecycle", "main", "maintain", "ui"]

@@ -19,7 +19,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, leftovers, registry
 from lotto_mlflow.mirror import push as pushing
-from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger
+from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.survey import Standing, Survey
@@ -215,6 +215,11 @@ class Mirror:
     def alias_book(self, registered_model: str) -> AliasBook:
         """Return the aliases of a registered model, and the history of their moves."""
         return AliasBook(self._connection, registered_model)
+
+    def models_with_moves(self) -> list[str]:
+        """Return the registered models that have a history of their aliases."""
+        doing = "looking for the histories of aliases"
+        return self._connection.ask(lambda: names_of_homes(self._connection.client), doing, [])
 
     def reference_of(self, save: SaveRecord) -> VersionReference | None:
         """Return the version of a save, in whatever registered model it is now."""

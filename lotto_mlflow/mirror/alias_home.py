@@ -17,22 +17,15 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities, leftovers, probing, registry
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import AliasMove, parse_move
+from lotto_mlflow.records import HOMES, AliasMove, home_of, moves_in
 from lotto_mlflow.text import shell_command
 
-HOMES = "lotto_mlflow/aliases/"
-"""Beginning of the names of the experiments that hold histories; a registered model's name, which
-holds no slash, is the end."""
-DONE, VOID = ".done", "void"
-"""End of the key of the parameter that says that a move is done; its value where the move never
-took effect, because its version was deleted."""
 _NOTE = (
     "The moves of the aliases of a registered model, written by lotto_mlflow: one parameter each, "
     "and another when it was done. Without this run, rollbacks are not possible."
 )
 ALIASES_DIR = "aliases"
 """Name of the folder where a history would have artifacts, beside those of the models."""
-_MOVE = re.compile(r"[0-9]{6,12}")
 _UNFINISHED_HOME = re.compile(r"[0-9a-f]{32}")
 _MOST_LOOKED_AT = 5
 """Moves of another history that are looked at, to see whether it is of this registered model."""
@@ -100,7 +93,7 @@ class AliasHome:
 
     def _find(self) -> Experiment | None:
         """Return the experiment of the history, deleted or not."""
-        return self._client.get_experiment_by_name(f"{HOMES}{self._name}")
+        return self._client.get_experiment_by_name(home_of(self._name))
 
     def _run_in(self, home: Experiment) -> Run | None:
         """Return the run of a history; the oldest one, should others have made more there."""
@@ -154,7 +147,7 @@ class AliasHome:
     def _rename(self, experiment_id: str) -> bool:
         """Give an experiment the name of the history; false where another has it."""
         try:
-            self._client.rename_experiment(experiment_id, f"{HOMES}{self._name}")
+            self._client.rename_experiment(experiment_id, home_of(self._name))
         except MlflowException:
             if self._find() is None:
                 raise
@@ -166,10 +159,10 @@ class AliasHome:
         experiment_id = None
         try:
             experiment_id = self._client.create_experiment(
-                f"{HOMES}{self._name}/{uuid.uuid4().hex}", artifact_location=self._location()
+                f"{home_of(self._name)}/{uuid.uuid4().hex}", artifact_location=self._location()
             )
             tags = {entities.NOTE_TAG: _NOTE}
-            run = self._client.create_run(experiment_id, run_name=f"{HOMES}{self._name}", tags=tags)
+            run = self._client.create_run(experiment_id, run_name=home_of(self._name), tags=tags)
             self._client.set_terminated(run.info.run_id, "FINISHED")
             is_first = self._rename(experiment_id)
         except MlflowException:  # who was first may have removed what is not finished
@@ -183,7 +176,7 @@ class AliasHome:
         home = self._find()
         if home is None:
             raise MirrorUnavailableError(
-                f"the experiment {HOMES}{self._name} was made, and is not there", error_code=None
+                f"the experiment {home_of(self._name)} was made, and is not there", error_code=None
             )
         return home
 
@@ -201,7 +194,7 @@ class AliasHome:
 
     def _remove_unfinished(self) -> None:
         """Remove what promoters left that were killed before their experiment had its name."""
-        beginning = f"{HOMES}{self._name}/"
+        beginning = f"{home_of(self._name)}/"
         with suppress(MlflowException):
             for found in _homes(self._client, beginning):
                 if _UNFINISHED_HOME.fullmatch(str(found.name).removeprefix(beginning)):
@@ -220,6 +213,12 @@ def _homes(client: MlflowClient, beginning: str) -> Iterator[Experiment]:
             return
 
 
+def names_of_homes(client: MlflowClient) -> list[str]:
+    """Return the registered models that have a history under their name."""
+    found = (str(home.name).removeprefix(HOMES) for home in _homes(client, HOMES))
+    return sorted(name for name in found if name and "/" not in name)
+
+
 def version_of(client: MlflowClient, registered_model: str, number: int) -> ModelVersion | None:
     """Return a version, ``None`` where it is not there."""
     return registry.existing(lambda: client.get_model_version(registered_model, str(number)))
@@ -235,24 +234,10 @@ def _is_of(client: MlflowClient, moves: Iterable[AliasMove], registered_model: s
     return False
 
 
-def key_of(number: int) -> str:
-    """Return the key of the parameter of a move."""
-    return f"{number:06d}"
-
-
 def ledger_of(run: Run, registered_model: str) -> Ledger:
-    """Return the moves in the parameters of a run; what is none of ours only takes its number."""
-    params = run.data.params
-    numbers = sorted({int(key) for key in params if _MOVE.fullmatch(key)})
-    moves = []
-    for number in numbers:
-        text, done = params.get(key_of(number)), params.get(f"{key_of(number)}{DONE}")
-        if text is None or done == VOID:
-            continue
-        move = parse_move(text, registered_model, number, is_done=done is not None)
-        if move is not None:
-            moves.append(move)
-    return Ledger(str(run.info.run_id), tuple(moves), max(numbers, default=0) + 1)
+    """Return the moves in the parameters of a run."""
+    moves, next_number = moves_in(run.data.params, registered_model)
+    return Ledger(str(run.info.run_id), moves, next_number)
 
 
 def _check_not_deleted(home: Experiment) -> None:

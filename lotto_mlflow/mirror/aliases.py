@@ -15,17 +15,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow.mirror import entities, leftovers
-from lotto_mlflow.mirror.alias_home import (
+from lotto_mlflow.mirror.alias_home import AliasHome, Ledger, ledger_of, version_of
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.records import (
     DONE,
     VOID,
-    AliasHome,
-    Ledger,
+    AliasMove,
     key_of,
-    ledger_of,
-    version_of,
+    parse_move,
+    render_move,
+    token_of,
 )
-from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import AliasMove, parse_move, render_move, token_of
 from lotto_mlflow.threads import bounded
 
 _OPEN_SECONDS = 60.0

@@ -64,7 +64,7 @@ class _Gate:
         return is_better and gain >= self.min_gain - _TOLERANCE
 
 
-class _Alias:
+class Alias:
     """One alias of a registered model, in the current tracking store."""
 
     def __init__(self, folder: ModelFolder, target: Target, registered: str, name: str) -> None:
@@ -83,6 +83,11 @@ class _Alias:
         except ForeignModelError as cause:
             return self._untagged(reference, cause)
         return None if found is None else self.folder.history().corrected(found, self.target)
+
+    def holder(self) -> AliasHolder | None:
+        """Return what the alias stands for, ``None`` where it stands for nothing."""
+        found = self.version()
+        return None if found is None else _holder_of(found)
 
     def _untagged(self, reference: VersionReference, cause: ForeignModelError) -> ModelRecord:
         try:
@@ -130,7 +135,7 @@ def promote(
     _check_reason(reason)
     target = folder.target()
     candidate = _candidate(folder, target, model)
-    place = _Alias(folder, target, candidate.registered_model, alias)
+    place = Alias(folder, target, candidate.registered_model, alias)
 
     def decide(ledger: Ledger, holder: ModelRecord | None) -> AliasMove:
         move = replace(place.draft("promote", holder, candidate), reason=reason)
@@ -151,7 +156,7 @@ def rollback(
     _check_registered_model(registered_model)
     _check_reason(reason)
     target = folder.target()
-    place = _Alias(folder, target, registered_model, alias)
+    place = Alias(folder, target, registered_model, alias)
     place.book.open()
 
     def decide(ledger: Ledger, holder: ModelRecord | None) -> AliasMove:
@@ -170,11 +175,10 @@ def history(folder: ModelFolder, alias: str, registered_model: str) -> list[Alia
     """Return the moves of an alias, oldest first."""
     references.check_alias(alias)
     _check_registered_model(registered_model)
-    place = _Alias(folder, folder.target(), registered_model, alias)
+    place = Alias(folder, folder.target(), registered_model, alias)
     place.book.open()
-    ledger, holder = place.book.read(), place.version()
-    present = None if holder is None else _holder_of(holder)
-    return chained(ledger.moves, registered_model, alias, present)
+    ledger = place.book.read()
+    return chained(ledger.moves, registered_model, alias, place.holder())
 
 
 def _holder_of(record: ModelRecord) -> AliasHolder:
@@ -184,7 +188,7 @@ def _holder_of(record: ModelRecord) -> AliasHolder:
 
 
 def _moved(
-    place: _Alias, decide: Decide, candidate: ModelRecord | None, *, may_decide_again: bool
+    place: Alias, decide: Decide, candidate: ModelRecord | None, *, may_decide_again: bool
 ) -> AliasMove:
     """Decide, and make the move, unless somebody else makes one meanwhile."""
     first: int | None = None
@@ -210,7 +214,7 @@ def _moved(
     )
 
 
-def _finished(place: _Alias, claimed: AliasMove) -> AliasMove:
+def _finished(place: Alias, claimed: AliasMove) -> AliasMove:
     """Finish a move that is recorded; say so where that cannot be done now."""
     to = claimed.to
     number = 0 if to is None else to.version
@@ -240,7 +244,7 @@ def _is_version(one: ModelRecord, other: ModelRecord) -> bool:
 
 
 def _measured(
-    place: _Alias,
+    place: Alias,
     gate: _Gate,
     move: AliasMove,
     holder: ModelRecord | None,
@@ -337,7 +341,7 @@ def _where_it_is(folder: ModelFolder, target: Target, record: ModelRecord) -> Mo
     return versions.of_version(folder, target, reference)
 
 
-def _moved_by_others(place: _Alias, last: AliasMove | None) -> AliasMovedError:
+def _moved_by_others(place: Alias, last: AliasMove | None) -> AliasMovedError:
     version = last.to.version if last is not None and last.to is not None else None
     who = last.who if last is not None else None
     return AliasMovedError(
@@ -351,7 +355,7 @@ def _moved_by_others(place: _Alias, last: AliasMove | None) -> AliasMovedError:
 
 
 def _nothing_below(
-    place: _Alias, moves: list[AliasMove], present: AliasHolder | None
+    place: Alias, moves: list[AliasMove], present: AliasHolder | None
 ) -> ModelNotFoundError:
     if not moves:
         what = f"{place.registered_model} has no alias {place.name}, and never had"

@@ -24,7 +24,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import last_seen, versions
+from lotto_mlflow.operations import last_seen, since, versions
 from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
@@ -66,7 +66,7 @@ def get(folder: ModelFolder, reference: str | int | os.PathLike[str]) -> ModelRe
     version = versions.version_reference(folder, reference)
     if version is not None:
         found = versions.of_version(folder, target, version, str(reference))
-        return _joined(folder, target, found)
+        return since.filled(folder, target, [_joined(folder, target, found)])[0]
     record = _of_file(folder, target, str(reference))
     return _with_aliases(folder, target, [record])[0]
 
@@ -86,7 +86,7 @@ def latest(
     found = versions.latest_version(folder, target)
     if found is None:
         return None
-    record = _joined(folder, target, found)
+    (record,) = since.filled(folder, target, [_joined(folder, target, found)])
     if not download:
         return record
     report = progress or no_progress
@@ -253,10 +253,11 @@ def _with_aliases(
     except MirrorError as cause:
         _logger.info("aliases are left out: %s", cause)
         return found
-    return [
+    named = [
         replace(record, aliases=named) if (named := _aliases_of(record, aliases)) else record
         for record in found
     ]
+    return since.filled(folder, target, named)
 
 
 def _aliases_of(record: ModelRecord, aliases: dict[str, Aliases]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,13 @@ from lotto_mlflow.records.codec import is_digest
 MoveKind = Literal["promote", "rollback", "outside"]
 MAX_MOVE_BYTES = 4_000
 """MLflow cuts the value of a parameter at 6,000 characters, without a word."""
+HOMES = "lotto_mlflow/aliases/"
+"""Beginning of the names of the experiments that hold moves; a registered model's name, in which
+MLflow allows no slash, is the end."""
+DONE, VOID = ".done", "void"
+"""End of the key of the parameter that says that a move is done; its value where the move never
+took effect, because its version was deleted."""
+_KEY = re.compile(r"[0-9]{6,12}")
 _SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 _END_OF_COUNT = 2**31
 _CUT = "…"
@@ -86,6 +93,35 @@ class AliasMove:
     to_value: float | None = None
     reason: str | None = None
     is_done: bool = True
+
+
+def home_of(registered_model: str) -> str:
+    """Return the name of the experiment that holds the moves of a registered model's aliases."""
+    return f"{HOMES}{registered_model}"
+
+
+def key_of(number: int) -> str:
+    """Return the key of the parameter of a move."""
+    return f"{number:06d}"
+
+
+def moves_in(params: Mapping[str, str], registered_model: str) -> tuple[tuple[AliasMove, ...], int]:
+    """Return the moves that parameters hold, in order, and the number that the next one gets.
+
+    Notes
+    -----
+    Moves that never took effect are left out. What is no move only takes its number.
+    """
+    numbers = sorted({int(key) for key in params if _KEY.fullmatch(key)})
+    moves = []
+    for number in numbers:
+        text, done = params.get(key_of(number)), params.get(f"{key_of(number)}{DONE}")
+        if text is None or done == VOID:
+            continue
+        move = parse_move(text, registered_model, number, is_done=done is not None)
+        if move is not None:
+            moves.append(move)
+    return tuple(moves), max(numbers, default=0) + 1
 
 
 def render_move(move: AliasMove, token: str) -> str:

@@ -61,6 +61,7 @@ FindingKind = Literal[
     "moved version",
     "clock in the future",
     "late on top",
+    "changed outside",
     "mlflow unavailable",
 ]
 
@@ -80,7 +81,8 @@ class Finding:
         database with the paths of another folder. ``moved version``: a save whose version has
         another name or number than its record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``late on top``: the highest
-        version is an older save. ``mlflow unavailable``: the other view could not be looked at.
+        version is an older save. ``changed outside``: an alias that stands for another version
+        than its last recorded move says. ``mlflow unavailable``: the other view could not be looked at.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None
