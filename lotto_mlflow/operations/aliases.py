@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow import description, layout, references
+from lotto_mlflow import layout, references
 from lotto_mlflow.errors import (
     AliasMovedError,
     Fix,
-    ForeignModelError,
     InvalidReferenceError,
     LottoMlflowError,
     MirrorError,
@@ -25,6 +22,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, last_seen, versions
+from lotto_mlflow.operations.alias import Alias, holder_of
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     AliasHolder,
@@ -36,12 +34,11 @@ from lotto_mlflow.records import (
 )
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
-from lotto_mlflow.text import one_line
 
 if TYPE_CHECKING:
-    from lotto_mlflow.mirror import AliasBook, Ledger
+    from lotto_mlflow.mirror import Ledger
 
-_LONGEST_METRIC, _LONGEST_USER = 250, 200
+_LONGEST_METRIC = 250
 _TOLERANCE = 1e-12
 _MOST_ROUNDS = 100
 """How often a move is tried anew, because others were faster."""
@@ -62,57 +59,6 @@ class _Gate:
         gain = candidate - holder if self.is_higher_better else holder - candidate
         is_better = candidate > holder if self.is_higher_better else candidate < holder
         return is_better and gain >= self.min_gain - _TOLERANCE
-
-
-class Alias:
-    """One alias of a registered model, in the current tracking store."""
-
-    def __init__(self, folder: ModelFolder, target: Target, registered: str, name: str) -> None:
-        self.folder = folder
-        self.target = target
-        self.registered_model = registered
-        self.name = name
-        self.book: AliasBook = folder.mirror(target).alias_book(registered)
-
-    def version(self, number: int | None = None) -> ModelRecord | None:
-        """Return a version, by default the one that the alias stands for, if it is there."""
-        alias = self.name if number is None else None
-        reference = VersionReference(self.registered_model, version=number, alias=alias)
-        try:
-            found = self.folder.mirror(self.target).find(reference)
-        except ForeignModelError as cause:
-            return self._untagged(reference, cause)
-        return None if found is None else self.folder.history().corrected(found, self.target)
-
-    def holder(self) -> AliasHolder | None:
-        """Return what the alias stands for, ``None`` where it stands for nothing."""
-        found = self.version()
-        return None if found is None else _holder_of(found)
-
-    def _untagged(self, reference: VersionReference, cause: ForeignModelError) -> ModelRecord:
-        try:
-            return versions.of_version(self.folder, self.target, reference)
-        except ForeignModelError:
-            return ModelRecord(
-                name=self.registered_model,
-                registered_model=self.registered_model,
-                version=int(cause.data["version"]),
-                run_id=cause.data["run_id"],
-            )
-
-    def draft(self, kind: Any, holder: ModelRecord | None, to: ModelRecord) -> AliasMove:
-        """Return a move that is still to be recorded."""
-        now = datetime.now(self.folder.settings().timezone)
-        user = one_line(description.user())[:_LONGEST_USER]
-        return AliasMove(
-            kind=kind,
-            registered_model=self.registered_model,
-            alias=self.name,
-            when=now.isoformat(timespec="milliseconds"),
-            who=f"{user}@{one_line(socket.gethostname())[:_LONGEST_USER]}",
-            from_=None if holder is None else _holder_of(holder),
-            to=_holder_of(to),
-        )
 
 
 Decide = Callable[["Ledger", "ModelRecord | None"], AliasMove]
@@ -140,7 +86,7 @@ def promote(
     def decide(ledger: Ledger, holder: ModelRecord | None) -> AliasMove:
         move = replace(place.draft("promote", holder, candidate), reason=reason)
         last = ledger.last(alias)
-        if holder is not None and _holder_of(holder).is_same(move.to):
+        if holder is not None and holder_of(holder).is_same(move.to):
             is_known = last is not None and last.to is not None and last.to.is_same(move.to)
             return last if is_known and last is not None else move
         return move if gate is None else _measured(place, gate, move, holder, candidate)
@@ -160,11 +106,11 @@ def rollback(
     place.book.open()
 
     def decide(ledger: Ledger, holder: ModelRecord | None) -> AliasMove:
-        present = None if holder is None else _holder_of(holder)
+        present = None if holder is None else holder_of(holder)
         moves = chained(ledger.moves, registered_model, alias, present)
         for earlier in below(stack_of(moves)):
             found = place.version(earlier.version)
-            if found is not None and _holder_of(found).is_same(earlier):
+            if found is not None and holder_of(found).is_same(earlier):
                 return replace(place.draft("rollback", holder, found), reason=reason)
         raise _nothing_below(place, moves, present)
 
@@ -179,12 +125,6 @@ def history(folder: ModelFolder, alias: str, registered_model: str) -> list[Alia
     place.book.open()
     ledger = place.book.read()
     return chained(ledger.moves, registered_model, alias, place.holder())
-
-
-def _holder_of(record: ModelRecord) -> AliasHolder:
-    return AliasHolder(
-        version=int(record.version or 0), save_id=record.save_id, sha256=record.sha256
-    )
 
 
 def _moved(
@@ -240,7 +180,7 @@ def _finished(place: Alias, claimed: AliasMove) -> AliasMove:
 
 
 def _is_version(one: ModelRecord, other: ModelRecord) -> bool:
-    return _holder_of(one).is_same(_holder_of(other))
+    return holder_of(one).is_same(holder_of(other))
 
 
 def _measured(
@@ -371,7 +311,7 @@ def _nothing_below(
 
 
 def _check_registered_model(name: object) -> None:
-    if not isinstance(name, str) or not name.strip() or set("/:%") & set(name):
+    if not isinstance(name, str) or not name.strip() or set("/:") & set(name):
         raise InvalidReferenceError(
             f"{name!r:.300} is no registered model; give a name such as "
             f"{layout.REGISTERED_MODEL!r}",

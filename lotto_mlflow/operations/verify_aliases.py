@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from lotto_mlflow.errors import Fix
 from lotto_mlflow.kinds import Verification
-from lotto_mlflow.operations.aliases import Alias
+from lotto_mlflow.operations.alias import Alias
 from lotto_mlflow.records import AliasHolder, AliasMove, Finding, chained
 
 

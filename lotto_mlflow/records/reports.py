@@ -82,7 +82,8 @@ class Finding:
         another name or number than its record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``late on top``: the highest
         version is an older save. ``changed outside``: an alias that stands for another version
-        than its last recorded move says. ``mlflow unavailable``: the other view could not be looked at.
+        than its last recorded move says. ``mlflow unavailable``: the other view could not be
+        looked at.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None
