@@ -14,6 +14,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities, leftovers, probing, registry
 from lotto_mlflow.mirror.connection import Connection
@@ -27,6 +28,9 @@ _NOTE = (
 ALIASES_DIR = "aliases"
 """Name of the folder where a history would have artifacts, beside those of the models."""
 _UNFINISHED_HOME = re.compile(r"[0-9a-f]{32}")
+_FIRST_NAME_TAG = "lotto_mlflow.aliases_of"
+_NEWEST = 20
+"""Versions of which the first name of their registered model is looked up."""
 _MOST_LOOKED_AT = 5
 """Moves of another history that are looked at, to see whether it is of this registered model."""
 
@@ -106,17 +110,30 @@ class AliasHome:
         return found[0] if found else None
 
     def _of_earlier_name(self) -> Experiment | None:
-        """Return the history that the registered model had before somebody renamed it."""
-        for home in _homes(self._client, HOMES):
-            earlier = str(home.name).removeprefix(HOMES)
-            if "/" in earlier or earlier == self._name:
-                continue
-            run = self._run_in(home)
-            moves = () if run is None else ledger_of(run, earlier).moves
-            is_of = partial(_is_of, self._client, moves)
-            if is_of(self._name) and not is_of(earlier):
-                return home
+        """Return the history that the registered model had before somebody renamed it.
+
+        Notes
+        -----
+        Experiment and versions keep the name that the registered model had at first.
+        """
+        for first_name in self._first_names():
+            condition = f'tags.`{_FIRST_NAME_TAG}` = "{first_name}"'
+            for home in self._client.search_experiments(filter_string=condition):
+                earlier = str(home.name).removeprefix(HOMES)
+                if not home.name.startswith(HOMES) or "/" in earlier or earlier == self._name:
+                    continue
+                run = self._run_in(home)
+                moves = () if run is None else ledger_of(run, earlier).moves
+                is_of = partial(_is_of, self._client, moves)
+                if is_of(self._name) and not is_of(earlier):
+                    return home
         return None
+
+    def _first_names(self) -> list[str]:
+        """Return what the registered model was called when its newest versions were made."""
+        page = next(registry.pages(self._client, self._name, first_page=_NEWEST), [])
+        own = (v.tags[registry.MODEL_NAME_TAG] for v in page if registry.is_ours(v.tags))
+        return list(dict.fromkeys(names.registered_model(name) for name in own))
 
     def run_id_to_write(self) -> str:
         """Return the run that holds the history, made where there is none.
@@ -159,7 +176,9 @@ class AliasHome:
         experiment_id = None
         try:
             experiment_id = self._client.create_experiment(
-                f"{home_of(self._name)}/{uuid.uuid4().hex}", artifact_location=self._location()
+                f"{home_of(self._name)}/{uuid.uuid4().hex}",
+                artifact_location=self._location(),
+                tags={_FIRST_NAME_TAG: next(iter(self._first_names()), self._name)},
             )
             tags = {entities.NOTE_TAG: _NOTE}
             run = self._client.create_run(experiment_id, run_name=home_of(self._name), tags=tags)

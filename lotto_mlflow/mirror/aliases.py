@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from mlflow import MlflowClient
@@ -32,6 +33,8 @@ _OPEN_SECONDS = 60.0
 """Opening a store for the first time takes seconds of work, more where a machine is busy."""
 _WRITE_SECONDS = 25.0
 """A database that others write to is waited for 20 s by MLflow itself."""
+_LIST_SECONDS = 5.0
+"""What only adds to a list is not waited for so long."""
 _SET = "set"
 _MAX_DESCRIPTION = 5_000
 """Characters that MLflow's database keeps of a version's description (3.17)."""
@@ -61,10 +64,6 @@ class AliasBook:
         self._name = registered_model
         self._home = AliasHome(connection, registered_model)
 
-    def _ask(self, call: Callable[[], _T], missing: _T) -> _T:
-        doing = f"asking for the moves of the aliases of {self._name}"
-        return self._connection.ask(call, doing, missing)
-
     def _tell(self, call: Callable[[], _T], doing: str) -> _T:
         """Have MLflow write something, bounded in time."""
 
@@ -88,7 +87,10 @@ class AliasBook:
             Whether to be content with the history that has the registered model's name, and not to
             look for one that it had under another name.
         """
-        return self._ask(lambda: self._read(is_by_name=is_by_name), Ledger())
+        doing = f"asking for the moves of the aliases of {self._name}"
+        seconds = _LIST_SECONDS if is_by_name else _WRITE_SECONDS
+        call = partial(self._read, is_by_name=is_by_name)
+        return self._connection.ask(call, doing, Ledger(), seconds=seconds)
 
     def _read(self, *, is_by_name: bool = False) -> Ledger:
         run = self._home.run(is_by_name=is_by_name)
