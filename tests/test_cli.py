@@ -98,16 +98,18 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
     calls = {
         "list": (), "show": ("lotto_model_b",), "latest": (), "verify": (), "sync": (),
         "compare": ("lotto_model_b", LONG_NAME), "restore": ("lotto_model_b",), "relocate": (),
-        "env": (), "version": (),
+        "env": (), "version": (), "promote": ("2", "--alias", "tried"), "history": ("tried",),
     }  # fmt: skip
     for command, arguments in calls.items():
         printed = json.loads(call(command, *arguments, *at, "--json").stdout)
         assert isinstance(printed, list) == (command in LISTS)
         for found in printed if command in LISTS else [printed]:
             assert tuple(found) == KEYS[command], command
+    answer("promote", "3", "--alias", "tried", *at)
+    assert tuple(answer("rollback", "tried", *at)) == KEYS["rollback"]
     rows = answer("compare", "lotto_model_b", LONG_NAME, *at)
     assert tuple(rows["metrics"][0]) == ROW
-    assert set(calls) | {"ui"} == set(KEYS)
+    assert set(calls) | {"ui", "rollback"} == set(KEYS)
 
 
 def test_list_shows_metrics_versions_aliases_and_which_one_is_newest(saved_dir: Path) -> None:

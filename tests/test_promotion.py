@@ -137,7 +137,7 @@ def test_a_gate_compares_the_last_values_on_the_runs_of_any_store(aliased: Alias
     run_id = str(aliased.manager.get(aliased.reference(2)).run_id)
     for step, value in ((1, 0.9), (2, math.nan)):
         aliased.client.log_metric(run_id, "live.hits_per_game", value, step=step)
-    with pytest.raises(PromotionRefusedError, match="live.hits_per_game is nan.*missing"):
+    with pytest.raises(PromotionRefusedError, match=r"live\.hits_per_game is nan.*missing"):
         aliased.promote(2, metric="live.hits_per_game")
     first_id = str(aliased.manager.get(aliased.reference(1)).run_id)
     aliased.client.log_metric(first_id, "live.hits_per_game", 0.8, step=1)
@@ -412,7 +412,7 @@ def test_a_save_made_for_another_store_is_named_and_not_promoted(
 ) -> None:
     embedded.save()
     elsewhere = ModelManager(embedded.base_dir, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
-    with pytest.raises(ModelNotFoundError, match="nothing was moved.*sync"):
+    with pytest.raises(ModelNotFoundError, match=r"nothing was moved.*sync"):
         elsewhere.promote("other")
     elsewhere.sync()
     assert elsewhere.promote("other").to.version == 1
