@@ -18,6 +18,7 @@ from mlflow.entities import ViewType
 from serving import tracking_server
 
 from lotto_mlflow.errors import AliasMovedError, PromotionRefusedError
+from lotto_mlflow.mirror import connection
 from lotto_mlflow.records import home_of
 
 PROMOTERS = 8
@@ -51,14 +52,20 @@ def aliased(request: pytest.FixtureRequest, base_dir: Path) -> Aliased:
 
 
 def _promote(aliased: Aliased, version: int, metric: str | None, start: Any, answers: Any) -> None:
-    aliased.manager.get(aliased.reference(version))  # opens the store
-    start.wait(300)
+    _be_patient()
     try:
+        aliased.manager.get(aliased.reference(version))  # opens the store
+        start.wait(300)
         answers.put((version, aliased.promote(version, metric=metric).number))
     except (AliasMovedError, PromotionRefusedError) as error:
         answers.put((version, type(error).__name__))
     except BaseException as error:  # noqa: BLE001 - the test says which
         answers.put((version, repr(error)))
+
+
+def _be_patient() -> None:
+    """Wait longer for an answer of MLflow: many such processes may be slow."""
+    connection._LOOKUP_SECONDS = 120.0
 
 
 def promoted_at_once(
@@ -145,6 +152,7 @@ def _die_before(step: int) -> None:
 
 
 def _killed(aliased: Aliased, step: int, is_rollback: bool) -> None:
+    _be_patient()
     aliased.manager.get(aliased.reference(2))
     _die_before(step)
     if is_rollback:

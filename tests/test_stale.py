@@ -8,6 +8,9 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 from aliased import Aliased
+from made import folder_with_store
 from serving import tracking_server
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -306,19 +310,46 @@ def test_a_note_with_a_wrong_value_is_none(
                 promoted.load_model(ALIAS, stale_ok=True)
 
 
-def test_a_reader_who_may_not_write_notes_nothing_and_uses_what_is_noted(
-    promoted: ModelManager, base_dir: Path
-) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    mlflow_dir = base_dir / "mlflow"
-    mlflow_dir.chmod(0o555)
+READER = """
+import os, sys
+from lotto_mlflow import ModelManager
+import lotto_mlflow.mirror, joblib  # what nobody may read here
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+manager = ModelManager(sys.argv[1])
+for stale_ok in (False, True):
     try:
-        assert promoted.load_model(ALIAS) == {"n": 2}
-        with outage(base_dir):
-            assert promoted.load_model(ALIAS, stale_ok=True) == {"n": 2}
+        print(manager.load_model("models:/lotto_model@champion", stale_ok=stale_ok))
+    except Exception as cause:
+        print(type(cause).__name__)
+"""
+
+
+def test_a_reader_who_may_not_write_uses_what_others_noted(migrated_database: Path) -> None:
+    shared_dir = Path(tempfile.mkdtemp(prefix="lotto-reader-"))  # pytest's own is for one user
+    try:
+        manager = ModelManager(folder_with_store(shared_dir / "ml", migrated_database))
+        for number in (1, 2):
+            manager.save_model({"n": number}, f"lotto_model_{number}")
+        assert manager.flush(120)
+        manager.promote(1)
+        (shared_dir / "ml" / "mlflow" / "mlflow.db").write_bytes(b"broken" * 1_000)
+        before = (shared_dir / "ml" / "mlflow" / "aliases.json").stat()
+        for path in (shared_dir, *shared_dir.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        command = [sys.executable, "-c", READER, str(shared_dir / "ml")]
+        environment = os.environ | {"HOME": "/nonexistent"}
+        done = subprocess.run(
+            command, cwd="/", env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split("\n")[:2] == ["MirrorUnavailableError", "{'n': 1}"], done.stderr
+        after = (shared_dir / "ml" / "mlflow" / "aliases.json").stat()
+        assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     finally:
-        mlflow_dir.chmod(0o755)
+        for path in (shared_dir, *shared_dir.rglob("*")):
+            path.chmod(0o755)
+        shutil.rmtree(shared_dir)
 
 
 def test_loading_what_is_noted_already_writes_nothing(

@@ -33,8 +33,6 @@ _OPEN_SECONDS = 60.0
 """Opening a store for the first time takes seconds of work, more where a machine is busy."""
 _WRITE_SECONDS = 25.0
 """A database that others write to is waited for 20 s by MLflow itself."""
-_LIST_SECONDS = 5.0
-"""What only adds to a list is not waited for so long."""
 _SET = "set"
 _MAX_DESCRIPTION = 5_000
 """Characters that MLflow's database keeps of a version's description (3.17)."""
@@ -88,7 +86,7 @@ class AliasBook:
             look for one that it had under another name.
         """
         doing = f"asking for the moves of the aliases of {self._name}"
-        seconds = _LIST_SECONDS if is_by_name else _WRITE_SECONDS
+        seconds = None if is_by_name else _WRITE_SECONDS  # which only adds to a list
         call = partial(self._read, is_by_name=is_by_name)
         return self._connection.ask(call, doing, Ledger(), seconds=seconds)
 

@@ -223,7 +223,7 @@ class Connection:
             )
 
     def ask(
-        self, call: Callable[[], _T], doing: str, missing: _T, *, seconds: float = _LOOKUP_SECONDS
+        self, call: Callable[[], _T], doing: str, missing: _T, *, seconds: float | None = None
     ) -> _T:
         """Return the answer to a question, bounded in time.
 
@@ -235,8 +235,8 @@ class Connection:
             What is asked, for the message of an error.
         missing : object
             The answer where there is no store yet; a reader never creates one.
-        seconds : float
-            How long to wait for the answer.
+        seconds : float, optional
+            How long to wait for the answer, where that is not as long as for every lookup.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class Connection:
             with self.guarded(doing):
                 return call() if is_there else missing
 
-        return bounded(asked, seconds, doing)
+        return bounded(asked, seconds or _LOOKUP_SECONDS, doing)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:
