@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -27,8 +30,11 @@ _NOTE = (
 )
 ALIASES_DIR = "aliases"
 """Name of the folder where a history would have artifacts, beside those of the models."""
+_PID = re.compile(r"[1-9][0-9]{0,8}")
 _UNFINISHED_HOME = re.compile(r"[0-9a-f]{32}")
 _FIRST_NAME_TAG = "lotto_mlflow.aliases_of"
+_MAKER_TAG = "lotto_mlflow.made_by"
+_LONGEST_MAKING_MS = 600_000
 _NEWEST = 20
 """Versions of which the first name of their registered model is looked up."""
 _MOST_LOOKED_AT = 5
@@ -178,7 +184,10 @@ class AliasHome:
             experiment_id = self._client.create_experiment(
                 f"{home_of(self._name)}/{uuid.uuid4().hex}",
                 artifact_location=self._location(),
-                tags={_FIRST_NAME_TAG: next(iter(self._first_names()), self._name)},
+                tags={
+                    _FIRST_NAME_TAG: next(iter(self._first_names()), self._name),
+                    _MAKER_TAG: f"{socket.gethostname()} {os.getpid()}",
+                },
             )
             tags = {entities.NOTE_TAG: _NOTE}
             run = self._client.create_run(experiment_id, run_name=home_of(self._name), tags=tags)
@@ -216,7 +225,8 @@ class AliasHome:
         beginning = f"{home_of(self._name)}/"
         with suppress(MlflowException):
             for found in _homes(self._client, beginning):
-                if _UNFINISHED_HOME.fullmatch(str(found.name).removeprefix(beginning)):
+                end = str(found.name).removeprefix(beginning)
+                if _UNFINISHED_HOME.fullmatch(end) and _is_abandoned(found):
                     with suppress(MlflowException):
                         self._client.delete_experiment(found.experiment_id)
 
@@ -230,6 +240,25 @@ def _homes(client: MlflowClient, beginning: str) -> Iterator[Experiment]:
         token = page.token
         if not token:
             return
+
+
+def _is_abandoned(home: Experiment) -> bool:
+    """Return whether nobody goes on making a history.
+
+    Notes
+    -----
+    A server answers whoever goes on with an experiment that was deleted with a code after which
+    MLflow's client tries again for minutes (3.17, ``INVALID_STATE`` as HTTP 500).
+    """
+    host, _, pid = home.tags.get(_MAKER_TAG, "").rpartition(" ")
+    if os.name == "posix" and host == socket.gethostname() and _PID.fullmatch(pid):
+        try:
+            os.kill(int(pid), 0)  # which only asks for it
+        except ProcessLookupError:
+            return True
+        except OSError:  # it is another user's
+            pass
+    return time.time() * 1_000 - (home.creation_time or 0) > _LONGEST_MAKING_MS
 
 
 def names_of_homes(client: MlflowClient) -> list[str]:
