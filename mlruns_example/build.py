@@ -182,6 +182,7 @@ def scrub(base_dir: Path) -> None:
         with database:  # who moved the alias
             names = (f"@{socket.gethostname()}", f"@{MACHINE}")
             database.execute("UPDATE params SET value = replace(value, ?, ?)", names)
+            database.execute("DELETE FROM experiment_tags WHERE key = 'lotto_mlflow.made_by'")
         database.execute("VACUUM")  # else replaced paths stay readable in free pages
 
 
