@@ -18,11 +18,19 @@ from lotto_mlflow.model_utils import (
     save_model,
     warm_up,
 )
-from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
+from lotto_mlflow.records import (
+    Finding,
+    Health,
+    ModelAccuracy,
+    ModelRecord,
+    Prediction,
+    SyncReport,
+)
 
 __all__ = [
     "Finding",
     "Fix",
+    "Health",
     "LiveModel",
     "LottoMlflowError",
     "ModelAccuracy",

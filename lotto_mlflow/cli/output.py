@@ -19,7 +19,14 @@ from lotto_mlflow import metadata, settings
 from lotto_mlflow.cli import terminal
 from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
+from lotto_mlflow.records import (
+    Finding,
+    Health,
+    ModelAccuracy,
+    ModelRecord,
+    Prediction,
+    SyncReport,
+)
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import (
     HIDDEN,
@@ -47,6 +54,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "latest": RECORD,
     "compare": ("models", "params", "metrics"),
     "verify": FINDING,
+    "check": tuple(field.name for field in fields(Health)),
     "sync": tuple(field.name for field in fields(SyncReport)),
     "restore": RECORD,
     "predictions": PREDICTION,
@@ -123,6 +131,12 @@ def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]
     fix = None if finding.fix is None else vars(finding.fix)
     mend = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
     return vars(finding) | {"fix": fix, "mend": mend}
+
+
+def values_of_health(health: Health, base_dir: Path | None) -> dict[str, Any]:
+    """Return the state of health as JSON has it."""
+    findings = [values_of_finding(one, base_dir) for one in health.findings]
+    return vars(health) | {"findings": findings}
 
 
 def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:

@@ -23,7 +23,7 @@ from lotto_mlflow.records.draws import (
     has_name_of_draws,
     prediction_name,
 )
-from lotto_mlflow.records.reports import Finding, SyncReport
+from lotto_mlflow.records.reports import Finding, Health, HealthStatus, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -59,6 +59,8 @@ __all__ = [
     "Attempt",
     "Description",
     "Finding",
+    "Health",
+    "HealthStatus",
     "MlflowIds",
     "ModelAccuracy",
     "ModelRecord",
