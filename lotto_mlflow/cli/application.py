@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,12 +165,13 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         command = _command_in(args)
-        with _safe_usage_errors(command) if args else nullcontext():  # else help is the error
+        # without any argument, help is the error
+        with _safe_usage_errors(lambda: command) if args else nullcontext():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _safe_usage_errors(ctx.invoked_subcommand):
+            with _safe_usage_errors(lambda: ctx.invoked_subcommand):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -205,7 +206,7 @@ def _command_in(args: list[str]) -> str | None:
 
 
 @contextmanager
-def _safe_usage_errors(command: str | None) -> Iterator[None]:
+def _safe_usage_errors(command: Callable[[], str | None]) -> Iterator[None]:
     """Make the message of an error in the arguments, which quotes them, one safe line."""
     try:
         yield
@@ -213,7 +214,7 @@ def _safe_usage_errors(command: str | None) -> Iterator[None]:
         message = getattr(error, "message", None)
         if hasattr(error, "exit_code") and isinstance(message, str):
             vars(error)["message"] = safe_line(message)
-            vars(error)["exit_code"] = USAGE_CODES.get(command or "", error.exit_code)
+            vars(error)["exit_code"] = USAGE_CODES.get(command() or "", error.exit_code)
         raise
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +30,7 @@ from lotto_mlflow.operations import digests, find, load, versions
 from lotto_mlflow.operations.health import WAIT_SECONDS, Report, in_words, seconds_of
 from lotto_mlflow.records import BACKFILL, Finding, Health, HealthStatus, ModelRecord
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.requirements import is_other_minor
+from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
 from lotto_mlflow.text import size_as_text
 
@@ -80,7 +83,7 @@ def _newest(folder: ModelFolder, target: Target, report: Report, *, is_subject: 
                 raise
             continue
         if is_last or not any(one.kind == "damaged" for one in found):  # else a save is under way
-            record = find.record_of(history, target, file)
+            record = _described(history, target, file)
             report.size_bytes = file.status.st_size
             _note(report, found)
             if is_subject:
@@ -93,6 +96,24 @@ def _newest(folder: ModelFolder, target: Target, report: Report, *, is_subject: 
         report.add("critical", Finding("no model", "", trained_dir, detail, "save one"))
 
 
+def _described(history: History, target: Target, file: ModelFile) -> ModelRecord:
+    """Describe a file by its save; that of a restored copy with another time has its bytes."""
+    record = find.record_of(history, target, file)
+    if record.save_id is not None:
+        return record
+    with suppress(OSError):
+        save = history.save_with(file.stem, file.sha256)
+        if save is not None:
+            ids = save.mirrored.get(target.name)
+            return replace(
+                record,
+                saved_at_ns=save.payload.saved_at_ns,
+                version=record.version or (ids and ids.version),
+                sklearn_version=version_in(save.payload.description.requirements, "scikit-learn"),
+            )
+    return record
+
+
 def _found_in(folder: ModelFolder, history: History, file: ModelFile) -> list[Finding]:
     """Return what is wrong with the bytes and the time of a file.
 
@@ -101,17 +122,17 @@ def _found_in(folder: ModelFolder, history: History, file: ModelFile) -> list[Fi
     OSError
         If the file, or a record of its name, may not be read.
     """
-    for entry in history.entries_of(file.stem):
-        refusal = None if history.read(entry) else folder.journal.refusal(entry)
-        if refusal is not None:
-            raise refusal
     found: str | OSError
     try:
-        found = file.sha256
+        found = file.sha256  # first: a save writes its record before it replaces the file
     except OSError as cause:
         if cause.errno not in _OF_A_DAMAGED_DISK:
             raise
         found = cause
+    for entry in history.entries_of(file.stem):
+        refusal = None if history.read(entry) else folder.journal.refusal(entry)
+        if refusal is not None:
+            raise refusal
     findings = list(digests.of_model_file(history, file, found))
     if file.status.st_size == 0 and not findings and not history.expected(file):
         fix = load.fix_of_file(history, file)
@@ -176,13 +197,20 @@ def _missing(folder: ModelFolder, report: Report) -> None:
             gone.add(entry.name)
         elif record.is_save:
             path = folder.layout.model_path(entry.name)
-            if not regular.is_file(path):
+            if not _is_there(path):
                 detail = f"the newest save, {entry.name}, is not in {path.parent}"
                 fix = load.fix_of_name(history, entry.name)
                 repair = "" if fix else "nothing brings it back; train and save it again"
                 finding = Finding("missing on disk", entry.name, path, detail, repair, fix)
                 report.add("critical", finding)
             return
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _holder(folder: ModelFolder, target: Target, report: Report, alias: str) -> None:
@@ -227,12 +255,17 @@ def _found_in_version(folder: ModelFolder, mirror: Mirror, record: ModelRecord) 
     path = folder.layout.model_path(record.name)
     for is_last in (False, True):
         history = folder.history()
-        if versions.has_bytes_of(history, path, record):
+        status = regular.status_of(path)
+        if status is None:
+            break
+        file = history.file(path, status)
+        if file.sha256 == record.sha256:
             return []
-        if not versions.is_file_of(history, path, record, is_sure=True):
+        save = history.save_of(file)
+        if save is None or (save.id, save.payload.file_time_ns) != (record.save_id, file.time_ns):
             break  # of another save of its name
         if is_last:
-            return _found_in(folder, history, history.file(path))
+            return _found_in(folder, history, file)
     try:
         if not mirror.keeps_files_elsewhere:
             mirror.file_of(record, _nowhere)
@@ -311,11 +344,9 @@ def _weight(folder: ModelFolder, found: Finding) -> HealthStatus:
     """Return how bad a finding of a verification is."""
     if found.kind == "mlflow unavailable":
         return "unknown"
-    if found.kind == "damaged" and found.path is not None:
-        is_refused = isinstance(regular.refusal(found.path), PermissionError)
-        return "unknown" if is_refused else "critical"
     if found.kind in ("damaged", "missing on disk"):
-        return "critical"
+        refusal = None if found.path is None else regular.refusal(found.path)
+        return "unknown" if isinstance(refusal, PermissionError) else "critical"
     outbox_dir = folder.layout.mlflow_dir / "outbox"
     is_waiting = found.path is not None and found.path.parent == outbox_dir  # which has its limit
     return "ok" if is_waiting or found.kind == "late on top" else "warning"
