@@ -23,6 +23,7 @@ import sklearn
 from faults.disks import mounted_read_only, small_disk
 from made import folder_with_store
 from mlflow import MlflowClient
+from serving import tracking_server
 from sklearn.dummy import DummyClassifier
 from users import User, Users
 
@@ -748,3 +749,56 @@ def test_nothing_but_errors_of_the_package_leaves_a_check(tmp_path: Path) -> Non
             except LottoMlflowError:
                 pytest.fail("an answer was possible")
             assert health.status in CODES
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
+    server_dir = tmp_path_factory.mktemp("server")
+    shutil.copyfile(migrated_database, server_dir / "server.db")
+    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
+        yield uri
+
+
+def test_on_a_server_a_holder_is_looked_at_and_with_deep_its_files_by_who_may_only_read_too(
+    tmp_path: Path, server_uri: str, ago: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base_dir = tmp_path / "ml"
+    manager = ModelManager(base_dir, tracking_uri=server_uri)
+    ago(9 * DAY)
+    path = Path(manager.save_model({"a": 1}, "lotto_model_a", {"n": 1}))
+    ago(0)
+    assert manager.flush(120)
+    client = MlflowClient(tracking_uri=server_uri)
+    client.set_registered_model_alias("lotto_model", "champion", "1")
+    monkeypatch.setenv("LOTTO_CACHE_DIR", str(tmp_path / "cache"))
+    before = listing(base_dir)
+    with mounted_read_only(base_dir, base_dir):
+        assert kinds(manager.check("8d", "champion")) == ["too old"]
+        assert not (tmp_path / "cache").exists()  # nothing was fetched
+        health = manager.check("10d", "champion", deep=True)
+        assert (health.status, health.findings) == ("ok", ())
+    assert listing(base_dir) == before
+    server = {"MLFLOW_TRACKING_URI": server_uri}
+    serving_dir = tmp_path / "serving"  # another machine, with no file of its own
+    serving_dir.mkdir()
+    found = status(serving_dir, "--alias", "champion", "--max-age", "10d", **server)
+    assert found["status"] == "ok"
+    assert status(serving_dir, "--max-age", "10d", **server)["status"] == "critical"
+    assert list(serving_dir.iterdir()) == []
+    path.write_bytes(b"changed")
+    assert "damaged" in kinds(manager.check(alias="champion"))
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])
+def test_an_mlflow_that_cannot_be_imported_is_unknown_where_it_is_needed(
+    base_dir: Path, save: Callable[..., Path], tmp_path: Path, error: str
+) -> None:
+    save("lotto_model_a", HOUR)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "mlflow.py").write_text(f"raise {error}('broken')")
+    broken = {"PYTHONPATH": f"{tmp_path / 'broken'}:{os.environ.get('PYTHONPATH', '')}"}
+    assert status(base_dir, "--max-age", "8d", **broken)["status"] == "ok"
+    for option in (("--alias", "champion"), ("--deep",)):
+        found = status(base_dir, *option, **broken)
+        assert found["status"] == "unknown"
+        assert "broken" in found["message"]

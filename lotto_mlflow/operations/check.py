@@ -108,7 +108,7 @@ def _described(history: History, target: Target, file: ModelFile) -> ModelRecord
             return replace(
                 record,
                 saved_at_ns=save.payload.saved_at_ns,
-                version=record.version or (ids and ids.version),
+                version=record.version if ids is None else ids.version,
                 sklearn_version=version_in(save.payload.description.requirements, "scikit-learn"),
             )
     return record

@@ -121,9 +121,12 @@ class Report:
         """Note what refuses to be looked at; whatever else can be is looked at then."""
         try:
             yield
-        except (LottoMlflowError, OSError) as cause:
-            summary = cause.summary if isinstance(cause, LottoMlflowError) else str(cause)
-            fix = cause.fix if isinstance(cause, LottoMlflowError) else None
+        except Exception as cause:  # noqa: BLE001 - such as a broken installation of MLflow
+            fix, summary = None, str(cause)
+            if isinstance(cause, LottoMlflowError):
+                fix, summary = cause.fix, cause.summary
+            elif not isinstance(cause, OSError):
+                summary = f"{type(cause).__name__}: {cause}"
             detail = f"{what} could not be looked at: {summary}"
             repair = "" if fix else "grant the rights, or try again later"
             self.add("unknown", Finding("not looked at", "", path, detail, repair, fix))
