@@ -21,6 +21,7 @@ from lotto_mlflow.model_utils import (
 from lotto_mlflow.records import (
     AliasMove,
     Finding,
+    Health,
     ModelAccuracy,
     ModelRecord,
     Prediction,
@@ -31,6 +32,7 @@ __all__ = [
     "AliasMove",
     "Finding",
     "Fix",
+    "Health",
     "LiveModel",
     "LottoMlflowError",
     "ModelAccuracy",

@@ -13,6 +13,7 @@ caller's extra artifacts lie in a folder ``<id>`` beside the record until it is 
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,11 @@ class Journal:
     def sent(self, beginning: str) -> Iterator[Entry]:
         """Yield the records of model names with this beginning that were pushed, newest first."""
         return listing_of(self._sent_dir).newest_first(beginning)
+
+    def newest_first(self, beginning: str) -> Iterator[Entry]:
+        """Yield the records of model names with this beginning, in any state, newest first."""
+        found = (listing_of(folder).newest_first(beginning) for folder in self._dirs)
+        return heapq.merge(*found, reverse=True)
 
     def current(self, entry: Entry) -> Entry | None:
         """Return where a record lies now, ``None`` where it is gone."""

@@ -118,6 +118,11 @@ def name_in(requirement: str) -> str:
     return match.group(0).lower() if match else ""
 
 
+def is_other_minor(version: str, other: str) -> bool:
+    """Return whether two versions differ in more than their last part, as 1.7.2 and 1.8.0 do."""
+    return version.split(".")[:2] != other.split(".")[:2]
+
+
 def version_in(pins: list[str], distribution: str) -> str | None:
     """Return the version that a list of pins gives for a distribution."""
     for pin in pins:

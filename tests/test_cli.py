@@ -107,7 +107,7 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
         "compare": ("lotto_model_b", LONG_NAME), "restore": ("lotto_model_b",), "relocate": (),
         "env": (), "version": (), "predictions": (),
         "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "accuracy": (),
-        "import-results": (tmp_path / "draws.csv",),
+        "import-results": (tmp_path / "draws.csv",), "check": (),
         "promote": ("2", "--alias", "tried"), "history": ("tried",),
     }  # fmt: skip
     columns = "draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus"
@@ -418,7 +418,8 @@ def test_no_command_unpickles_anything(base_dir: Path, tmp_path: Path) -> None:
     "arguments",
     [
         ("--help",), ("version",), ("env",), ("list",), ("list", "--json"), ("latest",),
-        ("show", "lotto_model_b"), ("compare", "lotto_model_b", LONG_NAME),
+        ("show", "lotto_model_b"), ("compare", "lotto_model_b", LONG_NAME), ("check",),
+        ("check", "--json"),
     ],
     ids=lambda arguments: "-".join(arguments)[:20],
 )  # fmt: skip

@@ -148,7 +148,8 @@ def _warm_up(scratch_dir: str) -> None:
     manager.load_model("models:/lotto_model/latest")
     manager.verify()
     _refused(manager, scratch_path)
-    commands = ("list", "show lotto_model_x", "latest", "latest --source registry", "verify")
+    commands = ("list", "show lotto_model_x", "latest", "latest --source registry", "verify",
+                "check --deep --alias champion")  # fmt: skip
     for command in commands:
         sys.argv = ["lotto-mlflow", *command.split(), "--base-dir", scratch_dir]
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):

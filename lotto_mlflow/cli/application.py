@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,16 +156,22 @@ def usage(message: str, ctx: typer.Context, **where: Any) -> typer.BadParameter:
     return typer.BadParameter(message, ctx=ctx, **where)
 
 
+USAGE_CODES: dict[str, int] = {}
+"""Exit codes of wrong usage, for the commands in which 2 means something else."""
+
+
 class _Commands(TyperGroup):
     """The group of all commands, in which an error of the library is one line and exit code 1."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        with _safe_usage_errors() if args else nullcontext():  # without any, help is the error
+        command = _command_in(args)
+        # without any argument, help is the error
+        with _safe_usage_errors(lambda: command) if args else nullcontext():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _safe_usage_errors():
+            with _safe_usage_errors(lambda: ctx.invoked_subcommand):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -188,8 +194,19 @@ def _line_of(ctx: typer.Context, error: Exception) -> str:
     return f"error: {in_commands(safe_line(str(error)), fix, named_base_dir(ctx), '`')}"
 
 
+def _command_in(args: list[str]) -> str | None:
+    """Return the command among the arguments, before they are parsed."""
+    words = iter(args)
+    for word in words:
+        if word == "--base-dir":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
 @contextmanager
-def _safe_usage_errors() -> Iterator[None]:
+def _safe_usage_errors(command: Callable[[], str | None]) -> Iterator[None]:
     """Make the message of an error in the arguments, which quotes them, one safe line."""
     try:
         yield
@@ -197,6 +214,7 @@ def _safe_usage_errors() -> Iterator[None]:
         message = getattr(error, "message", None)
         if hasattr(error, "exit_code") and isinstance(message, str):
             vars(error)["message"] = safe_line(message)
+            vars(error)["exit_code"] = USAGE_CODES.get(command() or "", error.exit_code)
         raise
 
 

@@ -22,6 +22,7 @@ from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import (
     AliasMove,
     Finding,
+    Health,
     ModelAccuracy,
     ModelRecord,
     Prediction,
@@ -55,6 +56,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "latest": RECORD,
     "compare": ("models", "params", "metrics"),
     "verify": FINDING,
+    "check": tuple(field.name for field in fields(Health)),
     "sync": tuple(field.name for field in fields(SyncReport)),
     "restore": RECORD,
     "predictions": PREDICTION,
@@ -140,6 +142,12 @@ def values_of_move(move: AliasMove) -> dict[str, Any]:
     """Return a move of an alias as JSON has it."""
     holders = {key: value and vars(value) for key, value in (("from", move.from_), ("to", move.to))}
     return {key.rstrip("_"): value for key, value in vars(move).items()} | holders
+
+
+def values_of_health(health: Health, base_dir: Path | None) -> dict[str, Any]:
+    """Return the state of health as JSON has it."""
+    findings = [values_of_finding(one, base_dir) for one in health.findings]
+    return vars(health) | {"findings": findings}
 
 
 def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lotto_mlflow.operations import (
         accuracy,
         aliases,
+        check,
         find,
         follow,
         load,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy",
     "aliases",
+    "check",
     "find",
     "follow",
     "load",

@@ -52,7 +52,7 @@ def digests(
             if item.file is None:
                 yield from _artifact(item, found)
             else:
-                yield from _model(history, item.file, found)
+                yield from of_model_file(history, item.file, found)
     finally:
         pool.shutdown(cancel_futures=True)
     report(len(to_hash), len(to_hash), 0, "")
@@ -103,7 +103,18 @@ def _below(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in found if path.match(pattern))
 
 
-def _model(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
+def of_model_file(history: History, file: ModelFile, found: str | OSError) -> Iterator[Finding]:
+    """Compare a model file with what is known of it.
+
+    Parameters
+    ----------
+    history : History
+        The records.
+    file : ModelFile
+        The file.
+    found : str or OSError
+        Its digest, or why it has none.
+    """
     name, path = file.stem, file.path
     if isinstance(found, OSError):
         helps = advice.of_error(found, path, reads=True)

@@ -27,7 +27,7 @@ from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import last_seen, versions
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord
-from lotto_mlflow.requirements import version_in
+from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import Target
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -255,7 +255,7 @@ def _warn_of_other_sklearn(path: Path, recorded: str) -> None:
     installed = version_of("scikit-learn")
     if installed is None:  # a frozen program or a slim image, and a model that does without
         return
-    if recorded.split(".")[:2] != installed.split(".")[:2]:
+    if is_other_minor(recorded, installed):
         _logger.warning(
             "%s was saved with scikit-learn %s, and %s is installed; its predictions may differ",
             path,

@@ -30,7 +30,6 @@ from lotto_mlflow.records import (
 )
 from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
-from lotto_mlflow.store import make_real_dir
 from lotto_mlflow.text import composed
 
 if TYPE_CHECKING:
@@ -242,8 +241,7 @@ def _fetched(
     folder: ModelFolder, mirror: Mirror, save: SaveRecord, ids: MlflowIds
 ) -> Iterator[Finding]:
     fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
-    make_real_dir(folder.layout.tmp_dir)
-    with folder.workspace() as work_dir:
+    with folder.download_place() as (_, work_dir):
         try:
             model_dir = mirror.fetched_model_dir(ids, work_dir)
         except MirrorUnavailableError as cause:

@@ -40,7 +40,7 @@ from lotto_mlflow.records.lifecycle import (
     stack_of,
     token_of,
 )
-from lotto_mlflow.records.reports import Finding, SyncReport
+from lotto_mlflow.records.reports import Finding, Health, HealthStatus, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -81,6 +81,8 @@ __all__ = [
     "Attempt",
     "Description",
     "Finding",
+    "Health",
+    "HealthStatus",
     "MlflowIds",
     "ModelAccuracy",
     "ModelRecord",

@@ -1,7 +1,8 @@
-"""What maintenance answers: the findings of a verification, the report of a sync."""
+"""What maintenance answers: findings, the report of a sync, the state of health."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,12 +72,18 @@ FindingKind = Literal[
     "late on top",
     "changed outside",
     "mlflow unavailable",
+    "no model",
+    "too old",
+    "waiting",
+    "other scikit-learn",
+    "little room",
+    "not looked at",
 ]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference between disk, records and MLflow.
+    """One difference between disk, records and MLflow, or what a check warns of.
 
     Attributes
     ----------
@@ -93,6 +100,10 @@ class Finding:
         is another's in another form of Unicode. ``late on top``: the highest version is an older
         save. ``changed outside``: an alias that stands for another version than its last recorded
         move says. ``mlflow unavailable``: the other view could not be looked at.
+        Of a check alone are ``no model``: there is none, or none with that alias; ``too old``;
+        ``waiting``: a record that has waited for MLflow for over an hour; ``other scikit-learn``:
+        another minor version is installed than the model was saved with; ``little room``: the disk
+        may have none for another save; ``not looked at``: something could not be checked.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None
@@ -116,3 +127,37 @@ class Finding:
         repair = safe_line(self.repair) if self.fix is None else self.fix.in_words()
         object.__setattr__(self, "detail", safe_line(self.detail))
         object.__setattr__(self, "repair", repair)
+
+
+HealthStatus = Literal["ok", "warning", "critical", "unknown"]
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a folder of models is, as a check found it.
+
+    Attributes
+    ----------
+    status : {"ok", "warning", "critical", "unknown"}
+        The worst of what was found; ``unknown``, where something could not be looked at, is worse
+        than a warning.
+    message : str
+        The same on one line, in the form in which monitoring plug-ins answer: the status, what is
+        the matter, and after ``|`` the figures with their limits.
+    findings : tuple of Finding
+        What was found, the worst first. Some that a deep check adds need nothing to be done, and
+        leave the status as it is.
+    metrics : mapping of str to float or None
+        ``age_seconds`` of the model, and ``max_age_seconds``, the limit; ``waiting``, how many
+        records wait for MLflow, and ``waiting_seconds``, how long the first of them has;
+        ``size_bytes`` of the newest model's file, and ``free_bytes`` on the disk. ``None`` is what
+        is not known.
+    """
+
+    status: HealthStatus
+    message: str
+    findings: tuple[Finding, ...] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", safe_line(self.message))
