@@ -21,6 +21,7 @@
     │   ├── PickleNotAllowedError                  MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     │   └── ForeignModelError                      a version that this package did not make
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
+    ├── ModelInUseError             (OSError)      a version that an alias, or another one, needs
     ├── SyncRunningError            (OSError)      another sync of the folder is running
     ├── LaterReleaseError           (OSError)      the folder is kept by a later release
     ├── LaterFormatError            (ValueError)   a record that a later release wrote
@@ -236,6 +237,10 @@ class ForeignModelError(LoadError):
 
 class ModelNotFoundError(LottoMlflowError, FileNotFoundError):
     """There is no such model file, name, version or alias."""
+
+
+class ModelInUseError(LottoMlflowError, OSError):
+    """A save cannot be removed: an alias stands for its version, or another version needs it."""
 
 
 class SyncRunningError(LottoMlflowError, OSError):

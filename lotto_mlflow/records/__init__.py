@@ -23,6 +23,7 @@ from lotto_mlflow.records.draws import (
     has_name_of_draws,
     prediction_name,
 )
+from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
 from lotto_mlflow.records.reports import Finding, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -36,6 +37,7 @@ from lotto_mlflow.records.types import (
     Note,
     PredictionRecord,
     Progress,
+    PruneRecord,
     Record,
     RestorePayload,
     RestoreRecord,
@@ -51,6 +53,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_RELEASE",
     "PREDICTION",
+    "PRUNE",
     "RESTORE",
     "RESULT",
     "RESULTS_NAME",
@@ -67,6 +70,10 @@ __all__ = [
     "PredictionPayload",
     "PredictionRecord",
     "Progress",
+    "PrunePayload",
+    "PruneRecord",
+    "PruneReport",
+    "PrunedSave",
     "Record",
     "RestorePayload",
     "RestoreRecord",
