@@ -102,14 +102,16 @@ class Mirror:
         ------
         MirrorUnavailableError
             If one of the two is not to be had.
-        """
 
-        def ask() -> None:
+        Notes
+        -----
+        This is work, as importing MLflow is, and not bounded as a lookup is: whoever waits for it
+        has a bound.
+        """
+        self._connection.prepare()
+        with self._connection.guarded("opening the tracking store"):
             registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
             self._connection.known_experiment_id()
-
-        self._connection.prepare()
-        self._connection.ask(ask, "opening the tracking store", None)
         model_folder.warm_up(work_dir)
 
     def push(

@@ -20,7 +20,7 @@ from lotto_mlflow.errors import (
     LottoMlflowError,
     ModelNotFoundError,
 )
-from lotto_mlflow.files import copy_tree, local_path
+from lotto_mlflow.files import copy_tree, local_path, may_write
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
@@ -68,7 +68,7 @@ def file_of(
         lambda: connection.client.get_model_version_download_uri(name, version), doing, ""
     )
     if connection.is_embedded and not connection.places.is_believed(uri):
-        moved = _moved(layout, uri)
+        moved = None if may_write(layout.database_path) else _moved(layout, uri)
         if moved is not None:
             return _verified(moved / DATA_FILE, record, hashes=verifies)
         raise ModelNotFoundError(
