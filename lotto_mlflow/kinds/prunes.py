@@ -18,7 +18,7 @@ from lotto_mlflow.errors import Fix, ModelInUseError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
-from lotto_mlflow.kinds import save_files
+from lotto_mlflow.kinds import in_use, save_files
 from lotto_mlflow.kinds.base import UNDER_WAY, Kind, Verification
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.records import Finding, Note, PruneRecord, SaveRecord
@@ -85,6 +85,7 @@ def _push(
     save = _save_of(folder, record)
     if save is not None:
         try:
+            _check_is_not_held(mirror, record, save)
             left = mirror.remove(save, is_forced=record.payload.is_forced)
         except ModelInUseError:  # nothing was removed
             folder.journal.drop(folder.journal.entry_of(record, "begun"))
@@ -96,6 +97,20 @@ def _push(
         _remove_from_disk(folder, record, save, work_dir)
 
 
+def _check_is_not_held(mirror: Mirror, record: PruneRecord, save: SaveRecord) -> None:
+    """See that a version that a limit chose has not come into use since."""
+    ids = save.mirrored.get(mirror.target_name)
+    if ids is None or record.payload.is_deletion:
+        return
+    name = registered_model_of(ids, save.name)
+    why = in_use.held(mirror, name).get(ids.version)
+    if why is not None:
+        raise ModelInUseError(
+            f"version {ids.version} of {name} stays, {why}; nothing of {save.name} was removed",
+            name=save.name,
+        )
+
+
 def _verify(verification: Verification, entry: Entry, record: PruneRecord) -> Iterator[Finding]:
     """Find what was decided to go and did not; nothing is missed of what is gone."""
     if entry.state == "sent":
@@ -105,26 +120,6 @@ def _verify(verification: Verification, entry: Entry, record: PruneRecord) -> It
         detail = f"{detail}: {record.reason}"
     fix = Fix("sync", {"retry_aside": True} if entry.state == "aside" else {}, effect="does it")
     yield Finding("stuck record", record.name, entry.path, detail, fix=fix)
-
-
-def story_of(record: PruneRecord) -> str:
-    """Return when and why a save went, in words."""
-    payload = record.payload
-    ids = record.mirrored.get(record.target)
-    version = "" if ids is None else f", version {ids.version} of {payload.registered_model},"
-    return (
-        f"the save of {payload.saved_at} of {record.name}{version} was {payload.verb} on "
-        f"{payload.when}: {payload.why}"
-    )
-
-
-def is_of_version(record: PruneRecord, target_name: str, registered: str, number: int) -> bool:
-    """Return whether a save that went was this version in a tracking store."""
-    ids = record.mirrored.get(target_name)
-    return ids is not None and (registered_model_of(ids, record.name), ids.version) == (
-        registered,
-        number,
-    )
 
 
 OF_PRUNES = Kind(_recover, _push, _verify, leaves_record=False)
