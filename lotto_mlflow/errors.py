@@ -22,6 +22,8 @@
     │   └── ForeignModelError                      a version that this package did not make
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
     ├── SyncRunningError            (OSError)      another sync of the folder is running
+    ├── PromotionRefusedError                      a model that is not better than the one in use
+    ├── AliasMovedError                            somebody else moved the alias meanwhile
     ├── LaterReleaseError           (OSError)      the folder is kept by a later release
     ├── LaterFormatError            (ValueError)   a record that a later release wrote
     ├── MissingExtraError           (ImportError)  a library of an extra that is not installed
@@ -40,7 +42,7 @@ from typing import Any
 
 from lotto_mlflow.text import safe_line, shell_command
 
-POSITIONAL = ("name_or_version", "reference", "csv")
+POSITIONAL = ("name_or_version", "reference", "csv", "model")
 """Arguments of methods that are given without their name, to a method and to a command alike."""
 
 
@@ -240,6 +242,14 @@ class ModelNotFoundError(LottoMlflowError, FileNotFoundError):
 
 class SyncRunningError(LottoMlflowError, OSError):
     """Another process is bringing the same folder into MLflow."""
+
+
+class PromotionRefusedError(LottoMlflowError):
+    """A model is not as much better than the holder of an alias as was asked for."""
+
+
+class AliasMovedError(LottoMlflowError):
+    """Somebody else moved an alias between a decision and its move; this one was not made."""
 
 
 class LaterReleaseError(LottoMlflowError, OSError):
