@@ -18,9 +18,17 @@ from lotto_mlflow.model_utils import (
     save_model,
     warm_up,
 )
-from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
+from lotto_mlflow.records import (
+    AliasMove,
+    Finding,
+    ModelAccuracy,
+    ModelRecord,
+    Prediction,
+    SyncReport,
+)
 
 __all__ = [
+    "AliasMove",
     "Finding",
     "Fix",
     "LiveModel",

@@ -241,10 +241,11 @@ def origin() -> dict[str, str]:
 
 
 def _context_tags() -> dict[str, str]:
-    return origin() | {"mlflow.user": writable(_user())}
+    return origin() | {"mlflow.user": writable(user())}
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of the user that this process runs as."""
     import getpass  # imported lazily
 
     try:

@@ -23,6 +23,8 @@
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
     ├── ModelInUseError             (OSError)      a version that an alias, or another one, needs
     ├── SyncRunningError            (OSError)      another sync of the folder is running
+    ├── PromotionRefusedError                      a model that is not better than the one in use
+    ├── AliasMovedError                            somebody else moved the alias meanwhile
     ├── LaterReleaseError           (OSError)      the folder is kept by a later release
     ├── LaterFormatError            (ValueError)   a record that a later release wrote
     ├── MissingExtraError           (ImportError)  a library of an extra that is not installed
@@ -41,7 +43,7 @@ from typing import Any
 
 from lotto_mlflow.text import safe_line, shell_command
 
-POSITIONAL = ("name_or_version", "reference", "csv")
+POSITIONAL = ("name_or_version", "reference", "csv", "model")
 """Arguments of methods that are given without their name, to a method and to a command alike."""
 
 
@@ -245,6 +247,14 @@ class ModelInUseError(LottoMlflowError, OSError):
 
 class SyncRunningError(LottoMlflowError, OSError):
     """Another process is bringing the same folder into MLflow."""
+
+
+class PromotionRefusedError(LottoMlflowError):
+    """A model is not as much better than the holder of an alias as was asked for."""
+
+
+class AliasMovedError(LottoMlflowError):
+    """Somebody else moved an alias between a decision and its move; this one was not made."""
 
 
 class LaterReleaseError(LottoMlflowError, OSError):

@@ -147,7 +147,8 @@ class ModelFolder:
         yield from self.store.odd_names()
         mlflow_dir = self.layout.mlflow_dir
         locks = (mlflow_dir / f"{name}.lock" for name in ("store", "push", "sync", "database"))
-        own = (self.layout.format_path, self.layout.database_path, mlflow_dir / "clock", *locks)
+        kept = (self.layout.format_path, self.layout.aliases_path, self.layout.database_path)
+        own = (*kept, mlflow_dir / "clock", *locks)
         for path in own:
             kind = regular.odd_kind(path)
             if kind is not None:

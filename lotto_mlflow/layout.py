@@ -178,6 +178,11 @@ class Layout:
         return self.mlflow_dir / "mlflow.db"
 
     @property
+    def aliases_path(self) -> Path:
+        """File of what each alias was last seen to stand for."""
+        return self.mlflow_dir / "aliases.json"
+
+    @property
     def artifacts_dir(self) -> Path:
         """Artifacts of tracking stores that have no server of their own."""
         return self.mlflow_dir / "artifacts"

@@ -96,13 +96,16 @@ def save_model(
     )
 
 
-def load_model(model_path: str | os.PathLike[str]) -> Any:
+def load_model(model_path: str | os.PathLike[str], *, stale_ok: bool = False) -> Any:
     """Load a model from a file, or from the registry.
 
     Parameters
     ----------
     model_path : str or path-like
         A file; or ``models:/NAME/1``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+    stale_ok : bool
+        Where the registry cannot be asked, load what the alias, or the latest, was last seen to
+        stand for, verified and with a warning.
 
     Returns
     -------
@@ -121,19 +124,26 @@ def load_model(model_path: str | os.PathLike[str]) -> Any:
     --------
     Unpickling runs code: load only models whose origin you trust.
     """
-    return _manager().load_model(model_path)
+    return _manager().load_model(model_path, stale_ok=stale_ok)
 
 
 def get_latest_model_path(
-    *, source: Literal["filesystem", "registry"] = "filesystem"
+    *,
+    source: Literal["filesystem", "registry"] = "filesystem",
+    alias: str | None = None,
+    stale_ok: bool = False,
 ) -> str | None:
-    """Return the path of the newest model.
+    """Return the path of the newest model, or of the one that an alias stands for.
 
     Parameters
     ----------
     source : {"filesystem", "registry"}
         ``filesystem``: the newest ``lotto_model_*.pkl`` in `TRAINED_DIR` by modification time.
         ``registry``: a file with the bytes of the newest save that MLflow has.
+    alias : str, optional
+        With ``registry``: the version of ``lotto_model`` that this alias stands for.
+    stale_ok : bool
+        As in `load_model`.
 
     Returns
     -------
@@ -142,10 +152,12 @@ def get_latest_model_path(
 
     Raises
     ------
+    ModelNotFoundError
+        If the alias stands for no version.
     MirrorUnavailableError
         If the registry could not be asked.
     """
-    return _manager().get_latest_model_path(source=source)
+    return _manager().get_latest_model_path(source=source, alias=alias, stale_ok=stale_ok)
 
 
 def warm_up(*, wait: bool = False) -> bool | None:

@@ -17,6 +17,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
@@ -133,7 +134,8 @@ class PushWorker:
 
     def _run(self) -> None:
         try:
-            importlib.import_module(_MIRROR)
+            with existing_current_folder():
+                importlib.import_module(_MIRROR)
             rounds = _Rounds()
             while not self._has_answered_all(rounds):
                 pass

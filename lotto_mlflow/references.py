@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lotto_mlflow.errors import Fix, InvalidReferenceError
 from lotto_mlflow.text import composed
 
 SCHEME = "models:/"
+CHAMPION = "champion"
+"""The alias of the model that serves, where none is named."""
 _LATEST = "latest"
+_ALIAS = re.compile(r"[\w-]{1,255}")
+"""What MLflow 3.17 accepts as the name of an alias (mlflow.utils.validation)."""
+_RESERVED = re.compile(r"(?i:latest)|[vV]\d+")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,29 @@ class VersionReference:
 def is_version(text: str) -> bool:
     """Return whether a text is the number of a version; no database counts past nine digits."""
     return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
+
+
+def check_alias(alias: object) -> str:
+    """Return an alias, if MLflow accepts it as one.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If it is none, or reserved. Nothing has been asked of MLflow.
+    """
+    if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
+        raise InvalidReferenceError(
+            f"{alias!r:.300} is no alias; give letters, digits, _ and -, at most 255 of them, such "
+            f"as {CHAMPION!r}",
+            alias=alias,
+        )
+    if _RESERVED.fullmatch(alias):
+        raise InvalidReferenceError(
+            f"the alias {alias!r} is reserved: MLflow reads it as a version; give another, such as "
+            f"{CHAMPION!r}",
+            alias=alias,
+        )
+    return alias
 
 
 def restore_from_registry(name: str, effect: str = "") -> Fix:

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plots
-from mlflow import MlflowClient
 from scratch import EXAMPLE_DIR, FOLDERS, manager_of
 from sklearn.base import clone
 from sklearn.ensemble import (
@@ -45,7 +44,7 @@ from lotto_mlflow.draws import closes_at
 
 ROOT_DIR = EXAMPLE_DIR.parent
 FEATURES = ["rate_last_10", "rate_last_50", "draws_since", "number"]
-ALIAS = "champion"
+ALIAS, MEASURE = "champion", "test_log_loss"
 PERSON, MACHINE = "example", "example"
 """What is committed in place of the names of whoever builds it, and of the machine."""
 _DRAWS, _TEST_DRAWS, _FOLDS, _SEED = 400, 100, 5, 645
@@ -197,16 +196,26 @@ def clock_at(moment: datetime) -> Iterator[None]:
         time.time_ns = real
 
 
-def promote(manager: ModelManager, base_dir: Path) -> str:
-    """Give the alias to the best by log loss of those that any supported version opens."""
+def promote(manager: ModelManager) -> str:
+    """Give the alias to the best by log loss of those that any supported version opens.
+
+    Notes
+    -----
+    The first of them was there before, and another was tried and rolled back, so that there is a
+    history to look at.
+    """
     candidates = [
         record
         for record in manager.records()
         if record.name.removeprefix("lotto_model_").startswith(_OPENS_ANYWHERE)
     ]
-    best = min(candidates, key=lambda record: record.metadata["test_log_loss"])
-    client = MlflowClient(tracking_uri=f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}")
-    client.set_registered_model_alias(best.registered_model, ALIAS, str(best.version))
+    by_loss = sorted(candidates, key=lambda record: record.metrics[MEASURE])
+    best, second, worst = by_loss[0], by_loss[1], by_loss[-1]
+    manager.promote(worst.name, ALIAS, reason="the first model that serves")
+    gate = {"metric": MEASURE, "higher_is_better": False}
+    manager.promote(best.name, ALIAS, reason="a lower loss on draws that no model saw", **gate)
+    manager.promote(second.name, ALIAS, reason="tried for a week")
+    manager.rollback(ALIAS, reason="it was not better")
     return str(best.name)
 
 
@@ -216,12 +225,16 @@ def scrub(base_dir: Path) -> None:
     for path in (mlflow_dir / "sent").glob("*.json"):
         record = records.parse(path.read_bytes())
         path.write_bytes(records.render(replace(record, host=MACHINE)))
-    for pattern in ("*.lock", "*.bak", "clock"):
+    for pattern in ("*.lock", "*.bak", "clock", "aliases.json"):
         for path in mlflow_dir.glob(pattern):
             path.unlink()
     for folder in ("tmp", "downloads"):
         shutil.rmtree(mlflow_dir / folder, ignore_errors=True)
     with closing(sqlite3.connect(mlflow_dir / "mlflow.db")) as database:
+        with database:  # who moved the alias
+            names = (f"@{socket.gethostname()}", f"@{MACHINE}")
+            database.execute("UPDATE params SET value = replace(value, ?, ?)", names)
+            database.execute("DELETE FROM experiment_tags WHERE key = 'lotto_mlflow.made_by'")
         database.execute("VACUUM")  # else replaced paths stay readable in free pages
 
 
@@ -263,7 +276,7 @@ def main() -> int:
         if not manager.flush(300):
             print("error: not every save could be mirrored", file=sys.stderr)
             return 1
-        print(f"{ALIAS}: {promote(manager, built_dir)}")
+        print(f"{ALIAS}: {promote(manager)}")
         publish(built_dir, target_dir)
     request = following.round(4).to_dict(orient="split", index=False)
     request = {"dataframe_split": request, "params": {"predict_method": "predict_proba"}}

@@ -108,6 +108,7 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
         "env": (), "version": (), "predictions": (),
         "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "accuracy": (),
         "import-results": (tmp_path / "draws.csv",),
+        "promote": ("2", "--alias", "tried"), "history": ("tried",),
     }  # fmt: skip
     columns = "draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus"
     (tmp_path / "draws.csv").write_text(f"{columns}\n999,,1,2,3,4,5,6,7\n")
@@ -120,9 +121,11 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
         assert isinstance(printed, list) == (command in LISTS)
         for found in printed if command in LISTS else [printed]:
             assert tuple(found) == KEYS[command], command
+    answer("promote", "3", "--alias", "tried", *at)
+    assert tuple(answer("rollback", "tried", *at)) == KEYS["rollback"]
     rows = answer("compare", "lotto_model_b", LONG_NAME, *at)
     assert tuple(rows["metrics"][0]) == ROW
-    assert set(calls) | {"ui"} == set(KEYS)
+    assert set(calls) | {"ui", "rollback"} == set(KEYS)
 
 
 def test_list_shows_metrics_versions_aliases_and_which_one_is_newest(saved_dir: Path) -> None:

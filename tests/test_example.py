@@ -99,14 +99,19 @@ def test_nothing_in_it_names_a_machine_a_user_or_a_folder_of_theirs() -> None:
 def test_its_paths_are_relative_to_the_root_of_the_repository() -> None:
     database = EXAMPLE_DIR / "mlflow" / "mlflow.db"
     with closing(sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)) as opened:
+        locations = opened.execute("SELECT artifact_uri FROM runs").fetchall()
         paths = [
-            *opened.execute("SELECT artifact_uri FROM runs"),
+            *opened.execute(
+                "SELECT artifact_uri FROM runs JOIN experiments USING (experiment_id) "
+                "WHERE experiments.name = 'lotto_model'"
+            ),
             *opened.execute("SELECT artifact_location FROM logged_models"),
             *opened.execute("SELECT source FROM model_versions"),
             *opened.execute("SELECT storage_location FROM model_versions"),
         ]
     assert len(paths) == 48
-    assert all(path.startswith("mlruns_example/mlflow/artifacts/") for (path,) in paths)
+    beginning = "mlruns_example/mlflow/artifacts/"
+    assert all(path.startswith(beginning) for (path,) in [*paths, *locations])
     assert all((ROOT_DIR / path).is_dir() for (path,) in paths)
 
 

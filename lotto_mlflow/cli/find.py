@@ -109,7 +109,7 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
             output.size_of(record),
             *(output.number_as_text(record.metrics.get(metric)) for metric in metrics),
             output.NONE if record.version is None else str(record.version),
-            ", ".join(record.aliases) or output.NONE,
+            output.aliases_as_text(record, "%Y-%m-%d"),
             "no" if record.version is None else "yes",
             "*" if record is newest else "",
         ]
@@ -160,7 +160,7 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
     return [
         ("name", record.name),
         ("version", version),
-        ("aliases", ", ".join(record.aliases) or output.NONE),
+        ("aliases", output.aliases_as_text(record)),
         ("saved at", output.time_as_text(record)),
         ("size", output.size_of(record)),
         ("sha256", record.sha256 or output.NONE),

@@ -19,7 +19,14 @@ from lotto_mlflow import metadata, settings
 from lotto_mlflow.cli import terminal
 from lotto_mlflow.errors import POSITIONAL, Fix
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.records import Finding, ModelAccuracy, ModelRecord, Prediction, SyncReport
+from lotto_mlflow.records import (
+    AliasMove,
+    Finding,
+    ModelAccuracy,
+    ModelRecord,
+    Prediction,
+    SyncReport,
+)
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import (
     HIDDEN,
@@ -41,6 +48,7 @@ _ALWAYS = ("download",)
 RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
 FINDING = (*(field.name for field in fields(Finding)), "mend")
 PREDICTION = tuple(field.name for field in fields(Prediction))
+MOVE = tuple(field.name.rstrip("_") for field in fields(AliasMove))
 KEYS: dict[str, tuple[str, ...]] = {
     "list": (*RECORD, "newest"),
     "show": (*RECORD, "metadata_path", "tracking_uri", "model_uri", "link"),
@@ -52,6 +60,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "predictions": PREDICTION,
     "record-result": PREDICTION,
     "import-results": ("recorded",),
+    "promote": MOVE,
+    "rollback": MOVE,
+    "history": MOVE,
     "relocate": ("rewritten",),
     "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
@@ -62,7 +73,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 ROW = ("name", "values", "differs")
 """Of the parameters and the metrics that ``compare`` prints."""
 _NOT_SHOWN = re.compile(r"[^\n -~]+")
-LISTS = frozenset({"accuracy", "list", "predictions", "record-result", "verify"})
+LISTS = frozenset({"accuracy", "history", "list", "predictions", "record-result", "verify"})
 """Commands that print a list of objects with these keys, not one object."""
 
 
@@ -123,6 +134,12 @@ def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]
     fix = None if finding.fix is None else vars(finding.fix)
     mend = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
     return vars(finding) | {"fix": fix, "mend": mend}
+
+
+def values_of_move(move: AliasMove) -> dict[str, Any]:
+    """Return a move of an alias as JSON has it."""
+    holders = {key: value and vars(value) for key, value in (("from", move.from_), ("to", move.to))}
+    return {key.rstrip("_"): value for key, value in vars(move).items()} | holders
 
 
 def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:
@@ -286,6 +303,25 @@ def time_as_text(record: ModelRecord, form: str = "%Y-%m-%d %H:%M:%S") -> str:
         return record.saved_at or NONE
     moment = datetime.fromtimestamp(record.saved_at_ns // 10**9, settings.read().timezone)
     return moment.strftime(form)
+
+
+def moment_as_text(when: str | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a moment of ISO 8601 in the zone of the settings; another text as it is."""
+    try:
+        moment = datetime.fromisoformat(when or "").astimezone(settings.read().timezone)
+    except (ValueError, OverflowError, OSError):
+        return when or NONE
+    return moment.strftime(form)
+
+
+def aliases_as_text(record: ModelRecord, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return the aliases of a version, with the time since when it has them."""
+    since = record.aliases_since
+    named = (
+        f"{alias} since {moment_as_text(since[alias], form)}" if alias in since else alias
+        for alias in record.aliases
+    )
+    return ", ".join(named) or NONE
 
 
 def number_as_text(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lotto_mlflow import regular, settings
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
+from lotto_mlflow.manager.lifecycle import Lifecycle
 from lotto_mlflow.manager.models import Models
 from lotto_mlflow.manager.predictions import Predictions
 from lotto_mlflow.manager.upkeep import Upkeep
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lotto_mlflow.settings import MirrorMode
 
 
-class ModelManager(Models, Predictions, Upkeep):
+class ModelManager(Models, Predictions, Upkeep, Lifecycle):
     """The models of one folder, on disk and in MLflow.
 
     Parameters

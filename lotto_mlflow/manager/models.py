@@ -76,13 +76,16 @@ class Models:
         )
         return str(operations.save.save(self._folder, given))
 
-    def load_model(self, model_path: str | os.PathLike[str]) -> Any:
+    def load_model(self, model_path: str | os.PathLike[str], *, stale_ok: bool = False) -> Any:
         """Load a model from a file, or from the registry.
 
         Parameters
         ----------
         model_path : str or path-like
             A file; or ``models:/NAME/1``, ``models:/NAME/latest``, ``models:/NAME@ALIAS``.
+        stale_ok : bool
+            Where the registry cannot be asked, load what the alias, or the latest, was last seen
+            to stand for, from a file of this machine, verified and with a warning.
 
         Returns
         -------
@@ -106,16 +109,26 @@ class Models:
         Unpickling runs code. A digest shows that bytes are unchanged, not that they are harmless:
         load only models whose origin you trust.
         """
-        return operations.load.load(self._folder, model_path)
+        return operations.load.load(self._folder, model_path, stale_ok=stale_ok)
 
-    def get_latest_model_path(self, *, source: Source = "filesystem") -> str | None:
-        """Return the path of the newest model.
+    def get_latest_model_path(
+        self,
+        *,
+        source: Source = "filesystem",
+        alias: str | None = None,
+        stale_ok: bool = False,
+    ) -> str | None:
+        """Return the path of the newest model, or of the one that an alias stands for.
 
         Parameters
         ----------
         source : {"filesystem", "registry"}
             ``filesystem``: the newest ``lotto_model_*.pkl`` in ``trained/`` by modification time.
             ``registry``: a file with the bytes of the newest save that MLflow knows.
+        alias : str, optional
+            With ``registry``: the version of ``lotto_model`` that this alias stands for.
+        stale_ok : bool
+            As in `load_model`.
 
         Returns
         -------
@@ -124,10 +137,12 @@ class Models:
 
         Raises
         ------
+        ModelNotFoundError
+            If the alias stands for no version.
         MirrorUnavailableError
             If the registry could not be asked.
         """
-        path = operations.find.latest_path(self._folder, source)
+        path = operations.find.latest_path(self._folder, source, alias, stale_ok=stale_ok)
         return None if path is None else str(path)
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:

@@ -20,6 +20,8 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
+from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
+from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
@@ -36,7 +38,15 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = ["Mirror", "Point", "Standing", "Survey", "is_read_as_copy"]
+__all__ = [
+    "AliasBook",
+    "Ledger",
+    "Mirror",
+    "Point",
+    "Standing",
+    "Survey",
+    "is_read_as_copy",
+]
 
 
 class Mirror:
@@ -112,7 +122,7 @@ class Mirror:
         with self._connection.guarded("opening the tracking store"):
             registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
             self._connection.known_experiment_id()
-        model_folder.warm_up(work_dir)
+            model_folder.warm_up(work_dir)
 
     def push(
         self,
@@ -257,6 +267,24 @@ class Mirror:
         doing = f"asking for the aliases of {registered_model}"
         return self._connection.ask(ask, doing, {})
 
+    def alias_book(self, registered_model: str) -> AliasBook:
+        """Return the aliases of a registered model, and the history of their moves."""
+        return AliasBook(self._connection, registered_model)
+
+    def models_with_moves(self) -> list[str]:
+        """Return the registered models that have a history of their aliases."""
+        doing = "looking for the histories of aliases"
+        return self._connection.ask(lambda: names_of_homes(self._connection.client), doing, [])
+
+    def reference_of(self, save: SaveRecord) -> VersionReference | None:
+        """Return the version of a save, in whatever registered model it is now."""
+
+        def ask() -> VersionReference | None:
+            found = registry.version_of_save(self._connection.client, save)
+            return None if found is None else VersionReference(found.name, int(found.version))
+
+        return self._connection.ask(ask, f"looking for the version of {save.name}", None)
+
     def params_and_metrics_of_run(
         self, record: ModelRecord
     ) -> tuple[dict[str, str], dict[str, float]]:
@@ -321,7 +349,8 @@ class Mirror:
         if not self._connection.is_embedded or not folder.is_dir():
             return []
         models_dir = folder / "models"
-        found = [path for path in folder.iterdir() if path != models_dir]
+        of_no_save = (models_dir, folder / ALIASES_DIR)
+        found = [path for path in folder.iterdir() if path not in of_no_save]
         found += models_dir.iterdir() if models_dir.is_dir() else []
         unknown = (path for path in found if path.name not in known_ids)
         return sorted(path for path in unknown if not survey.refers_to(path.name))

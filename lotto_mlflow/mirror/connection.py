@@ -238,7 +238,9 @@ class Connection:
                 error_code=None,
             )
 
-    def ask(self, call: Callable[[], _T], doing: str, missing: _T) -> _T:
+    def ask(
+        self, call: Callable[[], _T], doing: str, missing: _T, *, seconds: float | None = None
+    ) -> _T:
         """Return the answer to a question, bounded in time.
 
         Parameters
@@ -249,6 +251,8 @@ class Connection:
             What is asked, for the message of an error.
         missing : object
             The answer where there is no store yet; a reader never creates one.
+        seconds : float, optional
+            How long to wait for the answer, where that is not as long as for every lookup.
 
         Raises
         ------
@@ -268,7 +272,7 @@ class Connection:
             with self.guarded(doing):
                 return call() if is_there else missing
 
-        return bounded(asked, _LOOKUP_SECONDS, doing)
+        return bounded(asked, seconds or _LOOKUP_SECONDS, doing)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

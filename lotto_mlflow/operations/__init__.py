@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lotto_mlflow.operations import (
         accuracy,
+        aliases,
         find,
         follow,
         load,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy",
+    "aliases",
     "find",
     "follow",
     "load",

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
+from lotto_mlflow import metadata, references, regular
 from lotto_mlflow.description import params_and_metrics
 from lotto_mlflow.errors import (
     Fix,
     MirrorError,
+    MirrorUnavailableError,
     ModelNotFoundError,
     SettingsError,
     StoreError,
@@ -24,7 +25,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import gone, versions
+from lotto_mlflow.operations import gone, last_seen, since, versions
 from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
@@ -32,6 +33,7 @@ from lotto_mlflow.records import (
     aliases_by_version,
     no_progress,
 )
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.store import make_dir
@@ -80,7 +82,7 @@ def get(
     version = versions.version_reference(folder, reference)
     if version is not None:
         found = versions.of_version(folder, target, version, str(reference))
-        return joined(folder, target, found)
+        return since.filled(folder, target, [joined(folder, target, found)])[0]
     record = _of_file(folder, target, str(reference))
     return _with_aliases(folder, target, [record])[0] if with_aliases else record
 
@@ -100,7 +102,7 @@ def latest(
     found = versions.latest_version(folder, target)
     if found is None:
         return None
-    record = joined(folder, target, found)
+    (record,) = since.filled(folder, target, [joined(folder, target, found)])
     if not download:
         return record
     report = progress or no_progress
@@ -110,17 +112,32 @@ def latest(
     return record if path == record.path else replace(record, path=path, size=path.stat().st_size)
 
 
-def latest_path(folder: ModelFolder, source: str) -> Path | None:
-    """Return a file that holds the newest model, ``None`` where there is none."""
-    if checked(source) == "filesystem":
+def latest_path(
+    folder: ModelFolder, source: str, alias: str | None = None, *, stale_ok: bool = False
+) -> Path | None:
+    """Return a file that holds the newest model, or that of an alias; ``None`` where none is."""
+    if checked(source) == "filesystem" and alias is not None:
+        raise SettingsError(f"files have no aliases; for {alias!r:.300}, source is 'registry'")
+    if source == "filesystem":
         path = folder.store.latest()
         if path is None:
             with suppress(StoreError):  # who may not write only looks
                 make_dir(folder.layout.trained_dir)
         return path
+    reference = VersionReference(
+        names.REGISTERED_MODEL, alias=None if alias is None else references.check_alias(alias)
+    )
     target = folder.target()
-    record = versions.latest_version(folder, target)
-    return None if record is None else versions.path_of_version(folder, target, record)
+    try:
+        if alias is None:
+            record = versions.latest_version(folder, target)
+        else:
+            record = versions.of_version(folder, target, reference)
+        return None if record is None else versions.path_of_version(folder, target, record)
+    except (MirrorUnavailableError, ImportError) as cause:
+        if not stale_ok:
+            raise
+        return last_seen.recalled(folder, target, reference, cause)[1]
 
 
 def checked(source: str) -> str:
@@ -254,10 +271,11 @@ def _with_aliases(
     except MirrorError as cause:
         _logger.info("aliases are left out: %s", cause)
         return found
-    return [
+    named = [
         replace(record, aliases=named) if (named := _aliases_of(record, aliases)) else record
         for record in found
     ]
+    return since.filled(folder, target, named)
 
 
 def _aliases_of(record: ModelRecord, aliases: dict[str, Aliases]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from lotto_mlflow.errors import (
     DigestMismatchError,
     Fix,
     LoadError,
+    MirrorUnavailableError,
     ModelNotFoundError,
     PickleNotAllowedError,
     StoreError,
@@ -23,7 +24,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import versions
+from lotto_mlflow.operations import last_seen, versions
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.requirements import version_in
@@ -56,13 +57,19 @@ class LoadedFile(NamedTuple):
     history: History
 
 
-def load(folder: ModelFolder, model_path: str | os.PathLike[str]) -> Any:
+def load(folder: ModelFolder, model_path: str | os.PathLike[str], *, stale_ok: bool = False) -> Any:
     """Load a model from a file, or from the registry."""
     given, target = os.fspath(model_path), folder.target()
     if not given.startswith(references.SCHEME):
         return load_file(folder, target, given).model
-    record = versions.of_version(folder, target, references.parse(given))
-    path = versions.file_of_version(folder, target, record)
+    reference = references.parse(given)
+    try:
+        record = versions.of_version(folder, target, reference)
+        path = versions.file_of_version(folder, target, record)
+    except (MirrorUnavailableError, ImportError) as cause:
+        if not stale_ok or reference.version is not None:
+            raise
+        record, path = last_seen.recalled(folder, target, reference, cause)
     return load_file(folder, target, path, record).model
 
 

@@ -17,7 +17,7 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import prediction_files
+from lotto_mlflow.operations import prediction_files, verify_aliases
 from lotto_mlflow.operations.digests import digests, moved_away
 from lotto_mlflow.operations.load import fix_of_name
 from lotto_mlflow.records import (
@@ -212,6 +212,7 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
             detail = "the highest version is an older save; /latest of MLflow itself would load it"
             repair = "none is needed: this package looks past it"
             yield Finding("late on top", name, None, detail, repair)
+    yield from verify_aliases.findings(verification, registered)
 
 
 def _elsewhere(

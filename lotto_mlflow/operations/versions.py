@@ -14,7 +14,7 @@ from lotto_mlflow import references, regular
 from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.operations import gone
+from lotto_mlflow.operations import gone, last_seen
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 
 
 def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
-    """Return the newest save that the registry has, ``None`` where it has none.
+    """Return the newest save that the registry has, ``None`` where it has none; it is noted.
 
     Notes
     -----
     A save of this folder that is newer than what the registry shows as such is asked for by the
     number in its record.
     """
+    found = _latest_version(folder, target)
+    if found is not None:
+        last_seen.note(folder, target, VersionReference(names.REGISTERED_MODEL), found)
+    return found
+
+
+def _latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
     found = mirror.latest()
@@ -64,7 +71,9 @@ def of_version(
     PushWorker.of(folder, target).wait_for_queued()
     mirror, history = folder.mirror(target), folder.history()
     try:
-        return history.corrected(_in_any_form(mirror, reference), target)
+        version = history.corrected(_in_any_form(mirror, reference), target)
+        last_seen.note(folder, target, reference, version)
+        return version
     except ModelNotFoundError as cause:
         gone.check_version(history, target, reference)
         near = _near_versions(folder, mirror, given or str(reference), reference)

@@ -69,6 +69,7 @@ FindingKind = Literal[
     "clock in the future",
     "same name",
     "late on top",
+    "changed outside",
     "mlflow unavailable",
 ]
 
@@ -90,7 +91,9 @@ class Finding:
         another name or number than its record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name
         is another's in another form of Unicode. ``late on top``: the highest
-        version is an older save. ``mlflow unavailable``: the other view could not be looked at.
+        version is an older save. ``changed outside``: an alias that stands for another version
+        than its last recorded move says. ``mlflow unavailable``: the other view could not be
+        looked at.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None

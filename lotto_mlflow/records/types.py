@@ -65,6 +65,8 @@ class ModelRecord:
         Identity of the save, which its record and its version share.
     aliases : tuple of str
         Aliases of the version; empty where MLflow could not be asked.
+    aliases_since : dict of str to str
+        Since when it has them, ISO 8601, as far as their moves are recorded.
     params : dict of str to str
         Hyperparameters, and metadata that is not a number.
     metrics : dict of str to float
@@ -85,6 +87,7 @@ class ModelRecord:
     sklearn_version: str | None = None
     save_id: str | None = None
     aliases: tuple[str, ...] = ()
+    aliases_since: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 

@@ -1,0 +1,224 @@
+"""Aliases in MLflow: moved step by step, so that whoever comes later finishes what was begun."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from lotto_mlflow.mirror import entities, leftovers
+from lotto_mlflow.mirror.alias_home import AliasHome, Ledger, ledger_of, version_of
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.records import (
+    DONE,
+    VOID,
+    AliasMove,
+    key_of,
+    parse_move,
+    render_move,
+    token_of,
+)
+from lotto_mlflow.threads import bounded
+
+_OPEN_SECONDS = 60.0
+"""Opening a store for the first time takes seconds of work, more where a machine is busy."""
+_WRITE_SECONDS = 25.0
+"""A database that others write to is waited for 20 s by MLflow itself."""
+_SET = "set"
+_MAX_DESCRIPTION = 5_000
+"""Characters that MLflow's database keeps of a version's description (3.17)."""
+_logger = logging.getLogger("lotto_mlflow")
+_T = TypeVar("_T")
+
+
+class AliasBook:
+    """The aliases of one registered model in one tracking store and registry.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    registered_model : str
+        The registered model.
+
+    Notes
+    -----
+    A move is claimed under the next number, by a parameter that MLflow lets nobody overwrite; then
+    the alias is set, the descriptions of the versions say so, and the move is marked as done.
+    Whoever comes later finishes what was claimed and is not done.
+    """
+
+    def __init__(self, connection: Connection, registered_model: str) -> None:
+        self._connection = connection
+        self._name = registered_model
+        self._home = AliasHome(connection, registered_model)
+
+    def _tell(self, call: Callable[[], _T], doing: str) -> _T:
+        """Have MLflow write something, bounded in time."""
+
+        def told() -> _T:
+            self._connection.prepare()
+            with self._connection.guarded(doing):
+                return call()
+
+        return bounded(told, _WRITE_SECONDS, doing)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self._connection.client
+
+    def read(self, *, is_by_name: bool = False) -> Ledger:
+        """Return the moves that are recorded; nothing is created.
+
+        Parameters
+        ----------
+        is_by_name : bool
+            Whether to be content with the history that has the registered model's name, and not to
+            look for one that it had under another name.
+        """
+        doing = f"asking for the moves of the aliases of {self._name}"
+        seconds = None if is_by_name else _WRITE_SECONDS  # which only adds to a list
+        call = partial(self._read, is_by_name=is_by_name)
+        return self._connection.ask(call, doing, Ledger(), seconds=seconds)
+
+    def _read(self, *, is_by_name: bool = False) -> Ledger:
+        run = self._home.run(is_by_name=is_by_name)
+        return Ledger() if run is None else ledger_of(run, self._name)
+
+    def _version(self, number: int) -> ModelVersion | None:
+        return version_of(self._client, self._name, number)
+
+    def open(self) -> None:
+        """Have the store opened, which takes longer than what is asked of it afterwards."""
+        self._connection.ask(
+            lambda: self._client, f"asking for {self._name}", None, seconds=_OPEN_SECONDS
+        )
+
+    def settled(self) -> Ledger:
+        """Return the moves that are recorded, after those were finished that are not done."""
+        ledger = self.read()
+        pending = [move for move in ledger.moves if not move.is_done]
+        for move in pending:
+            self.finish(move)
+        return self.read() if pending else ledger
+
+    def metric(self, run_id: str, name: str) -> float | None:
+        """Return the last value of a metric of a run, ``None`` where it has none."""
+
+        def ask() -> float | None:
+            run = leftovers.run_of(self._connection, run_id)
+            values = {} if run is None else run.data.metrics
+            found = values.get(name, values.get(entities.legal_names([name])[name]))
+            return None if found is None else float(found)
+
+        return self._connection.ask(ask, f"asking for the metric {name}", None)
+
+    def claim(self, move: AliasMove) -> AliasMove | None:
+        """Record a move under its number, unless another has it.
+
+        Returns
+        -------
+        AliasMove or None
+            The move as it is recorded; ``None`` where somebody was faster.
+        """
+        token = uuid.uuid4().hex
+        text = render_move(move, token)
+        number = int(move.number or 0)
+
+        def claim() -> bool:
+            run_id = self._home.run_id_to_write()
+            try:
+                self._client.log_param(run_id, key_of(number), text, synchronous=True)
+            except MlflowException:
+                found = self._client.get_run(run_id).data.params.get(key_of(number))
+                if found is None:
+                    raise
+                return token_of(found) == token
+            return True
+
+        if not self._tell(claim, f"recording a move of {move.alias}"):
+            return None
+        return parse_move(text, self._name, number, is_done=False)
+
+    def finish(self, move: AliasMove) -> bool:
+        """Set the alias as a claimed move says, and mark the move as done.
+
+        Returns
+        -------
+        bool
+            False where that was not possible, since its version is not there any more.
+
+        Notes
+        -----
+        Of several moves that are not done, only the newest one is set. Whoever was slow sets, in
+        the end, what a newer move says.
+        """
+
+        def set_alias() -> bool:
+            newest = self._read().last(move.alias) or move
+            is_there = newest.number != move.number or self._set(move)
+            self._mark(move, _SET if is_there else VOID)
+            newest = self._read().last(move.alias) or move
+            if newest.number != move.number:
+                self._set(newest)
+            return is_there
+
+        return self._tell(set_alias, f"setting {move.alias}")
+
+    def _mark(self, move: AliasMove, outcome: str) -> None:
+        key = f"{key_of(int(move.number or 0))}{DONE}"
+        try:
+            self._client.log_param(self._home.run_id_to_write(), key, outcome, synchronous=True)
+        except MlflowException as cause:
+            if cause.error_code != "INVALID_PARAMETER_VALUE":  # which is that another marked it
+                raise
+
+    def _set(self, move: AliasMove) -> bool:
+        if move.to is None or self._version(move.to.version) is None:
+            return False
+        self._client.set_registered_model_alias(self._name, move.alias, str(move.to.version))
+        for holder in (move.from_, move.to):
+            if holder is not None:
+                self._describe(holder.version, move)
+        return True
+
+    def _describe(self, number: int, move: AliasMove) -> None:
+        """Have the description of a version say since when it has an alias, or nothing of it."""
+        is_holder = move.to is not None and move.to.version == number
+        try:
+            version = self._version(number)
+            if version is None:
+                return
+            text = version.description or ""
+            described = _with_alias(text, move.alias, move.when if is_holder else None)
+            if described != text and len(described) <= _MAX_DESCRIPTION:
+                self._client.update_model_version(self._name, str(number), described)
+        except MlflowException as cause:  # the move counts, and not what is said of it
+            _logger.info("version %d of %s is not described: %s", number, self._name, cause)
+
+
+def _with_alias(description: str, alias: str, since: str | None) -> str:
+    """Return a description that says since when a version has an alias, or nothing of it."""
+    own = re.compile(rf"Alias `{re.escape(alias)}` since [^\n]*(?:\n|$)")
+    of_all = re.match(r"(?:Alias `[\w-]+` since [^\n]*(?:\n|$))*", description)
+    lines = of_all[0] if of_all else ""
+    rest = description[len(lines) :].lstrip("\n") if lines else description
+    lines = own.sub("", lines)
+    if since is not None:
+        lines = f"{lines}Alias `{alias}` since {_time_as_text(since)}\n"
+    return f"{lines}\n{rest}" if lines else rest
+
+
+def _time_as_text(when: str) -> str:
+    with suppress(ValueError):
+        when = datetime.fromisoformat(when).isoformat(sep=" ", timespec="seconds")
+    return re.sub(r"[^0-9A-Za-z:+. -]", "", when)[:40]
