@@ -24,6 +24,8 @@ from lotto_mlflow.records import (
     ModelAccuracy,
     ModelRecord,
     Prediction,
+    PrunedSave,
+    PruneReport,
     SyncReport,
 )
 
@@ -37,6 +39,8 @@ __all__ = [
     "ModelManager",
     "ModelRecord",
     "Prediction",
+    "PruneReport",
+    "PrunedSave",
     "SyncReport",
     "accuracy",
     "flush",

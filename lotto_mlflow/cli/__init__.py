@@ -7,7 +7,17 @@ options of `lotto_mlflow.cli.application` that every command has, calls the libr
 `lotto_mlflow.cli.application`. Whatever imports MLflow or draws is imported inside a function.
 """
 
-from lotto_mlflow.cli import accuracy, find, lifecycle, maintain, predictions, ui
+from lotto_mlflow.cli import accuracy, find, lifecycle, maintain, predictions, remove, ui
 from lotto_mlflow.cli.application import app, main
 
-__all__ = ["accuracy", "app", "find", "lifecycle", "main", "maintain", "predictions", "ui"]
+__all__ = [
+    "accuracy",
+    "app",
+    "find",
+    "lifecycle",
+    "main",
+    "maintain",
+    "predictions",
+    "remove",
+    "ui",
+]

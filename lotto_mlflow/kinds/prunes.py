@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lotto_mlflow import regular
 from lotto_mlflow.errors import Fix, ModelInUseError

@@ -37,7 +37,7 @@ class SaveFiles:
     @property
     def size(self) -> int:
         """Bytes of all of them, metadata included."""
-        files = [file for file in (*self.own, *self.damaged)]
+        files = [*self.own, *self.damaged]
         statuses = [file.status for file in files]
         statuses += filter(None, (regular.status_of(file.metadata_path) for file in files))
         statuses += filter(None, map(regular.status_of, self.downloads))

@@ -152,7 +152,7 @@ class Mirror:
             return removal.remove(self._connection, self._layout, save, is_forced=is_forced)
 
     def size_of(self, ids: MlflowIds, record: SaveRecord) -> int:
-        """Return the bytes that a save takes here, those of its model alone for stores elsewhere."""
+        """Return the bytes that a save takes here; for stores elsewhere, those of its model."""
         found = removal.size_of(self._layout, ids) if self._connection.is_embedded else None
         return record.payload.size if found is None else found
 

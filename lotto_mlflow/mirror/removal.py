@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from lotto_mlflow import regular
 from lotto_mlflow import layout as names
+from lotto_mlflow import regular
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, ModelInUseError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers, registry

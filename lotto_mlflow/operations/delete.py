@@ -61,9 +61,7 @@ def delete(
     return report
 
 
-def _meant(
-    folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]
-) -> SaveRecord:
+def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> SaveRecord:
     """Return the save that is named: of a name, the one in ``trained/``, else its newest.
 
     Raises
@@ -176,9 +174,7 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     return found
 
 
-def _aliases(
-    mirror: Mirror, save: SaveRecord, ids: MlflowIds, *, force: bool
-) -> tuple[str, ...]:
+def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds, *, force: bool) -> tuple[str, ...]:
     """Return the aliases that go with a save.
 
     Raises

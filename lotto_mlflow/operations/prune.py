@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, SettingsError
+from lotto_mlflow.errors import MirrorUnavailableError, SettingsError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -18,10 +18,10 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.base import going
 from lotto_mlflow.kinds.in_use import held
-from lotto_mlflow.layout import registered_model, registered_model_of
+from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.operations.removals import Chosen, described, finish, remove
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import Progress, PruneReport, SaveRecord, no_progress
+from lotto_mlflow.records import Progress, PrunedSave, PruneReport, SaveRecord, no_progress
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.text import masked
 
@@ -155,7 +155,11 @@ def _plan(
         beyond = [s for n, s in enumerate(saves) if not limits.keeps(n, s[1], now_ns)]
         newest = {saves[0][1].id, _in_place(folder, history, saves)}
         for entry, save in beyond:
-            why = "it is the newest" if save.id in newest else _why_it_waits(current, target, entry, save)
+            why = (
+                "it is the newest"
+                if save.id in newest
+                else _why_it_waits(current, target, entry, save)
+            )
             if why is not None:
                 stays[save.id] = why
         past += beyond
@@ -192,12 +196,12 @@ def _in_place(folder: ModelFolder, history: History, saves: list[_Save]) -> str 
     if newest is None:
         return None
     save, restored = history.save_of(newest), history.restore_of(newest)
-    return save.id if save is not None else restored and restored.payload.save_id
+    if save is not None:
+        return save.id
+    return None if restored is None else restored.payload.save_id
 
 
-def _why_it_waits(
-    current: Settings, target: Target, entry: Entry, save: SaveRecord
-) -> str | None:
+def _why_it_waits(current: Settings, target: Target, entry: Entry, save: SaveRecord) -> str | None:
     """Return why a save that MLflow has still to get stays, ``None`` where it may go."""
     if target.name in save.mirrored and entry.state not in ("committed", "begun"):
         return None
@@ -211,9 +215,7 @@ def _why_it_waits(
     return f"it still waits for {masked(save.target)}"
 
 
-def _in_use(
-    mirror: Mirror, target: Target, saves: list[SaveRecord]
-) -> Iterator[tuple[str, str]]:
+def _in_use(mirror: Mirror, target: Target, saves: list[SaveRecord]) -> Iterator[tuple[str, str]]:
     """Yield the saves whose versions are in use in MLflow, and how."""
     survey = mirror.survey()
     by_model: dict[str, dict[int, str]] = {}

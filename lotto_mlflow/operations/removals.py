@@ -119,9 +119,7 @@ def remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport
     report.add(seen)
 
 
-def _record(
-    folder: ModelFolder, target: Target, one: Chosen, seen: PrunedSave
-) -> PruneRecord:
+def _record(folder: ModelFolder, target: Target, one: Chosen, seen: PrunedSave) -> PruneRecord:
     payload, now = one.save.payload, time.time_ns()
     moment = datetime.fromtimestamp(now // 10**9, folder.settings().timezone)
     return Record(
