@@ -25,6 +25,8 @@ from lotto_mlflow.records import (
     ModelAccuracy,
     ModelRecord,
     Prediction,
+    PrunedSave,
+    PruneReport,
     SyncReport,
 )
 
@@ -39,6 +41,8 @@ __all__ = [
     "ModelManager",
     "ModelRecord",
     "Prediction",
+    "PruneReport",
+    "PrunedSave",
     "SyncReport",
     "accuracy",
     "flush",

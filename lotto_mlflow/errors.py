@@ -21,6 +21,7 @@
     │   ├── PickleNotAllowedError                  MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     │   └── ForeignModelError                      a version that this package did not make
     ├── ModelNotFoundError          (FileNotFoundError)    no such file, name or version
+    ├── ModelInUseError             (OSError)      a version that an alias, or another one, needs
     ├── SyncRunningError            (OSError)      another sync of the folder is running
     ├── PromotionRefusedError                      a model that is not better than the one in use
     ├── AliasMovedError                            somebody else moved the alias meanwhile
@@ -238,6 +239,10 @@ class ForeignModelError(LoadError):
 
 class ModelNotFoundError(LottoMlflowError, FileNotFoundError):
     """There is no such model file, name, version or alias."""
+
+
+class ModelInUseError(LottoMlflowError, OSError):
+    """A save cannot be removed: an alias stands for its version, or another version needs it."""
 
 
 class SyncRunningError(LottoMlflowError, OSError):

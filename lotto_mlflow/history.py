@@ -16,6 +16,7 @@ from lotto_mlflow.model_dir import recorded_save_id
 from lotto_mlflow.model_file import ModelFile, ModelFiles
 from lotto_mlflow.pyfunc_loader import recorded_sha256
 from lotto_mlflow.records import (
+    PRUNE,
     RESTORE,
     ModelRecord,
     Record,
@@ -300,7 +301,7 @@ class History(ModelFiles):
         A file with the time of a record of its name is that record's; only others are hashed. One
         that was pushed stays known by the name of its record, even where that is damaged; one that
         may not be read may be of any file. A restore may be of a file that no save knows, and
-        MLflow has it only if it came from there.
+        MLflow has it only if it came from there. One of a save that was pruned is not to come back.
         """
         entries = self._entries_for(file)
         if any(entry.state == "sent" and entry.is_of_time(file.time_ns) for entry in entries):
@@ -310,7 +311,7 @@ class History(ModelFiles):
         payloads = [
             record.payload
             for record in self.records_of(*file.possible_names)
-            if record.is_save or target.name in record.mirrored
+            if record.is_save or record.kind == PRUNE or target.name in record.mirrored
         ]
         if any(payload.file_time_ns == file.time_ns for payload in payloads):
             return True
@@ -376,7 +377,7 @@ def _digests_in(records: Iterable[Record[Any]], *, strictly: bool) -> frozenset[
     found: set[str] = set()
     for record in records:
         payload = record.payload
-        if record.is_save or record.mirrored or not strictly:
+        if record.kind != RESTORE or record.mirrored or not strictly:
             found.add(payload.sha256)
         if not strictly:
             found.update(payload.earlier_sha256 or ())

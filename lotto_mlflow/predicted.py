@@ -18,6 +18,7 @@ from lotto_mlflow.journal import Entry, Journal
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.records import (
     PREDICTION,
+    PRUNE,
     RESULT,
     RESULTS_NAME,
     MlflowIds,
@@ -162,7 +163,12 @@ class Predictions:
         return found
 
     def save_of(self, payload: PredictionPayload) -> tuple[Entry, SaveRecord] | None:
-        """Return the save that predicted, ``None`` where this folder has no record of it."""
+        """Return the save that predicted, ``None`` where this folder has no record of it.
+
+        Notes
+        -----
+        Of a save that was pruned it is the record of that, which knows what it was called.
+        """
         save_id = payload.save_id
         if save_id not in self._saves:
             if self._entries_by_id is None:
@@ -170,7 +176,7 @@ class Predictions:
             else:
                 entry = self._entries_by_id.get(save_id)
             record = None if entry is None else self._journal.read(entry)
-            is_save = entry is not None and record is not None and record.is_save
+            is_save = record is not None and (record.is_save or record.kind == PRUNE)
             self._saves[save_id] = (entry, record) if entry and record and is_save else None
         return self._saves[save_id]
 

@@ -26,6 +26,7 @@ from lotto_mlflow.records import (
     ModelAccuracy,
     ModelRecord,
     Prediction,
+    PruneReport,
     SyncReport,
 )
 from lotto_mlflow.settings import Settings, Target
@@ -50,6 +51,7 @@ RECORD = (*(field.name for field in fields(ModelRecord)), "mirrored")
 FINDING = (*(field.name for field in fields(Finding)), "mend")
 PREDICTION = tuple(field.name for field in fields(Prediction))
 MOVE = tuple(field.name.rstrip("_") for field in fields(AliasMove))
+PRUNED = tuple(field.name for field in fields(PruneReport))
 KEYS: dict[str, tuple[str, ...]] = {
     "list": (*RECORD, "newest"),
     "show": (*RECORD, "metadata_path", "tracking_uri", "model_uri", "link"),
@@ -65,6 +67,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "promote": MOVE,
     "rollback": MOVE,
     "history": MOVE,
+    "prune": PRUNED,
+    "delete": PRUNED,
     "relocate": ("rewritten",),
     "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
@@ -136,6 +140,12 @@ def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]
     fix = None if finding.fix is None else vars(finding.fix)
     mend = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
     return vars(finding) | {"fix": fix, "mend": mend}
+
+
+def values_of_prune(report: PruneReport) -> dict[str, Any]:
+    """Return the report of a prune as JSON has it."""
+    saves = {"pruned": list(map(vars, report.pruned)), "kept": list(map(vars, report.kept))}
+    return vars(report) | saves
 
 
 def values_of_move(move: AliasMove) -> dict[str, Any]:

@@ -15,8 +15,18 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds.base import Kind, Verification
 from lotto_mlflow.kinds.draws import OF_PREDICTIONS, OF_RESULTS
+from lotto_mlflow.kinds.prunes import OF_PRUNES
 from lotto_mlflow.kinds.saves import OF_RESTORES, OF_SAVES
-from lotto_mlflow.records import BACKFILL, PREDICTION, RESTORE, RESULT, SAVE, Attempt, Record
+from lotto_mlflow.records import (
+    BACKFILL,
+    PREDICTION,
+    PRUNE,
+    RESTORE,
+    RESULT,
+    SAVE,
+    Attempt,
+    Record,
+)
 from lotto_mlflow.settings import Target
 
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ KINDS = {
     RESTORE: OF_RESTORES,
     PREDICTION: OF_PREDICTIONS,
     RESULT: OF_RESULTS,
+    PRUNE: OF_PRUNES,
 }
 
 
@@ -127,6 +138,9 @@ def _pushed(
         attempts = {name: one for name, one in noted.attempts.items() if name != target.name}
         mirrored = record.mirrored | ({} if ids is None else {target.name: ids})
         pushed = replace(pushed, mirrored=mirrored, attempts=attempts)
+    if not kind.leaves_record:
+        journal.drop(entry)
+        return pushed
     has_no_ids = kind.push is None or (not record.is_save and record.target == target.name)
     is_done = has_no_ids or record.target in pushed.mirrored
     if is_done or entry.state == "sent":

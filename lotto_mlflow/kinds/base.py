@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 from lotto_mlflow.draws import Draw
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.journal import Entry
+from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.predicted import NamedPredictions, Predictions
-from lotto_mlflow.records import Finding, MlflowIds, Note, Record
+from lotto_mlflow.records import PRUNE, Finding, MlflowIds, Note, Record
 from lotto_mlflow.settings import Target
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
+
+
+UNDER_WAY: tuple[State, ...] = ("pending", "committed", "begun", "aside")
+"""States of records whose work is not done."""
+
+
+def going(history: History) -> set[str]:
+    """Return the ids of the saves that were decided to go, and are not gone yet."""
+    found = (history.read(entry) for entry in history.entries() if entry.state in UNDER_WAY)
+    return {r.payload.save_id for r in found if r is not None and r.kind == PRUNE}
 
 
 class Verification:
@@ -43,6 +53,11 @@ class Verification:
         self.target = target
         self.mirror = mirror
         self.survey = None if mirror is None else mirror.survey()
+
+    @cached_property
+    def going(self) -> set[str]:
+        """The ids of the saves that were decided to go, and are not gone yet."""
+        return going(self.history)
 
     @cached_property
     def found_predictions(self) -> Predictions:
@@ -78,9 +93,12 @@ class Kind:
         ``verify(verification, entry, record)`` yields the findings about it.
     waits : callable or None
         ``waits(folder, record, target_name)`` says whether a push has to wait for another record.
+    leaves_record : bool
+        Whether the record stays in ``sent/`` once it is pushed.
     """
 
     recover: Callable[[ModelFolder, Entry, Record[Any], Path], None]
     push: Callable[[ModelFolder, Mirror, Record[Any], bool, Note, Path], MlflowIds | None] | None
     verify: Callable[[Verification, Entry, Record[Any]], Iterator[Finding]]
     waits: Callable[[ModelFolder, Record[Any], str], bool] | None = None
+    leaves_record: bool = True

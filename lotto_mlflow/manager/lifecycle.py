@@ -1,4 +1,4 @@
-"""The life of a model: which one serves, who decided so, and whether it is fresh and sound."""
+"""The life of a model: which one serves, who decided so, which ones go, and whether all is well."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import timedelta
 from lotto_mlflow import operations
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import REGISTERED_MODEL
-from lotto_mlflow.records import AliasMove, Health
+from lotto_mlflow.records import AliasMove, Health, Progress, PruneReport
 from lotto_mlflow.references import CHAMPION
 
 
 class Lifecycle:
-    """The methods of `lotto_mlflow.ModelManager` for which model is in use."""
+    """The methods of `lotto_mlflow.ModelManager` for which model is in use, and which goes."""
 
     _folder: ModelFolder
 
@@ -141,6 +141,107 @@ class Lifecycle:
             As in `promote`.
         """
         return operations.aliases.history(self._folder, alias, registered_model)
+
+    def prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        keep_days: float | None = None,
+        dry_run: bool = True,
+        progress: Progress | None = None,
+    ) -> PruneReport:
+        """Remove old saves from disk and MLflow, or, by default, say which would go.
+
+        Parameters
+        ----------
+        keep_last : int, optional
+            How many saves of each registered model stay, counted from the newest.
+        keep_days : float, optional
+            Saves that are not older than this stay. One of the two is required, and a save that
+            either keeps stays.
+        dry_run : bool
+            Only report.
+        progress : callable, optional
+            As in `lotto_mlflow.records.Progress`.
+
+        Returns
+        -------
+        PruneReport
+            What is gone, and how many bytes that is; what stays although no limit keeps it, and
+            why.
+
+        Raises
+        ------
+        SettingsError
+            If no limit is given, or one that makes no sense. Nothing was removed.
+        MirrorUnavailableError
+            If MLflow cannot be asked which versions are in use; then nothing was removed. If it
+            fails on the way, what the message says.
+
+        Notes
+        -----
+        Every save of this folder counts, whether its file lies in ``trained/``, in ``backups/``
+        or only in MLflow. All of it goes: file, metadata, backups, downloads, version, logged
+        model, and the files of its run, which is marked as deleted. These never go: the newest;
+        what an alias stands for, and what a rollback of it goes back to; what another registered
+        version refers to; what the current tracking store has still to get. With mirroring off,
+        what was never mirrored is pruned on disk alone. Predictions and their results stay.
+
+        What is removed is decided durably before, and a killed prune is finished by the next save,
+        sync or prune. The name of what is gone is never generated again, ``sync`` does not bring
+        it back, and `get` says when it went, and why.
+        """
+        return operations.prune.prune(
+            self._folder,
+            keep_last=keep_last,
+            keep_days=keep_days,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    def delete(
+        self,
+        model: str | int | os.PathLike[str],
+        *,
+        reason: str | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove one bad save from disk and MLflow.
+
+        Parameters
+        ----------
+        model : str, int or path-like
+            As in `promote`. A name means the save in ``trained/``, or else the newest of the name.
+        reason : str, optional
+            Why; `get` says it to whoever asks for the save.
+        force : bool
+            Remove it even where aliases stand for its version; these are removed, too.
+        dry_run : bool
+            Only report.
+
+        Returns
+        -------
+        PruneReport
+            What is gone.
+
+        Raises
+        ------
+        ModelNotFoundError, InvalidReferenceError
+            If there is no such save of this folder. Nothing was removed.
+        ModelInUseError
+            If an alias stands for the version, and ``force`` is not given; if another registered
+            version refers to its files. Nothing was removed.
+        MirrorUnavailableError
+            If MLflow cannot be asked, or has still to get the save; as in `prune`.
+
+        Notes
+        -----
+        As with `prune`, but the newest save goes, too, and what a rollback would go back to.
+        """
+        return operations.delete.delete(
+            self._folder, model, reason=reason, force=force, dry_run=dry_run
+        )
 
     def check(
         self,

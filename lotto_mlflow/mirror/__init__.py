@@ -18,7 +18,7 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, scores
+from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
@@ -137,6 +137,16 @@ class Mirror:
                 note=note,
                 work_dir=work_dir,
             )
+
+    def remove(self, save: SaveRecord, *, is_forced: bool) -> list[str]:
+        """Remove a save; see `lotto_mlflow.mirror.removal`."""
+        with self._connection.guarded(f"removing {save.name}"):
+            return removal.remove(self._connection, self._layout, save, is_forced=is_forced)
+
+    def size_of(self, ids: MlflowIds, record: SaveRecord) -> int:
+        """Return the bytes that a save takes here; for stores elsewhere, those of its model."""
+        found = removal.size_of(self._layout, ids) if self._connection.is_embedded else None
+        return record.payload.size if found is None else found
 
     def log_scores(self, ids: MlflowIds, points: Iterable[Point]) -> bool:
         """Log how good predictions were, of a save that is called so; see `mirror.scores`."""

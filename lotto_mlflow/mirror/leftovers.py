@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lotto_mlflow.mirror import entities, registry
@@ -54,16 +56,28 @@ def remove(connection: Connection, record: SaveRecord) -> None:
     _mark_unrecorded(connection, record)
 
 
-def _is_in_use(connection: Connection, attempt: Attempt) -> bool:
+def _is_in_use(connection: Connection, ids: Attempt) -> bool:
     """Return whether any version refers to a run or a logged model, or to the files of one."""
-    client, ids = connection.client, [one for one in (attempt.run_id, attempt.model_id) if one]
-    queries = [f"run_id = '{attempt.run_id}'", *(f"source_path LIKE '%{one}%'" for one in ids)]
-    if any(client.search_model_versions(query, max_results=1) for query in queries):
-        return True
+    return any(True for _ in versions_using(connection, ids))
+
+
+def versions_using(connection: Connection, ids: Attempt | MlflowIds) -> Iterator[ModelVersion]:
+    """Yield the versions that refer to a run or a logged model, or to the files of one.
+
+    Notes
+    -----
+    A version may be met more than once.
+    """
+    client, found = connection.client, [one for one in (ids.run_id, ids.model_id) if one]
+    queries = [f"source_path LIKE '%{one}%'" for one in found]
+    queries += [f"run_id = '{ids.run_id}'"] if ids.run_id else []
+    for query in queries:
+        yield from (v for page in registry.pages(client, None, query) for v in page)
     # a copy names what it is a copy of, which may be gone; where its files lie is asked for
-    copies = (v for page in registry.pages(client, None, _OF_COPIES) for v in page)
-    locations = (client.get_model_version_download_uri(v.name, str(v.version)) for v in copies)
-    return any(one in location for location in locations for one in ids)
+    for version in (v for page in registry.pages(client, None, _OF_COPIES) for v in page):
+        location = client.get_model_version_download_uri(version.name, str(version.version))
+        if any(one in location for one in found):
+            yield version
 
 
 def _remove_model(connection: Connection, model_id: str) -> None:

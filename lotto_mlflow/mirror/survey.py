@@ -88,6 +88,21 @@ class Survey:
         return found
 
     @cached_property
+    def _by_model_id(self) -> dict[str, list[ModelVersion]]:
+        found: dict[str, list[ModelVersion]] = {}
+        for version in self._versions:
+            found.setdefault(registry.model_id_of(version), []).append(version)
+        return found
+
+    def others_of(self, record: SaveRecord, ids: MlflowIds) -> list[str]:
+        """Return the versions, but its own, that use the run or the logged model of a save."""
+        own = (registered_model_of(ids, record.name), ids.version)
+        found = self._by_run_id.get(ids.run_id, []) if ids.run_id else []
+        found = [*found, *(self._by_model_id.get(ids.model_id, []) if ids.model_id else [])]
+        places = {(version.name, int(version.version)) for version in found} - {own}
+        return [f"version {number} of {name}" for name, number in sorted(places)]
+
+    @cached_property
     def _runs(self) -> dict[str, Any]:
         """The runs of the experiment by id, deleted ones among them."""
 

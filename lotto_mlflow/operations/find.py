@@ -25,7 +25,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import last_seen, since, versions
+from lotto_mlflow.operations import gone, last_seen, since, versions
 from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
@@ -175,6 +175,7 @@ def _of_file(folder: ModelFolder, target: Target, reference: str) -> ModelRecord
     name = names.name_of(path) if is_file else reference
     found = _files_named(folder, history, name)
     if not found:
+        gone.check_name(history, name)
         near = nearest(name, versions.names_on_disk(folder))
         raise ModelNotFoundError(
             f"there is no model {name!r} in {folder.layout.trained_dir}{question(near)}",

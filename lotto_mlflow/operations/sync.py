@@ -19,8 +19,9 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.kinds import push, recover
+from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import prediction_files
+from lotto_mlflow.operations import prediction_files, removals
 from lotto_mlflow.operations.backfill import backfill_record
 from lotto_mlflow.operations.load import fix_of_file
 from lotto_mlflow.push import PushWorker
@@ -80,6 +81,7 @@ def sync(
         if not dry_run:
             mirror.create()
             mirror.prepare()
+            removals.finish(folder, mirror, target, report.fail)
         history = folder.history()
         _note_unreadable(folder, history, report)
         work = _recorded(folder, history, mirror, target, resend=resend)
@@ -135,11 +137,12 @@ def _recorded(
     """Return the recorded saves that the current store lacks, or has elsewhere than recorded."""
     work, survey = [], mirror.survey()
     waiting = {entry.id: entry for entry in folder.journal.waiting()}
+    leaving = going(history)
     for found in history.entries():
         # one that was killed on its way to sent/ lies in both folders, and is pushed once more
         entry = waiting.get(found.id, found)
         record = None if entry.state in ("pending", "aside") else history.read(entry)
-        if record is None or not record.is_save:
+        if record is None or not record.is_save or record.id in leaving:
             continue
         ids = record.mirrored.get(target.name)
         is_waiting = entry.state in ("committed", "begun") and record.target == target.name

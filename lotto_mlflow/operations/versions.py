@@ -14,7 +14,7 @@ from lotto_mlflow import references, regular
 from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.operations import last_seen
+from lotto_mlflow.operations import gone, last_seen
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -75,6 +75,7 @@ def of_version(
         last_seen.note(folder, target, reference, version)
         return version
     except ModelNotFoundError as cause:
+        gone.check_version(history, target, reference)
         near = _near_versions(folder, mirror, given or str(reference), reference)
         summary = f"{cause.summary}{question(near)}"
         data = cause.data | {"suggestions": near}

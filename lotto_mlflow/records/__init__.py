@@ -40,6 +40,7 @@ from lotto_mlflow.records.lifecycle import (
     stack_of,
     token_of,
 )
+from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
 from lotto_mlflow.records.reports import Finding, Health, HealthStatus, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -53,6 +54,7 @@ from lotto_mlflow.records.types import (
     Note,
     PredictionRecord,
     Progress,
+    PruneRecord,
     Record,
     RestorePayload,
     RestoreRecord,
@@ -70,6 +72,7 @@ __all__ = [
     "FORMAT_RELEASE",
     "HOMES",
     "PREDICTION",
+    "PRUNE",
     "RESTORE",
     "RESULT",
     "RESULTS_NAME",
@@ -92,6 +95,10 @@ __all__ = [
     "PredictionPayload",
     "PredictionRecord",
     "Progress",
+    "PrunePayload",
+    "PruneRecord",
+    "PruneReport",
+    "PrunedSave",
     "Record",
     "RestorePayload",
     "RestoreRecord",

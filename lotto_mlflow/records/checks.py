@@ -9,6 +9,7 @@ from typing import Any
 
 from lotto_mlflow.draws import BALLS, are_scores, is_game
 from lotto_mlflow.records.draws import PredictionPayload, ResultPayload
+from lotto_mlflow.records.prunes import PrunePayload
 from lotto_mlflow.records.types import (
     Attempt,
     Description,
@@ -55,6 +56,10 @@ def is_id(value: Any) -> bool:
 
 def _is_save_id(value: Any) -> bool:
     return isinstance(value, str) and _SAVE_ID.fullmatch(value) is not None
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_list_of_digests(value: Any) -> bool:
@@ -218,7 +223,7 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "params": _is_dict_of_texts,
         "metrics": _are_metrics,
         "tags": _is_dict_of_texts,
-        "requirements": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+        "requirements": _is_list_of_texts,
         "predicts": _is_bool,
         "example": _or_none(_is_example),
         "datasets": lambda value: isinstance(value, list) and all(map(_is_dataset, value)),
@@ -245,6 +250,24 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "backup": _or_none(_is_file_name),
         "source": _or_none(_is_file_name),
         "source_backup": _or_none(_is_file_name),
+    },
+    PrunePayload: {
+        "name": _is_text,
+        "sha256": is_digest,
+        "size": _is_count,
+        "saved_at": _is_text,
+        "saved_at_ns": _is_count,
+        "file_time_ns": _is_file_time,
+        "save_id": _is_save_id,
+        "registered_model": _is_text,
+        "when": _is_text,
+        "why": _is_text,
+        "is_deletion": _is_bool,
+        "is_forced": _is_bool,
+        "backup": _or_none(_is_text),
+        "replaced_sha256": _or_none(is_digest),
+        "earlier_sha256": _or_none(_is_list_of_digests),
+        "left": _is_list_of_texts,
     },
     ResultPayload: {"draws": _are_results, "backup": _or_none(_is_file_name)},
 }

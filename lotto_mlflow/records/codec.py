@@ -11,6 +11,7 @@ from typing import Any
 from lotto_mlflow.errors import LaterFormatError
 from lotto_mlflow.records.checks import CHECKS
 from lotto_mlflow.records.draws import PREDICTION, RESULT, PredictionPayload, ResultPayload
+from lotto_mlflow.records.prunes import PRUNE, PrunePayload
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -38,6 +39,7 @@ _PAYLOADS: dict[str, type[Any]] = {
     RESTORE: RestorePayload,
     PREDICTION: PredictionPayload,
     RESULT: ResultPayload,
+    PRUNE: PrunePayload,
 }
 _MAX_DEPTH = 210
 """Metadata may be nested 200 times, and lies inside the record."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lotto_mlflow.records.draws import PredictionPayload, ResultPayload
+from lotto_mlflow.records.prunes import PRUNE, PrunePayload
 
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
@@ -289,7 +290,9 @@ class RestorePayload:
 
 SAVE, BACKFILL, RESTORE = "save", "backfill", "restore"
 """Kinds of records: made by a save, made later for a file that no save knows, made by a restore."""
-Payload = TypeVar("Payload", SavePayload, RestorePayload, PredictionPayload, ResultPayload)
+Payload = TypeVar(
+    "Payload", SavePayload, RestorePayload, PredictionPayload, ResultPayload, PrunePayload
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,12 +305,12 @@ class Record(Generic[Payload]):
         Identity; its first part is a time in nanoseconds, for a save `SavePayload.saved_at_ns`,
         so that ids sort in the order of what they record.
     kind : str
-        `SAVE`, `BACKFILL`, `RESTORE`, or one of those in `lotto_mlflow.records.draws`.
+        `SAVE`, `BACKFILL`, `RESTORE`, `PRUNE`, or one of those in `lotto_mlflow.records.draws`.
     target : str
         Name of the tracking store that it is meant for, as in `lotto_mlflow.settings.Target`.
     host : str
         Machine that made it.
-    payload : SavePayload, RestorePayload, PredictionPayload or ResultPayload
+    payload : SavePayload, RestorePayload, PredictionPayload, ResultPayload or PrunePayload
         What is recorded.
     mirrored : dict of str to MlflowIds
         What it is called in each tracking store that has it, by the name of the target.
@@ -344,8 +347,8 @@ class Record(Generic[Payload]):
 
     @property
     def is_of_file(self) -> bool:
-        """Whether it is of a model's file: a save or a restore."""
-        return self.kind in (SAVE, BACKFILL, RESTORE)
+        """Whether it is of a model's file: of a save, also one that was pruned, or a restore."""
+        return self.kind in (SAVE, BACKFILL, RESTORE, PRUNE)
 
 
 SaveRecord = Record[SavePayload]
@@ -354,3 +357,4 @@ Note = Callable[[Attempt], SaveRecord]
 RestoreRecord = Record[RestorePayload]
 PredictionRecord = Record[PredictionPayload]
 ResultRecord = Record[ResultPayload]
+PruneRecord = Record[PrunePayload]

@@ -1,0 +1,201 @@
+"""Delete: remove one save that somebody names, from disk and MLflow at once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from lotto_mlflow.errors import (
+    Fix,
+    InvalidReferenceError,
+    MirrorUnavailableError,
+    ModelInUseError,
+    ModelNotFoundError,
+    SettingsError,
+)
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.history import History
+from lotto_mlflow.layout import is_plain, registered_model_of
+from lotto_mlflow.operations import find, versions
+from lotto_mlflow.operations.prune import begin
+from lotto_mlflow.operations.removals import Chosen, described, remove
+from lotto_mlflow.push import WAIT_SECONDS, PushWorker
+from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.settings import Target
+from lotto_mlflow.text import composed, masked
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_NO_REASON = "no reason was given"
+
+
+def delete(
+    folder: ModelFolder,
+    model: str | int | os.PathLike[str],
+    *,
+    reason: str | None,
+    force: bool,
+    dry_run: bool,
+) -> PruneReport:
+    """Remove one save, or say what would go."""
+    if reason is not None and not isinstance(reason, str):
+        raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
+    target, report = folder.target(), PruneReport(dry_run=dry_run)
+    with ExitStack() as stack:
+        outcome = "What was decided to go is removed by the next save or sync"
+        stack.enter_context(folder.disk_errors("the model could not be deleted", outcome))
+        save = _pushed(folder, target, _meant(folder, target, model))
+        if not dry_run:
+            begin(folder, target, stack, report)
+            save = _again(folder, save)
+        ids = save.mirrored.get(target.name)
+        aliases = () if ids is None else _aliases(folder.mirror(target), save, ids, force=force)
+        one = Chosen(save, (reason or "").strip() or _NO_REASON, aliases, is_deletion=True)
+        if dry_run:
+            report.add(described(folder, folder.history(), target, one))
+        else:
+            remove(folder, target, one, report)
+    return report
+
+
+def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> SaveRecord:
+    """Return the save that is named: of a name, the one in ``trained/``, else its newest.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is none, or no record says what it is.
+    """
+    history = folder.history()
+    reference = versions.version_reference(folder, model)
+    if reference is not None:
+        return _of_version(
+            history, target, versions.of_version(folder, target, reference, str(model))
+        )
+    try:
+        record = find.get(folder, model, with_aliases=False)
+    except ModelNotFoundError:
+        name = composed(os.fspath(model)) if isinstance(model, (str, os.PathLike)) else ""
+        save = next(history.saves_of(name), None) if is_plain(name) else None
+        if save is None:
+            raise
+        return save
+    path = folder.layout.model_path(record.name)
+    file = history.file(path)
+    restored = history.restore_of(file)
+    save_id = record.save_id or (restored and restored.payload.save_id)
+    found = next((s for s in history.saves_of(record.name) if s.id == save_id), None)
+    if found is None:
+        raise ModelNotFoundError(
+            f"no record says which save {path} is of, so nothing of it was deleted",
+            fix=Fix("sync", effect="records it, if no save made it"),
+            name=record.name,
+        )
+    return found
+
+
+def _of_version(history: History, target: Target, version: ModelRecord) -> SaveRecord:
+    """Return the save that a version is of, if this folder made it, and it is no copy.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If it is another folder's, or a copy. Nothing was deleted.
+    """
+    save = history.own_save_of_version(version)
+    ids = None if save is None else save.mirrored.get(target.name)
+    place = VersionReference(version.registered_model, version=version.version)
+    if save is None or ids is None:
+        raise InvalidReferenceError(
+            f"{place} was not saved in this folder, and was left as it is; delete it where it was "
+            "saved, or with MLflow",
+            reference=str(place),
+        )
+    own = VersionReference(registered_model_of(ids, save.name), version=ids.version)
+    if place != own:
+        raise InvalidReferenceError(
+            f"{place} is another version of the save that is {own}, and was left as it is; delete "
+            "it with MLflow",
+            reference=str(place),
+        )
+    return save
+
+
+def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord:
+    """Return a save once it no longer waits for MLflow, five seconds at most.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If it goes on waiting, or another tracking store has it. Nothing was deleted.
+    """
+    entry = folder.journal.with_id(save.id)
+    is_waiting = entry is not None and entry.state in ("committed", "begun")
+    is_off = folder.settings().mirror == "off"
+    if is_waiting and not is_off:
+        PushWorker.of(folder, target).flush(WAIT_SECONDS)
+        save = _again(folder, save)
+        entry = folder.journal.with_id(save.id)
+        is_waiting = entry is not None and entry.state in ("committed", "begun")
+    is_of_disk_alone = is_off and not (save.mirrored or save.attempts)
+    if is_waiting and not is_of_disk_alone:
+        raise MirrorUnavailableError(
+            f"{save.name} still waits for {masked(save.target)}; nothing was deleted. Try again "
+            "once it can be reached",
+            error_code=None,
+        )
+    if save.mirrored and target.name not in save.mirrored:
+        stores = ", ".join(map(masked, save.mirrored))
+        raise MirrorUnavailableError(
+            f"{save.name} is in {stores}, and not in the current tracking store; nothing was "
+            "deleted. Select that store, or sync first",
+            error_code=None,
+        )
+    return save
+
+
+def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+    """Return the record of a save as it is now.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If another process has removed the save meanwhile.
+    """
+    entry = folder.journal.with_id(save.id)
+    found = None if entry is None else folder.journal.read(entry)
+    if found is None or not found.is_save:
+        raise ModelNotFoundError(
+            f"{save.name} was removed by another process meanwhile", name=save.name
+        )
+    return found
+
+
+def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds, *, force: bool) -> tuple[str, ...]:
+    """Return the aliases that go with a save.
+
+    Raises
+    ------
+    ModelInUseError
+        If there are any, and they are not to go; or if another version needs its files.
+    """
+    name = registered_model_of(ids, save.name)
+    others = mirror.survey().others_of(save, ids)
+    if others:
+        raise ModelInUseError(
+            f"{', '.join(others)} refers to the files of {save.name}; nothing was deleted. Delete "
+            "that first, with MLflow",
+            name=save.name,
+        )
+    aliases = mirror.aliases(name).get(ids.version, ())
+    if aliases and not force:
+        raise ModelInUseError(
+            f"version {ids.version} of {name} has the alias {', '.join(aliases)}; nothing was "
+            "deleted. Promote another model or roll back first; force=True removes the alias, too",
+            name=save.name,
+            aliases=aliases,
+        )
+    return aliases

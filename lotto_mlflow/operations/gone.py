@@ -1,0 +1,59 @@
+"""Saves that were pruned or deleted: whoever asks for one learns when it went, and why."""
+
+from __future__ import annotations
+
+from lotto_mlflow.errors import ModelNotFoundError
+from lotto_mlflow.history import History
+from lotto_mlflow.layout import registered_model_of
+from lotto_mlflow.records import PRUNE, PruneRecord
+from lotto_mlflow.references import VersionReference
+from lotto_mlflow.settings import Target
+
+
+def check_name(history: History, name: str) -> None:
+    """See that a model that is not on disk is not one that was removed.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the newest save of the name was; the message says when and why.
+    """
+    entry = next((entry for entry in history.entries_of(name) if entry.state == "sent"), None)
+    record = None if entry is None else history.read(entry)
+    if record is not None and record.kind == PRUNE:
+        raise error_of(record)
+
+
+def check_version(history: History, target: Target, reference: VersionReference) -> None:
+    """See that a version that is not in the registry is not one that was removed.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If it was; the message says when and why.
+
+    Notes
+    -----
+    Every record is read for it.
+    """
+    wanted = (reference.registered_model, reference.version)
+    for entry in history.entries() if reference.version is not None else ():
+        record = history.read(entry)
+        if record is None or record.kind != PRUNE:
+            continue
+        ids = record.mirrored.get(target.name)
+        if ids is not None and (registered_model_of(ids, record.name), ids.version) == wanted:
+            raise error_of(record)
+
+
+def error_of(record: PruneRecord) -> ModelNotFoundError:
+    """Return the error of who asks for a save that was removed."""
+    payload, ids = record.payload, record.mirrored.get(record.target)
+    version = "" if ids is None else f", version {ids.version} of {payload.registered_model},"
+    return ModelNotFoundError(
+        f"the save of {payload.saved_at} of {record.name}{version} was {payload.verb} on "
+        f"{payload.when}: {payload.why}",
+        name=record.name,
+        when=payload.when,
+        why=payload.why,
+    )
