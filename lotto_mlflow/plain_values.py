@@ -143,7 +143,7 @@ def _of_fields(value: Any) -> Any:
     declared = getattr(type(value), "__attrs_attrs__", None)
     if declared is not None:
         return {field.name: getattr(value, field.name) for field in declared}
-    pydantic = sys.modules.get("pydantic")
+    pydantic = _library("pydantic", value)
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return dict(value)
     return value
@@ -179,9 +179,21 @@ def _duration(attoseconds: int) -> str:
     return f"{sign}P{day_text}{'T' if time_text else ''}{time_text}"
 
 
+def _library(name: str, value: Any) -> Any:
+    """Return the library that a value is of, ``None`` where it is of none or another.
+
+    Notes
+    -----
+    Where there is a value, its library is loaded. Another may be half imported, by a thread.
+    """
+    modules = (str(kind.__module__) for kind in type(value).__mro__)
+    is_of = any(module.partition(".")[0] == name for module in modules)
+    return sys.modules.get(name) if is_of else None
+
+
 def _of_numpy(value: Any) -> Any:
-    """Convert a numpy value without importing numpy: where there is one, numpy is loaded."""
-    numpy = sys.modules.get("numpy")
+    """Convert a numpy value without importing numpy."""
+    numpy = _library("numpy", value)
     if numpy is None or isinstance(value, (str, int, float, Mapping, list, tuple)):
         is_scalar = numpy is not None and isinstance(value, numpy.generic)
         return value.item() if is_scalar else value
@@ -236,7 +248,7 @@ def _duration_of_numpy(numpy: Any, value: Any) -> Any:
 
 def _of_pandas(value: Any) -> Any:
     """Convert a pandas value, or one that gives itself as an array, without importing either."""
-    pandas = sys.modules.get("pandas")
+    pandas = _library("pandas", value)
     if pandas is not None:
         if value is pandas.NA or value is pandas.NaT:
             return None
@@ -259,8 +271,9 @@ def _of_pandas(value: Any) -> Any:
     for name in ("to_pydict", "to_pylist", "as_py"):  # of Arrow, whose missing values are no NaN
         if type(value).__module__.startswith("pyarrow.") and hasattr(value, name):
             return getattr(value, name)()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(type(value), "__array__"):
+    if "numpy" in sys.modules and hasattr(type(value), "__array__"):
+        import numpy  # whole, where another thread is importing it
+
         try:
             array = numpy.asarray(value)
         except Exception:  # noqa: BLE001 - another library's code; the value is refused then

@@ -152,8 +152,10 @@ def _generic(value: Any) -> dict[str, Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and (value is pandas.NaT or value is pandas.NA)
+    if not type(value).__module__.startswith("pandas."):
+        return False
+    pandas = sys.modules["pandas"]
+    return value is pandas.NaT or value is pandas.NA
 
 
 def _missing(value: Any) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def text_of(value: Any, whole: WholeText) -> str:
 
 
 def _is_sparse(value: Any) -> bool:
-    sparse = sys.modules.get("scipy.sparse")
-    return sparse is not None and bool(sparse.issparse(value))
+    is_sparse = getattr(sys.modules.get("scipy.sparse"), "issparse", None)
+    return is_sparse is not None and bool(is_sparse(value))
 
 
 def _told(name: str, shape: Any, dtype: Any, hasher: Any, values: str = "") -> str:
