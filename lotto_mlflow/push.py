@@ -18,7 +18,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow.current_folder import existing_current_folder
-from lotto_mlflow.errors import LottoMlflowError, MirrorError, MirrorUnavailableError
+from lotto_mlflow.errors import (
+    LottoMlflowError,
+    MirrorError,
+    MirrorUnavailableError,
+    ModelInUseError,
+)
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.journal import Entry
@@ -194,6 +199,9 @@ class PushWorker:
             refusal = None
         except MirrorUnavailableError:
             raise
+        except ModelInUseError as cause:  # which was to go, and stays
+            _logger.warning("%s", cause)
+            refusal = None
         except LottoMlflowError as cause:  # of this record alone, not of those behind it
             refusal = cause
             refused.add(entry.id)

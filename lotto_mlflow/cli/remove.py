@@ -45,7 +45,7 @@ def prune(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Remove old saves from disk and MLflow, or print which would go; what a limit keeps stays.
+    """Remove old saves from disk and MLflow, or print which would go; either limit keeps.
 
     What is the newest, in use by an alias or by another version, or still waits for MLflow stays.
     """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from lotto_mlflow import push as pushing
 from lotto_mlflow.errors import (
     Fix,
     InvalidReferenceError,
+    MirrorError,
     MirrorUnavailableError,
     ModelInUseError,
     ModelNotFoundError,
@@ -20,7 +21,7 @@ from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.operations import find, versions
 from lotto_mlflow.operations.prune import begin
 from lotto_mlflow.operations.removals import Chosen, described, remove
-from lotto_mlflow.push import WAIT_SECONDS, PushWorker
+from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
@@ -44,12 +45,11 @@ def delete(
     if reason is not None and not isinstance(reason, str):
         raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
     target, report = folder.target(), PruneReport(dry_run=dry_run)
-    with ExitStack() as stack:
-        outcome = "What was decided to go is removed by the next save or sync"
-        stack.enter_context(folder.disk_errors("the model could not be deleted", outcome))
+    outcome = "What was decided to go is removed by the next save or sync"
+    with folder.disk_errors("the model could not be deleted", outcome):
         save = _pushed(folder, target, _meant(folder, target, model))
         if not dry_run:
-            begin(folder, target, stack, report)
+            begin(folder, target, report)
             save = _again(folder, save)
         ids = save.mirrored.get(target.name)
         aliases = () if ids is None else _aliases(folder.mirror(target), save, ids, force=force)
@@ -58,6 +58,8 @@ def delete(
             report.add(described(folder, folder.history(), target, one))
         else:
             remove(folder, target, one, report)
+    if save.id in report.failed:
+        raise MirrorError(report.failed[save.id], error_code=None, name=save.name)
     return report
 
 
@@ -136,7 +138,7 @@ def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord
     is_waiting = entry is not None and entry.state in ("committed", "begun")
     is_off = folder.settings().mirror == "off"
     if is_waiting and not is_off:
-        PushWorker.of(folder, target).flush(WAIT_SECONDS)
+        PushWorker.of(folder, target).flush(pushing.WAIT_SECONDS)
         save = _again(folder, save)
         entry = folder.journal.with_id(save.id)
         is_waiting = entry is not None and entry.state in ("committed", "begun")

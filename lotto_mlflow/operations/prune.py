@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -65,12 +64,11 @@ def prune(
     target = folder.target()
     on_progress = progress or no_progress
     report = PruneReport(dry_run=dry_run)
-    with ExitStack() as stack:
-        outcome = "What was removed before that is gone from both views"
-        stack.enter_context(folder.disk_errors("models could not be pruned", outcome))
+    outcome = "What was removed before that is gone from both views"
+    with folder.disk_errors("models could not be pruned", outcome):
         PushWorker.of(folder, target).wait_for_queued()
         if not dry_run:
-            begin(folder, target, stack, report)
+            begin(folder, target, report)
         chosen, report.kept = _plan(folder, target, limits)
         for number, one in enumerate(chosen):
             on_progress(number, len(chosen), one.save.payload.size, one.save.name)
@@ -82,17 +80,17 @@ def prune(
     return report
 
 
-def begin(folder: ModelFolder, target: Target, stack: ExitStack, report: PruneReport) -> None:
-    """Take the locks, and finish what was begun before."""
+def begin(folder: ModelFolder, target: Target, report: PruneReport) -> None:
+    """See that the folder may be changed, and finish what was begun before."""
     folder.check_format()
     folder.make_dirs()
-    stack.enter_context(locked(folder.push_lock()))
-    with folder.workspace() as work_dir, locked(folder.lock()):
-        folder.note_format(work_dir)
-        recover(folder, work_dir)
-    history = folder.history()
-    if any(entry.state in ("committed", "begun") for entry in history.entries()) and going(history):
-        finish(folder, folder.mirror(target), target, lambda name, why, _: _fail(report, name, why))
+    with locked(folder.push_lock()):
+        with folder.workspace() as work_dir, locked(folder.lock()):
+            folder.note_format(work_dir)
+            recover(folder, work_dir)
+        if going(folder.history()):
+            mirror = folder.mirror(target)
+            finish(folder, mirror, target, lambda name, why, _: _fail(report, name, why))
 
 
 def _fail(report: PruneReport, name: str, why: str) -> None:

@@ -32,6 +32,8 @@ from lotto_mlflow.settings import Target
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
+_TURN_SECONDS = 0.02
+"""How long the push lock is left to saves between two removals; they look for it every 5 ms."""
 Fail = Callable[[str, str, "Fix | None"], None]
 
 
@@ -87,13 +89,27 @@ def described(
 
 
 def remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport) -> None:
-    """Remove a save from both views; the caller holds the push lock.
+    """Remove a save from both views, and note that in a report.
 
     Raises
     ------
     MirrorUnavailableError
         If MLflow cannot be asked any more; the removal is decided, and is finished later.
     """
+    with locked(folder.push_lock()):
+        if is_there(folder, one.save):  # and was not removed by another process meanwhile
+            _remove(folder, target, one, report)
+    time.sleep(_TURN_SECONDS)
+
+
+def is_there(folder: ModelFolder, save: SaveRecord) -> bool:
+    """Return whether the record of a save says that it is there."""
+    entry = folder.journal.with_id(save.id)
+    found = None if entry is None else folder.journal.read(entry)
+    return found is not None and bool(found.is_save)
+
+
+def _remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport) -> None:
     seen = described(folder, folder.history(), target, one)
     record = _record(folder, target, one, seen)
     needs_mlflow = one.needs_mlflow(target)
