@@ -390,7 +390,7 @@ def test_what_waits_over_an_hour_is_a_warning_with_its_count_and_its_age(
     assert (finding["kind"], finding["mend"]) == (
         "waiting", f"lotto-mlflow sync --base-dir {base_dir}"
     )  # fmt: skip
-    assert "2 records wait for MLflow, since 3 h" in found["message"]
+    assert "2 records wait for MLflow, the first for 3 h" in found["message"]
     assert found["metrics"]["waiting"] == 2
     assert 3 * HOUR <= found["metrics"]["waiting_seconds"] < 4 * HOUR
     ModelManager(base_dir).sync()

@@ -290,8 +290,9 @@ def _waiting(folder: ModelFolder, report: Report) -> None:
             break  # the others came later
     report.waiting, report.waiting_seconds = len(entries), longest
     if longest > WAIT_SECONDS:
-        count = "1 record waits" if len(entries) == 1 else f"{len(entries)} records wait"
-        detail = f"{count} for MLflow, since {in_words(longest)}"
+        detail = f"{len(entries)} records wait for MLflow, the first for {in_words(longest)}"
+        if len(entries) == 1:
+            detail = f"1 record waits for MLflow for {in_words(longest)}"
         path = entries[0].path.parent
         report.add("warning", Finding("waiting", "", path, detail, fix=Fix("sync")))
 
