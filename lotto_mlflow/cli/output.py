@@ -78,6 +78,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 """What ``--json`` prints, by command: these keys stay, and new ones may come."""
 ROW = ("name", "values", "differs")
 """Of the parameters and the metrics that ``compare`` prints."""
+_WIDEST_NAME = 40
+"""Columns up to which a name is not folded while another cell can be."""
 _NOT_SHOWN = re.compile(r"[^\n -~]+")
 LISTS = frozenset({"accuracy", "history", "list", "predictions", "record-result", "verify"})
 """Commands that print a list of objects with these keys, not one object."""
@@ -277,9 +279,13 @@ def print_table(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    names = [_cells(line[0]) for line in lines]
     for header in headers:
         table.add_column(
-            header, justify="right" if header in to_the_right else "left", overflow="fold"
+            header,
+            justify="right" if header in to_the_right else "left",
+            overflow="fold",  # of the names, which come first, the last
+            min_width=None if table.columns else min(max(names, default=0), _WIDEST_NAME),
         )
     for number, row in enumerate(lines):
         table.add_row(*row, style="bold green" if number in standing_out else None)

@@ -112,7 +112,7 @@ def test_a_version_leads_to_its_run_and_from_there_to_its_logged_model(
     version, run = shown.champion, shown.run_of(shown.champion)
     model_id = version.tags["model_id"]
     page.goto(f"{shown.uri}/#/models/{MODEL}/versions/{version.version}")
-    expect(page.get_by_text("champion")).to_be_visible()
+    expect(page.get_by_text("@ champion")).to_be_visible()
     expect(page.get_by_role("cell", name=model_id)).to_be_visible()
     take("version")
     page.locator(f'a[href*="/runs/{run.info.run_id}"]').first.click()
