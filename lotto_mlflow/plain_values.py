@@ -179,9 +179,22 @@ def _duration(attoseconds: int) -> str:
     return f"{sign}P{day_text}{'T' if time_text else ''}{time_text}"
 
 
+def _imported(name: str) -> Any:
+    """Return a module that is imported, ``None`` for one that a thread is just importing.
+
+    Notes
+    -----
+    MLflow, which the push thread imports, brings numpy and pandas: until these are whole, no value
+    is one of theirs. Python's own import statement knows that by the same mark.
+    """
+    module = sys.modules.get(name)
+    is_unfinished = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    return None if is_unfinished else module
+
+
 def _of_numpy(value: Any) -> Any:
     """Convert a numpy value without importing numpy: where there is one, numpy is loaded."""
-    numpy = sys.modules.get("numpy")
+    numpy = _imported("numpy")
     if numpy is None or isinstance(value, (str, int, float, Mapping, list, tuple)):
         is_scalar = numpy is not None and isinstance(value, numpy.generic)
         return value.item() if is_scalar else value
@@ -236,7 +249,7 @@ def _duration_of_numpy(numpy: Any, value: Any) -> Any:
 
 def _of_pandas(value: Any) -> Any:
     """Convert a pandas value, or one that gives itself as an array, without importing either."""
-    pandas = sys.modules.get("pandas")
+    pandas = _imported("pandas")
     if pandas is not None:
         if value is pandas.NA or value is pandas.NaT:
             return None
@@ -259,7 +272,7 @@ def _of_pandas(value: Any) -> Any:
     for name in ("to_pydict", "to_pylist", "as_py"):  # of Arrow, whose missing values are no NaN
         if type(value).__module__.startswith("pyarrow.") and hasattr(value, name):
             return getattr(value, name)()
-    numpy = sys.modules.get("numpy")
+    numpy = _imported("numpy")
     if numpy is not None and hasattr(type(value), "__array__"):
         try:
             array = numpy.asarray(value)
