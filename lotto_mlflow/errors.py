@@ -43,7 +43,7 @@ from typing import Any
 
 from lotto_mlflow.text import safe_line, shell_command
 
-POSITIONAL = ("name_or_version", "reference", "csv", "model")
+POSITIONAL = ("name_or_version", "reference", "model", "csv")
 """Arguments of methods that are given without their name, to a method and to a command alike."""
 
 

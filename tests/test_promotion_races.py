@@ -15,9 +15,15 @@ import pytest
 from aliased import Aliased
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from serving import tracking_server
 
-from lotto_mlflow.errors import AliasMovedError, PromotionRefusedError
+from lotto_mlflow.errors import (
+    AliasMovedError,
+    MirrorUnavailableError,
+    PromotionRefusedError,
+)
 from lotto_mlflow.mirror import connection
 from lotto_mlflow.records import home_of
 
@@ -336,3 +342,45 @@ def test_two_that_want_the_same_are_both_content(aliased: Aliased) -> None:
     )
     assert moves[0] == moves[1]
     assert aliased.history() == [("promote", None, 1), ("promote", 1, 2)]
+
+
+def _failing_once(name: str, is_done: bool, move: Callable[[], Any]) -> Any:
+    """Have MLflow's answer to one call be lost, after it was done or before."""
+    original = getattr(MlflowClient, name)
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        setattr(MlflowClient, name, original)
+        if is_done:
+            original(*arguments, **named)
+        raise MlflowException("the answer is lost", error_code=TEMPORARILY_UNAVAILABLE)
+
+    setattr(MlflowClient, name, fail)
+    try:
+        return move()
+    finally:
+        setattr(MlflowClient, name, original)
+
+
+def test_a_claim_whose_answer_was_lost_is_known_by_its_content(aliased: Aliased) -> None:
+    aliased.save(2)
+    aliased.promote(1)
+    assert _failing_once("log_param", True, lambda: aliased.promote(2)).number == 2
+    assert aliased.holder() == 2
+    with pytest.raises(MirrorUnavailableError, match="champion was not moved"):
+        _failing_once("log_param", False, lambda: aliased.promote(1))
+    assert (aliased.holder(), len(aliased.history())) == (2, 2)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_outage_after_the_claim_is_told_and_the_move_finished_later(
+    aliased: Aliased, is_done: bool
+) -> None:
+    aliased.save(3)
+    aliased.promote(1)
+    with pytest.raises(MirrorUnavailableError, match="the next promotion or rollback finishes it"):
+        _failing_once("set_registered_model_alias", is_done, lambda: aliased.promote(2))
+    assert aliased.holder() == (2 if is_done else 1)
+    (found,) = aliased.manager.verify()
+    assert (found.kind, found.name) == ("stuck record", aliased.name)
+    assert aliased.promote(3).from_.version == 2
+    check_finished(aliased, [1, 2, 3])

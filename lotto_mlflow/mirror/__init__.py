@@ -38,15 +38,7 @@ from lotto_mlflow.records import (
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
-__all__ = [
-    "AliasBook",
-    "Ledger",
-    "Mirror",
-    "Point",
-    "Standing",
-    "Survey",
-    "is_read_as_copy",
-]
+__all__ = ["AliasBook", "Ledger", "Mirror", "Point", "Standing", "Survey", "is_read_as_copy"]
 
 
 class Mirror:

@@ -144,7 +144,7 @@ def _moved(
         draft = decide(ledger, holder)
         if draft.number is not None:
             return draft
-        claimed = place.book.claim(replace(draft, number=ledger.next_number))
+        claimed = _claimed(place, replace(draft, number=ledger.next_number))
         if claimed is not None:
             return _finished(place, claimed)
     raise MirrorUnavailableError(
@@ -152,6 +152,19 @@ def _moved(
         "moved; nothing was moved",
         error_code=None,
     )
+
+
+def _claimed(place: Alias, move: AliasMove) -> AliasMove | None:
+    """Record a move, unless somebody was faster; say what is open where MLflow did not answer."""
+    try:
+        return place.book.claim(move)
+    except MirrorUnavailableError as cause:
+        raise MirrorUnavailableError(
+            f"{cause.summary}; {place.name} was not moved, and if the move was recorded all the "
+            "same, the next promotion or rollback finishes it",
+            fix=cause.fix,
+            error_code=cause.data.get("error_code"),
+        ) from cause
 
 
 def _finished(place: Alias, claimed: AliasMove) -> AliasMove:

@@ -90,10 +90,9 @@ class Finding:
         database with the paths of another folder. ``moved version``: a save whose version has
         another name or number than its record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name
-        is another's in another form of Unicode. ``late on top``: the highest
-        version is an older save. ``changed outside``: an alias that stands for another version
-        than its last recorded move says. ``mlflow unavailable``: the other view could not be
-        looked at.
+        is another's in another form of Unicode. ``late on top``: the highest version is an older
+        save. ``changed outside``: an alias that stands for another version than its last recorded
+        move says. ``mlflow unavailable``: the other view could not be looked at.
     name : str
         The model, if it is about one.
     path : pathlib.Path or None
