@@ -6,6 +6,8 @@ import array
 import enum
 import json
 import math
+import subprocess
+import sys
 import time
 import uuid
 from collections import OrderedDict, UserList, UserString, deque, namedtuple
@@ -377,3 +379,24 @@ def test_a_save_with_long_lists_and_a_small_one_behind_it_end_in_time(
     history = client.get_metric_history(str(manager.get("long").run_id), "loss")
     assert len(history) == 1_000
     assert manager.get("long").metadata["loss"] == list(range(50_000))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["numpy", "pandas"])
+def test_a_library_that_a_thread_is_just_importing_is_not_asked(tmp_path: Path, name: str) -> None:
+    """The push thread of the first save imports MLflow, and so both, during the second save."""
+    (tmp_path / f"{name}.py").write_text("import builtins\nbuiltins.go_on.wait()\n")
+    code = (
+        "import builtins, sys, threading\n"
+        "builtins.go_on = threading.Event()\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from lotto_mlflow.metadata import plain\n"
+        f"thread = threading.Thread(target=__import__, args=({name!r},))\n"
+        "thread.start()\n"
+        f"while {name!r} not in sys.modules: pass\n"
+        "try:\n"
+        "    values = {'auc': 0.5, 'at': __import__('datetime').date(2025, 11, 3), 'own': [1]}\n"
+        "    assert plain(values)['auc'] == 0.5\n"
+        "finally:\n"
+        "    builtins.go_on.set()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

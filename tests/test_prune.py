@@ -778,3 +778,23 @@ def test_the_command_deletes_with_yes_alone_and_says_that_an_alias_goes(embedded
 )
 def test_a_prune_without_a_limit_is_wrong_usage(base_dir: Path, options: tuple[str, ...]) -> None:
     assert command(base_dir, "prune", *options).exit_code == 2
+
+
+def test_of_two_prunes_at_once_each_save_goes_once(base_dir: Path) -> None:
+    manager = ModelManager(base_dir)
+    for number in range(8):
+        manager.save_model({"n": number}, f"lotto_model_{number}")
+    reports: list[PruneReport] = []
+
+    def run() -> None:
+        reports.append(prune(ModelManager(base_dir), keep_last=1))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    gone = [one.name for report in reports for one in report.pruned]
+    assert sorted(gone) == [f"lotto_model_{number}" for number in range(7)]
+    assert [report.failed for report in reports] == [{}, {}, {}]
+    assert manager.verify() == []

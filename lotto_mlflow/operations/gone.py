@@ -18,10 +18,12 @@ def check_name(history: History, name: str) -> None:
     ModelNotFoundError
         If the newest save of the name was; the message says when and why.
     """
-    entry = next((entry for entry in history.entries_of(name) if entry.state == "sent"), None)
-    record = None if entry is None else history.read(entry)
-    if record is not None and record.kind == PRUNE:
-        raise error_of(record)
+    entries = (entry for entry in history.entries_of(name) if entry.state == "sent")
+    records = (history.read(entry) for entry in entries)
+    saves = (one for one in records if one is not None and (one.is_save or one.kind == PRUNE))
+    newest = next(saves, None)
+    if newest is not None and newest.kind == PRUNE:
+        raise error_of(newest)
 
 
 def check_version(history: History, target: Target, reference: VersionReference) -> None:

@@ -104,8 +104,7 @@ def _remove(
         remove(folder, target, one, report)
     except MirrorUnavailableError as cause:
         raise MirrorUnavailableError(
-            f"{cause.summary}. {len(report.pruned)} of {total} saves are gone; {one.save.name} is "
-            "decided to go, and the next save, sync or prune that reaches MLflow removes it",
+            f"{len(report.pruned)} of {total} saves are gone, and then: {cause.summary}",
             error_code=cause.data.get("error_code"),
         ) from cause
 

@@ -121,8 +121,12 @@ def _remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneRepor
     if needs_mlflow:
         try:
             push(folder, folder.mirror(target), entry, record, target)
-        except MirrorUnavailableError:
-            raise
+        except MirrorUnavailableError as cause:
+            raise MirrorUnavailableError(
+                f"{cause.summary}; {record.name} is decided to go, and the next save, sync or "
+                "prune that reaches MLflow removes it",
+                error_code=cause.data.get("error_code"),
+            ) from cause
         except LottoMlflowError as cause:
             report.failed[one.save.id] = str(cause)
             return

@@ -13,7 +13,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 from test_cli_terminal import on_terminal
 
-COLUMNS = 132
+COLUMNS = 144
 pytestmark = pytest.mark.xdist_group("browser")
 
 
