@@ -26,6 +26,7 @@ _NAMED_ALIKE = ("catboost", "joblib", "lightgbm", "mlflow", "numpy", "pandas", "
 _KNOWN = _NAMED_OTHERWISE | {n: n for n in (*_NAMED_ALIKE, "statsmodels", "xgboost")}
 """Distributions of modules, for where no ``dist-info`` folder tells them."""
 _MODULE_OF = {distribution: module for module, distribution in _NAMED_OTHERWISE.items()}
+_OWN = "lotto-mlflow"
 _VERSION = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
 _SUFFIXES = frozenset({".py", ".so", ".pyd"})
 _Stamp = tuple[tuple[str, int], ...]
@@ -202,6 +203,10 @@ def _links(stamp: _Stamp) -> list[tuple[str, Path]]:
 def _link(distribution: Distribution) -> Iterator[tuple[str, Path]]:
     """Yield the name and the folder of an editable installation.
 
+    Notes
+    -----
+    What lies beside this package in its own source tree, as its tests do, is not installed with it.
+
     References
     ----------
     PyPA specifications: recording the direct URL origin of installed distributions.
@@ -211,6 +216,8 @@ def _link(distribution: Distribution) -> Iterator[tuple[str, Path]]:
     from urllib.request import url2pathname
 
     with suppress(Exception):  # what other programs wrote may be anything
+        if distribution.name == _OWN:
+            return
         origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         address = urlsplit(str(origin.get("url")))
         if address.scheme == "file" and origin.get("dir_info", {}).get("editable"):
