@@ -184,8 +184,13 @@ class _Commands(TyperGroup):
         except Exception as error:
             if hasattr(error, "exit_code") or isinstance(error, (typer.Abort, EOFError)):
                 raise  # how commands end
-            typer.echo(traceback_of(error), err=True)
+            print_traceback(error)
             raise typer.Exit(1) from None
+
+
+def print_traceback(error: Exception) -> None:
+    """Print where an error comes from, with nothing in it that a terminal obeys."""
+    typer.echo(traceback_of(error), err=True)
 
 
 def _line_of(ctx: typer.Context, error: Exception) -> str:

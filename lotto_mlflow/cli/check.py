@@ -17,12 +17,13 @@ from lotto_mlflow.cli.application import (
     calling,
     existing_manager_of,
     named_base_dir,
+    print_traceback,
 )
 from lotto_mlflow.cli.output import epilog, in_commands
 from lotto_mlflow.errors import LottoMlflowError
 from lotto_mlflow.operations.health import line
 from lotto_mlflow.records import Health
-from lotto_mlflow.text import safe_line, traceback_of
+from lotto_mlflow.text import safe_line
 
 CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 USAGE_CODES["check"] = CODES["unknown"]
@@ -68,7 +69,7 @@ def _unknown(ctx: typer.Context, error: Exception) -> Health:
     """Return that nothing could be looked at; what is no error of ours shows its traceback."""
     is_known = isinstance(error, (LottoMlflowError, OSError))
     if not is_known or (isinstance(ctx.obj, Common) and ctx.obj.debug):
-        typer.echo(traceback_of(error), err=True)
+        print_traceback(error)
     fix = error.fix if isinstance(error, LottoMlflowError) else None
     text = str(error) if is_known else f"{type(error).__name__}: {error}"
     said = in_commands(safe_line(text), fix, named_base_dir(ctx), "`")
