@@ -23,7 +23,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, last_seen, versions
 from lotto_mlflow.operations.alias import Alias, holder_of
-from lotto_mlflow.push import PushWorker
+from lotto_mlflow.operations.recording import pushed
 from lotto_mlflow.records import (
     AliasHolder,
     AliasMove,
@@ -249,8 +249,7 @@ def _candidate(folder: ModelFolder, target: Target, model: Any) -> ModelRecord:
     save = folder.history().own_save_of_version(record)
     if record.version is None and save is not None and save.target == target.name:
         folder.check_format()
-        worker = PushWorker.of(folder, target)
-        refusal = worker.wait_for(worker.request(), save)
+        refusal = pushed(folder, target, save, waits=True)
         record = find.get(folder, model)
         if refusal is not None and record.version is None:
             raise _not_pushed(record, refusal)

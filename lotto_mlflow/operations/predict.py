@@ -30,6 +30,7 @@ from lotto_mlflow.records import (
     PredictionRecord,
     Record,
     SaveRecord,
+    new_id,
 )
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.store.predictions import PredictionProtocol
@@ -190,7 +191,7 @@ def build(
         is_late=made_at_ns >= nanoseconds(closes_at(saved.draw_no)),
     )
     record = Record(
-        id=recording.new_id(time_ns),
+        id=new_id(time_ns),
         kind=PREDICTION,
         host=socket.gethostname(),
         target=target.name,

@@ -1,4 +1,4 @@
-"""Recording: what a prediction and a result have in common on their way into the journal."""
+"""Recording: what saves, predictions and results have in common on their way to MLflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from lotto_mlflow.errors import LottoMlflowError
 from lotto_mlflow.files import locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.draws import end_of
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Record
-from lotto_mlflow.settings import Settings
+from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.store.predictions import PredictionProtocol
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -59,19 +60,20 @@ def commit(folder: ModelFolder, protocol: PredictionProtocol, build: Build) -> R
     return record
 
 
-def new_id(time_ns: int) -> str:
-    """Return the id of a record of this time."""
-    return f"{time_ns:019d}-{os.urandom(4).hex()}"
+def pushed(
+    folder: ModelFolder, target: Target, record: Record[Any], *, waits: bool
+) -> LottoMlflowError | None:
+    """Have a record pushed; return what went wrong, as far as that is waited for."""
+    worker = PushWorker.of(folder, target)
+    number = worker.request(warns=not waits)
+    return worker.wait_for(number, record) if waits else None
 
 
 def push(folder: ModelFolder, current: Settings, record: Record[Any], what: str | Path) -> None:
     """Have the figures of a record sent to MLflow as the settings say, if there are any to send."""
     if current.mirror == "off" or not folder.journal.is_waiting(record):
         return
-    worker = PushWorker.of(folder, folder.target(current))
-    waits = current.mirror == "sync"
-    number = worker.request(warns=not waits)
-    problem = worker.wait_for(number, record) if waits else None
+    problem = pushed(folder, folder.target(current), record, waits=current.mirror == "sync")
     if problem is not None:
         _logger.warning(
             "%s is recorded, and its figures are sent to MLflow later, by another save: %s",

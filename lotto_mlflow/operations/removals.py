@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from lotto_mlflow.records import (
     PruneReport,
     Record,
     SaveRecord,
+    new_id,
 )
 from lotto_mlflow.settings import Target
 
@@ -143,7 +143,7 @@ def _record(folder: ModelFolder, target: Target, one: Chosen, seen: PrunedSave) 
     payload, now = one.save.payload, time.time_ns()
     moment = datetime.fromtimestamp(now // 10**9, folder.settings().timezone)
     return Record(
-        id=f"{now:019d}-{os.urandom(4).hex()}",
+        id=new_id(now),
         kind=PRUNE,
         target=target.name,
         host=socket.gethostname(),

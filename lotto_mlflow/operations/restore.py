@@ -35,6 +35,7 @@ from lotto_mlflow.records import (
     Record,
     RestorePayload,
     RestoreRecord,
+    new_id,
     no_progress,
 )
 from lotto_mlflow.references import VersionReference, restore_from_registry
@@ -183,7 +184,7 @@ def _record(
         earlier_sha256=history.earlier_digests(found.name),
     )
     return Record(
-        id=f"{id_time_ns:019d}-{os.urandom(4).hex()}",
+        id=new_id(id_time_ns),
         kind=RESTORE,
         host=socket.gethostname(),
         target=target.name,

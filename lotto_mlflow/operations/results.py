@@ -15,7 +15,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.metadata import content_of
 from lotto_mlflow.operations import predict, recording
 from lotto_mlflow.predicted import Predictions
-from lotto_mlflow.records import RESULT, Prediction, Record, ResultPayload, ResultRecord
+from lotto_mlflow.records import RESULT, Prediction, Record, ResultPayload, ResultRecord, new_id
 from lotto_mlflow.store.predictions import PredictionProtocol
 
 _MAX_BYTES = 16 << 20
@@ -77,7 +77,7 @@ def _record_of(
 
     rows = [[draw.draw_no, *draw.numbers, draw.bonus] for draw in draws]
     record = Record(
-        id=recording.new_id(time_ns),
+        id=new_id(time_ns),
         kind=RESULT,
         host=socket.gethostname(),
         target=target_name,

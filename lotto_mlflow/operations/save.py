@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,8 +19,9 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_SAVE, replaced
 from lotto_mlflow.layout import PREFIX, check_name
+from lotto_mlflow.operations.recording import pushed
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord
+from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord, new_id
 from lotto_mlflow.run_times import training_started_ns
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.store import Staged, dump
@@ -115,9 +115,7 @@ def _importing(
 def _push(
     folder: ModelFolder, target: Target, record: SaveRecord, path: Path, *, waits: bool
 ) -> None:
-    worker = PushWorker.of(folder, target)
-    number = worker.request(warns=not waits)
-    problem = worker.wait_for(number, record) if waits else None
+    problem = pushed(folder, target, record, waits=waits)
     if problem is not None:
         _logger.warning(
             "%s is saved, and will be mirrored to MLflow later, by another save: %s",
@@ -231,7 +229,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         started_at_ns=_started_at_ns(request, time_ns),
     )
     return Record(
-        id=f"{time_ns:019d}-{os.urandom(4).hex()}",
+        id=new_id(time_ns),
         kind=SAVE,
         host=socket.gethostname(),
         target=request.target.name,

@@ -62,6 +62,7 @@ from lotto_mlflow.records.types import (
     SavePayload,
     SaveRecord,
     aliases_by_version,
+    new_id,
     no_progress,
 )
 
@@ -117,6 +118,7 @@ __all__ = [
     "is_nested_deeper",
     "key_of",
     "moves_in",
+    "new_id",
     "no_progress",
     "parse",
     "parse_move",

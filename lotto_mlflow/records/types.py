@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -286,6 +287,11 @@ class RestorePayload:
     replaced_sha256: str | None = None
     earlier_sha256: list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def new_id(time_ns: int) -> str:
+    """Return the id of a record of this time, which no other record has."""
+    return f"{time_ns:019d}-{os.urandom(4).hex()}"
 
 
 SAVE, BACKFILL, RESTORE = "save", "backfill", "restore"
