@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from made import folder_with_store
+from serving import tracking_server
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from users import Users
 
 from lotto_mlflow import ModelManager, settings
 from lotto_mlflow import push as pushing
@@ -68,6 +73,32 @@ def manager(base_dir: Path) -> ModelManager:
 def disk_manager(tmp_path: Path) -> ModelManager:
     """A manager of an empty folder, which mirrors nothing."""
     return ModelManager(tmp_path / "ml", mirror="off")
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
+    """The address of a tracking server with a database and artifacts of its own."""
+    server_dir = tmp_path_factory.mktemp("server")
+    shutil.copyfile(migrated_database, server_dir / "server.db")
+    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A folder that every user reaches, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="lotto-users-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def users(place: Path, migrated_database: Path) -> Iterator[Users]:
+    """Other users of the machine, whose work a process of each does."""
+    started = Users(folder_with_store(place / "scratch", migrated_database))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ import sklearn
 from faults.disks import mounted_read_only, small_disk
 from made import folder_with_store
 from mlflow import MlflowClient
-from serving import tracking_server
 from sklearn.dummy import DummyClassifier
 from users import User, Users
 
@@ -581,22 +579,6 @@ def test_with_deep_a_store_that_does_not_answer_is_unknown(
     assert ModelManager(base_dir, tracking_uri=uri).check(deep=True).status == "unknown"
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """A folder that every user reaches, which pytest's own are not."""
-    folder = Path(tempfile.mkdtemp(prefix="lotto-check-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def users(place: Path, migrated_database: Path) -> Iterator[Users]:
-    started = Users(folder_with_store(place / "scratch", migrated_database))
-    yield started
-    started.close()
-
-
 CHECK = """
 import contextlib, io, sys
 from lotto_mlflow import ModelManager
@@ -749,14 +731,6 @@ def test_nothing_but_errors_of_the_package_leaves_a_check(tmp_path: Path) -> Non
             except LottoMlflowError:
                 pytest.fail("an answer was possible")
             assert health.status in CODES
-
-
-@pytest.fixture(scope="module")
-def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    server_dir = tmp_path_factory.mktemp("server")
-    shutil.copyfile(migrated_database, server_dir / "server.db")
-    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
-        yield uri
 
 
 def test_on_a_server_a_holder_is_looked_at_and_with_deep_its_files_by_who_may_only_read_too(

@@ -7,7 +7,6 @@ import math
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from aliased import Aliased
 from mlflow.exceptions import MlflowException
-from serving import free_port, tracking_server
+from serving import free_port
 
 from lotto_mlflow import AliasMove, ModelManager
 from lotto_mlflow.errors import (
@@ -27,14 +26,6 @@ from lotto_mlflow.errors import (
     SettingsError,
 )
 from lotto_mlflow.records import home_of
-
-
-@pytest.fixture(scope="module")
-def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    server_dir = tmp_path_factory.mktemp("server")
-    shutil.copyfile(migrated_database, server_dir / "server.db")
-    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
-        yield uri
 
 
 @pytest.fixture(params=["embedded", "server"])

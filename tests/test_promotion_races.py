@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-from serving import tracking_server
 
 from lotto_mlflow.errors import (
     AliasMovedError,
@@ -41,14 +39,6 @@ def processes() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lotto_mlflow.mirror", "pytest", "aliased", "serving"])
     return context
-
-
-@pytest.fixture(scope="module")
-def server_uri(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    server_dir = tmp_path_factory.mktemp("server")
-    shutil.copyfile(migrated_database, server_dir / "server.db")
-    with tracking_server(server_dir / "server.db", server_dir / "artifacts") as uri:
-        yield uri
 
 
 @pytest.fixture(params=["embedded", "server"])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 from faults.disks import mounted_read_only, read_only
-from made import folder_with_store
 from users import FailedError, User, Users
 
 from lotto_mlflow import ModelManager
@@ -67,22 +65,6 @@ answer = {
 if not is_gone:
     answer["file"] = manager.load_model(base_dir + "/trained/lotto_model_y.pkl")
 """
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """A folder that every user reaches, which pytest's own are not."""
-    folder = Path(tempfile.mkdtemp(prefix="lotto-readers-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def users(place: Path, migrated_database: Path) -> Iterator[Users]:
-    started = Users(folder_with_store(place / "scratch", migrated_database))
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made import folder_with_store
 from users import FailedError, User, Users
 
 pytestmark = [
@@ -49,22 +47,6 @@ LOAD = """
 from lotto_mlflow import ModelManager
 answer = ModelManager(base_dir).load_model(path)
 """
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that every user reaches, which pytest's own are not."""
-    folder = Path(tempfile.mkdtemp(prefix="lotto-users-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def users(place: Path, migrated_database: Path) -> Iterator[Users]:
-    started = Users(folder_with_store(place / "scratch", migrated_database))
-    yield started
-    started.close()
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import crashes
 
 from lotto_mlflow import push as pushing
 
@@ -25,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_limit(clean_surroundings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold saves to the limit that users meet."""
     monkeypatch.setattr(pushing, "WAIT_SECONDS", 5.0)
+
+
+@pytest.fixture(scope="module")
+def warm_parent() -> Iterator[Pool]:
+    """A process that has imported everything, from which children are forked."""
+    with crashes.warm_parent() as pool:
+        yield pool
 
 
 @pytest.fixture

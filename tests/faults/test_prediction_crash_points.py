@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import Pool
@@ -122,13 +122,6 @@ SCENARIOS = {
         1,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def warm_parent() -> Iterator[Pool]:
-    """A process that has imported everything, from which children are forked."""
-    with crashes.warm_parent() as pool:
-        yield pool
 
 
 @pytest.mark.timeout(600)

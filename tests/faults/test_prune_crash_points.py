@@ -73,13 +73,6 @@ SCENARIOS = {
 }
 
 
-@pytest.fixture(scope="module")
-def warm_parent() -> Iterator[Pool]:
-    """A process that has imported everything, from which children are forked."""
-    with crashes.warm_parent() as pool:
-        yield pool
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mended_by", MENDERS)
 @pytest.mark.parametrize("scenario", SCENARIOS)

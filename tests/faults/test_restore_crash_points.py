@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.pool import Pool
@@ -104,13 +104,6 @@ SCENARIOS = {
     ),
     "without metadata over metadata": Scenario(((OLD, None), (NEW, LATER)), 0),
 }
-
-
-@pytest.fixture(scope="module")
-def warm_parent() -> Iterator[Pool]:
-    """A process that has imported everything, from which children are forked."""
-    with crashes.warm_parent() as pool:
-        yield pool
 
 
 @pytest.mark.timeout(600)  # seconds on an idle machine
