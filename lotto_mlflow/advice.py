@@ -185,6 +185,8 @@ def _is_read_only(path: Path) -> bool:
 
 
 def _is_kept_by_sticky_bit(path: Path, folder: Path) -> bool:
+    if not hasattr(os, "geteuid"):  # Windows has no such bit
+        return False
     status = folder.stat()
     is_own = os.geteuid() in (0, status.st_uid, os.lstat(path).st_uid)
     return bool(status.st_mode & stat.S_ISVTX) and not is_own

@@ -15,12 +15,12 @@ from typing import Any, Literal
 from lotto_mlflow import records, regular
 from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.metadata import MAX_BYTES
-from lotto_mlflow.records import Record, has_name_of_draws
+from lotto_mlflow.records import SAVE_ID, Record, has_name_of_draws
 from lotto_mlflow.text import composed
 
 State = Literal["pending", "committed", "begun", "sent", "aside"]
 _FILE_NAME = re.compile(
-    r"(?P<id>\d{19}-[0-9a-f]{8})~(?P<state>pending|committed|begun|sent|aside)~(?P<name>.+)\.json",
+    rf"(?P<id>{SAVE_ID})~(?P<state>pending|committed|begun|sent|aside)~(?P<name>.+)\.json",
     re.DOTALL,
 )
 COARSEST_NS = 2 * 10**9
@@ -130,6 +130,13 @@ class Listing:
             found = [file_name for file_name in listed if f"~{name}.json" in file_name]
         entries = map(self._entry, found)
         return [entry for entry in entries if entry is not None and name in (None, entry.name)]
+
+    def in_states(self, *states: State) -> list[Entry]:
+        """Return the records of every kind that are in one of these states, in no order."""
+        parts = tuple(f"~{state}~" for state in states)
+        names = (*self._file_names, *self._of_draws)
+        found = (self._entry(name) for name in names if any(part in name for part in parts))
+        return [entry for entry in found if entry is not None and entry.state in states]
 
     def of_draws(self) -> Iterator[Entry]:
         """Yield the records of predictions and results, in no order."""

@@ -270,8 +270,8 @@ class _Mirrors:
         uses = _USES.setdefault(store, [])
         opened = self._opened.get((target, use))
         if opened is None or opened.is_stale:
-            if opened is not None and uses[-1:] == [use]:
-                uses[-1] = None  # nobody is given this number again
+            if opened is not None:
+                uses[uses.index(use)] = None  # nobody is given this number again
             if use not in uses:
                 uses.append(use)
             opened = Mirror(self._layout, target, uses.index(use))

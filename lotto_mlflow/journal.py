@@ -187,8 +187,7 @@ class Journal:
         return any(regular.is_file(self.entry_of(record, state).path) for state in states)
 
     def _in_outbox(self, *states: State) -> list[Entry]:
-        listing = listing_of(self._outbox_dir)
-        return sorted(e for e in (*listing.entries(), *listing.of_draws()) if e.state in states)
+        return sorted(listing_of(self._outbox_dir).in_states(*states))
 
     def names(self, beginning: str = "") -> set[str]:
         """Return every model name with this beginning that any record has."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lotto_mlflow import regular
 from lotto_mlflow.pyfunc_loader import MODULE_NAME, MODULES
+from lotto_mlflow.records import SAVE_ID
 from lotto_mlflow.regular import sha256_of_file
 
 DATA_FILE = "data/model.pkl"
@@ -15,7 +16,7 @@ _MLMODEL_BYTES = 16 << 20
 NO_FILE = "no file"
 """In place of the digest of a link, a pipe or the like."""
 _ADDED_BY_MLFLOW = "registered_model_meta"
-_SAVE_ID_LINE = re.compile(r"""^\s+save_id:\s*['"]?(\d{19}-[0-9a-f]{8})['"]?\s*$""", re.MULTILINE)
+_SAVE_ID_LINE = re.compile(rf"""^\s+save_id:\s*['"]?({SAVE_ID})['"]?\s*$""", re.MULTILINE)
 _LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
 _COMPILED = re.compile(  # of one file, as in version 1, or of a package
     rf"code/(__pycache__/{_LOADER}_v\d+|{_LOADER}_v\d+/__pycache__/({'|'.join(MODULES)}))"

@@ -23,6 +23,8 @@ from lotto_mlflow.errors import InvalidMetadataError
 _logger = logging.getLogger("lotto_mlflow")
 MAX_DEPTH = 100
 _PLAIN = frozenset({type(None), bool, int, float})
+_AS_THEY_ARE = frozenset({str, dict, list, tuple})
+"""Types whose values no conversion changes, but for what is in them."""
 _LISTS = (Sequence, KeysView, ValuesView, ItemsView)
 _BYTES = (bytes, bytearray, memoryview)
 _MOST_CONVERSIONS = 10
@@ -89,6 +91,8 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
 
 def _converted(value: Any) -> Any:
     """Return a value that needs no conversion any more, except of what is in it."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     for _ in range(_MOST_CONVERSIONS):
         given, value = value, _of_pandas(_of_numpy(_of_standard_library(value)))
         if value is given or type(value) in _PLAIN:

@@ -157,9 +157,10 @@ class PushWorker:
             self._folder.mirror(self._target).create()
             rounds.mirror = self._folder.mirror(self._target)  # it goes by the database's file
             self._note_prepared()
-        if Goal.OPEN in goals and rounds.mirror is not None:
+        if Goal.OPEN in goals and rounds.mirror is not None and not rounds.is_open:
             with self._folder.workspace() as work_dir:
                 rounds.mirror.open(work_dir)
+            rounds.is_open = True
             _shorten_collections()
         if Goal.PUSH in goals and rounds.mirror is not None:
             self._push_waiting(rounds.mirror, rounds.refused)
@@ -330,6 +331,7 @@ class _Rounds:
     """What one thread keeps from round to round."""
 
     mirror: Mirror | None = None
+    is_open: bool = False
     refused: set[str] = field(default_factory=set)
 
 
@@ -338,8 +340,6 @@ _WORKERS: weakref.WeakValueDictionary[tuple[Layout, Target], PushWorker] = (
 )
 _workers_guard = threading.Lock()
 _has_begun_importing = False
-
-
 NOT_READY = "MLflow is not ready, and saves will wait for it in the outbox: %s"
 _MESSAGES = {
     Goal.PUSH: "not every save is in MLflow yet, later ones push it: %s",

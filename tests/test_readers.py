@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -253,3 +254,21 @@ answer = [
 """
     assert users.work(READER, source, base_dir=empty) == [None, None, None, None, [], []]
     assert not list(empty.iterdir())
+
+
+def test_a_pipe_in_the_place_of_the_database_keeps_no_reader_waiting(
+    users: Users, place: Path
+) -> None:
+    base_dir = Path(tempfile.mkdtemp(dir=place))
+    base_dir.chmod(0o755)
+    (base_dir / "mlflow").mkdir()
+    os.mkfifo(base_dir / "mlflow" / "mlflow.db", 0o644)
+    ask = """
+from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import LottoMlflowError
+try:
+    answer = ModelManager(base_dir).get_latest_model_path(source="registry")
+except LottoMlflowError as error:
+    answer = str(error)
+"""
+    assert "a pipe" in users.work(MAKER, ask, base_dir=base_dir)

@@ -23,6 +23,7 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
     PickleNotAllowedError,
 )
+from lotto_mlflow.mirror import registry
 
 
 @pytest.fixture
@@ -263,3 +264,15 @@ def test_a_background_save_does_not_wait_and_flush_does(
         manager.save_model(forest)
     assert manager.flush(60)
     assert [manager.get(version).version for version in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_an_id_in_the_digits_of_another_script_is_of_no_save() -> None:
+    """As text it would be newer than every save."""
+    tags = {
+        "save_id": "\u0669" * 19 + "-00000000",
+        "sha256": "0" * 64,
+        "model_name": "lotto_model_x",
+        "saved_at": "2026-01-01T00:00:00+09:00",
+    }
+    assert not registry.is_ours(tags)
+    assert registry.is_ours(tags | {"save_id": "9" * 19 + "-00000000"})

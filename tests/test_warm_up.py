@@ -15,6 +15,10 @@ from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow import push as worker
+from lotto_mlflow.files import locked
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.mirror import Mirror
 
 
 def run(code: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
@@ -138,6 +142,25 @@ def test_threads_may_call_it_at_once_and_beside_saves(tmp_path: Path) -> None:
     assert done[1::2] == [True] * 8
     assert manager.flush(120)
     assert [manager.get(f"x{number}").version for number in range(0, 16, 2)] == [1] * 8
+
+
+def test_the_store_is_opened_once_however_many_saves_follow(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = [], Mirror.open
+    monkeypatch.setattr(
+        Mirror, "open", lambda mirror, work_dir: (opened.append(1), real(mirror, work_dir))
+    )
+    manager = ModelManager(base_dir, mirror="background")
+    folder = ModelFolder(Layout.under(base_dir))
+    with locked(folder.push_lock()):  # so that rounds follow each other in one thread
+        manager.warm_up()
+        for number in range(5):
+            manager.save_model({"n": number}, f"x{number}", {"n": number})
+    for number in range(5, 10):
+        manager.save_model({"n": number}, f"x{number}", {"n": number})
+    assert manager.flush(120)
+    assert opened == [1]
 
 
 def test_processes_may_call_it_at_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities
 from lotto_mlflow.mirror.connection import Connection, NewestVersion
 from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_digest, is_id
+from lotto_mlflow.records.checks import is_save_id
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS
 from lotto_mlflow.text import composed
@@ -43,7 +44,6 @@ _NEWEST_PAGE = 20
 _MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]{1,126})(?:/|$)")
 _T = TypeVar("_T")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 
 
 def existing(ask: Callable[[], _T]) -> _T | None:
@@ -97,7 +97,7 @@ def versions(
 def is_ours(tags: Mapping[str, str]) -> bool:
     """Return whether tags are those of a save; those of a version may be anybody's."""
     return (
-        _SAVE_ID.fullmatch(tags.get(SAVE_ID_TAG, "")) is not None
+        is_save_id(tags.get(SAVE_ID_TAG))
         and is_digest(tags.get(SHA256_TAG))
         and names.is_name(tags.get(MODEL_NAME_TAG))
         and SAVED_AT_TAG in tags

@@ -60,7 +60,7 @@ def is_read_as_copy(path: Path | None) -> bool:
 
 
 def _wants_to_be_written(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), regular.opened(path) as file:
         if file.read(_HEADER_BYTES)[_PLACE_OF_MODE:] == 2 * _WAL:
             return True
     return any(_size_of(path, companion) for companion in _COMPANIONS[1:])

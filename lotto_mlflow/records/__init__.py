@@ -4,7 +4,7 @@ A record is an envelope, `Record`, around a payload; the envelope's ``kind`` say
 adds a payload here, and its functions to `lotto_mlflow.kinds`.
 """
 
-from lotto_mlflow.records.checks import is_digest, is_id
+from lotto_mlflow.records.checks import SAVE_ID, is_digest, is_id, is_save_id
 from lotto_mlflow.records.codec import (
     FORMAT,
     FORMAT_RELEASE,
@@ -78,6 +78,7 @@ __all__ = [
     "RESULT",
     "RESULTS_NAME",
     "SAVE",
+    "SAVE_ID",
     "VOID",
     "AliasHolder",
     "AliasMove",
@@ -116,6 +117,7 @@ __all__ = [
     "is_digest",
     "is_id",
     "is_nested_deeper",
+    "is_save_id",
     "key_of",
     "moves_in",
     "new_id",

@@ -22,7 +22,8 @@ from lotto_mlflow.records.types import (
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
 """What MLflow calls a run or a logged model: one plain name, in a path or a query."""
-_SAVE_ID = re.compile(r"[0-9]{19}-[0-9a-f]{8}")
+SAVE_ID = r"[0-9]{19}-[0-9a-f]{8}"
+"""The form of a record's id: a time in nanoseconds, and what tells two of one moment apart."""
 _END_OF_COUNT = 2**63
 _END_OF_DRAWS = 100_000
 """More than a thousand years of weeks."""
@@ -54,8 +55,9 @@ def is_id(value: Any) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
-def _is_save_id(value: Any) -> bool:
-    return isinstance(value, str) and _SAVE_ID.fullmatch(value) is not None
+def is_save_id(value: Any) -> bool:
+    """Return whether a value has the form of a record's id."""
+    return isinstance(value, str) and re.fullmatch(SAVE_ID, value) is not None
 
 
 def _is_list_of_texts(value: Any) -> bool:
@@ -240,7 +242,7 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "made_at_ns": _is_count,
         "is_backtest": _is_bool,
         "is_late": _is_bool,
-        "save_id": _is_save_id,
+        "save_id": is_save_id,
         "sha256": _or_none(is_digest),
         "registered_model": _is_text,
         "version": _or_none(_is_count),
@@ -258,7 +260,7 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "saved_at": _is_text,
         "saved_at_ns": _is_count,
         "file_time_ns": _is_file_time,
-        "save_id": _is_save_id,
+        "save_id": is_save_id,
         "registered_model": _is_text,
         "when": _is_text,
         "why": _is_text,

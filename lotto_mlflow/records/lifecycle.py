@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from lotto_mlflow.records.checks import is_digest
+from lotto_mlflow.records.checks import is_digest, is_save_id
 
 MoveKind = Literal["promote", "rollback", "outside"]
 MAX_MOVE_BYTES = 4_000
@@ -21,7 +21,6 @@ DONE, VOID = ".done", "void"
 """End of the key of the parameter that says that a move is done; its value where the move never
 took effect, because its version was deleted."""
 _KEY = re.compile(r"[0-9]{6,12}")
-_SAVE_ID = re.compile(r"\d{19}-[0-9a-f]{8}")
 _END_OF_COUNT = 2**31
 _CUT = "…"
 
@@ -244,7 +243,7 @@ def _holder(value: Any) -> AliasHolder | None:
     version, save_id, sha256 = value["version"], value.get("save_id"), value.get("sha256")
     if type(version) is not int or not 0 < version < _END_OF_COUNT:
         raise ValueError("no version has this number")
-    if save_id is not None and not _SAVE_ID.fullmatch(save_id):
+    if save_id is not None and not is_save_id(save_id):
         raise ValueError("no save has this id")
     if sha256 is not None and not is_digest(sha256):
         raise ValueError("this is no digest")
