@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from lotto_mlflow.errors import (
     AliasMovedError,
@@ -129,6 +131,28 @@ def test_of_eight_promoters_with_a_metric_the_best_is_in_use_in_the_end(
     order = check_whole(aliased, answers)
     assert [values[version] for version in order] == sorted(values[version] for version in order)
     assert values[order[-1]] == PROMOTERS - 1
+
+
+def test_an_alias_that_another_makes_at_the_same_moment_is_moved_all_the_same(
+    base_dir: Path,
+) -> None:
+    """The other's row is there when MLflow, which has seen none, inserts its own."""
+    aliased = Aliased(base_dir, None, "model")
+    aliased.save(2)
+    others: list[Aliased] = [aliased]
+
+    def insert_first(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO registered_model_aliases") and others:
+            others.pop().set_outside(1)
+
+    event.listen(Engine, "before_cursor_execute", insert_first)
+    try:
+        aliased.promote(2)
+    finally:
+        event.remove(Engine, "before_cursor_execute", insert_first)
+    assert not others
+    assert aliased.holder() == 2
+    assert aliased.history() == [("promote", None, 2)]
 
 
 def _die_before(step: int) -> None:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.mirror import entities, leftovers
+from lotto_mlflow.mirror import entities, leftovers, registry
 from lotto_mlflow.mirror.alias_home import AliasHome, Ledger, ledger_of, version_of
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import (
@@ -185,11 +185,28 @@ class AliasBook:
     def _set(self, move: AliasMove) -> bool:
         if move.to is None or self._version(move.to.version) is None:
             return False
-        self._client.set_registered_model_alias(self._name, move.alias, str(move.to.version))
+        self._set_alias(move.alias, str(move.to.version))
         for holder in (move.from_, move.to):
             if holder is not None:
                 self._describe(holder.version, move)
         return True
+
+    def _set_alias(self, alias: str, version: str) -> None:
+        """Set an alias; anew where another promoter has just made it.
+
+        Notes
+        -----
+        MLflow looks for the row of an alias, and inserts one where there is none (3.17): of two
+        that make an alias at once, one is refused by the database.
+        """
+        call = partial(self._client.set_registered_model_alias, self._name, alias, version)
+        try:
+            call()
+        except MlflowException:
+            ask = partial(self._client.get_model_version_by_alias, self._name, alias)
+            if registry.existing(ask) is None:
+                raise
+            call()
 
     def _describe(self, number: int, move: AliasMove) -> None:
         """Have the description of a version say since when it has an alias, or nothing of it."""
