@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 import lotto_mlflow.errors
 from lotto_mlflow import ModelManager, settings
+from lotto_mlflow.errors import ModelNotFoundError
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
@@ -101,10 +102,8 @@ def test_mlflows_commands_print_what_it_says(followed: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl to ask with")
     (block,) = (block for block in blocks("console") if "mlflow models" in block)
-    (request,) = blocks("json")
-    (followed / "request.json").write_text(request, encoding="utf-8")
     typed = block.replace("5001", str(free_port())).replace("\\\n", "")
-    lines = typed.splitlines()
+    lines = re.sub(r"\n    ", " ", typed).splitlines()
     script = "\n".join(line[2:] for line in lines if line.startswith("$ "))
     with (followed / "log.txt").open("w") as log:
         shell = subprocess.Popen(
@@ -125,6 +124,31 @@ def test_mlflows_commands_print_what_it_says(followed: Path) -> None:
     assert shell.returncode == 0, (followed / "log.txt").read_text()
     said = re.sub(r"INFO: .*\n", "", said)  # the server's own lines
     assert said.replace("\n", "") == "".join(line for line in lines if not line.startswith("$ "))
+
+
+def test_a_week_of_retraining_ends_with_the_model_that_was_better(followed: Path) -> None:
+    """The commands of the section are typed as they are, after its Python block."""
+    (block,) = (block for block in blocks("console") if "lotto-mlflow promote" in block)
+    script = "\n".join(line[2:] for line in block.splitlines())
+    shell = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=followed,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shell.returncode == 0, shell.stdout + shell.stderr
+    assert "LOTTO_MLFLOW OK" in shell.stdout
+    manager = ModelManager(followed / "backend" / "app" / "models" / "ml")
+    champion = manager.get("models:/lotto_model@champion")
+    assert champion.name == "lotto_model_frequency"
+    moves = [(move.kind, move.to and move.to.version) for move in manager.history()]
+    assert moves == [("promote", champion.version), ("promote", 1), ("rollback", champion.version)]
+    with pytest.raises(ModelNotFoundError, match="of wrong draws"):
+        manager.get(1)
+    assert {record.version for record in manager.records()} == {2, 3}
+    assert manager.verify() == []
 
 
 def test_its_pictures_are_there_and_are_what_the_tests_take() -> None:

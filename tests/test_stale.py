@@ -21,11 +21,12 @@ import pytest
 import requests
 from aliased import Aliased
 from made import folder_with_store
+from mlflow import MlflowClient
 from serving import tracking_server
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from lotto_mlflow import ModelManager, model_utils
+from lotto_mlflow import LiveModel, ModelManager, model_utils
 from lotto_mlflow.errors import (
     DigestMismatchError,
     MirrorUnavailableError,
@@ -165,6 +166,18 @@ def test_where_the_registry_cannot_be_asked_the_last_holder_seen_is_loaded_with_
     promoted.promote(3)
     with outage(base_dir):
         assert promoted.load_model(ALIAS, stale_ok=True) == {"n": 3}
+
+
+def test_what_a_live_model_came_to_serve_is_loaded_where_the_registry_cannot_be_asked(
+    promoted: ModelManager, base_dir: Path
+) -> None:
+    with LiveModel(ALIAS, manager=promoted, every_seconds=3_600) as live:
+        promoted.load_model(ALIAS)
+        uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
+        MlflowClient(tracking_uri=uri).set_registered_model_alias("lotto_model", "champion", "3")
+        assert live.refresh()
+        with outage(base_dir):
+            assert promoted.load_model(ALIAS, stale_ok=True) == live.model == {"n": 3}
 
 
 def test_where_the_registry_answers_stale_ok_changes_nothing(

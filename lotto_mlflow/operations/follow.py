@@ -18,7 +18,7 @@ from lotto_mlflow.errors import (
     StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import find, load, versions
+from lotto_mlflow.operations import find, last_seen, load, versions
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, ModelRecord
 from lotto_mlflow.references import VersionReference
@@ -257,6 +257,7 @@ class Version:
         version = versions.of_version(self._folder, target, reference)
         path = versions.file_of_version(self._folder, target, version)
         model = load.load_file(self._folder, target, path, version).model
+        last_seen.note(self._folder, target, self._reference, version)
         return Loaded(model, find.joined(self._folder, target, version), mark)
 
     def _newest(self, target: Target) -> Mark:
