@@ -162,6 +162,11 @@ def test_there_are_twelve_saves_of_several_estimators_and_one_alias(
         "champion": champion.version
     }
     assert champion.name.removeprefix("lotto_model_").startswith(("forest", "extra", "naive"))
+    moves = manager.history()
+    assert [move.kind for move in moves] == ["promote", "promote", "promote", "rollback"]
+    assert all(move.reason and move.is_done for move in moves)
+    assert champion.version == moves[1].to.version == moves[3].to.version
+    assert moves[1].to_value < moves[1].from_value  # of a loss
     of_saves = (frozenset(m for m in run.data.metrics if not m.startswith("live.")) for run in runs)
     assert len(set(of_saves)) == 1
 
