@@ -38,7 +38,8 @@ class VersionReference:
     def __str__(self) -> str:
         if self.alias is not None:
             return f"{SCHEME}{self.registered_model}@{self.alias}"
-        return f"{SCHEME}{self.registered_model}/{self.version or _LATEST}"
+        last = _LATEST if self.version is None else self.version
+        return f"{SCHEME}{self.registered_model}/{last}"
 
 
 def is_version(text: str) -> bool:

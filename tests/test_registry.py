@@ -116,6 +116,16 @@ def test_a_version_that_is_not_there_is_not_found(
         manager.load_model("models:/lotto_model@nobody")
 
 
+@pytest.mark.parametrize("number", [0, -1, 99])
+def test_a_number_that_no_version_has_is_not_read_as_the_latest(
+    manager: ModelManager, number: int
+) -> None:
+    manager.save_model({"n": 1}, "lotto_model_1")
+    for call in (manager.get, manager.promote):
+        with pytest.raises(ModelNotFoundError, match=f"models:/lotto_model/{number} is not"):
+            call(number)
+
+
 def test_a_version_made_by_others_is_refused_with_the_call_to_use(
     manager: ModelManager, client: MlflowClient, forest: RandomForestClassifier
 ) -> None:
