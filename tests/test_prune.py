@@ -496,14 +496,44 @@ def test_a_place_outside_of_the_folder_is_not_emptied(embedded: Store, tmp_path:
     assert tombstones(embedded.base_dir)[0].payload.left == report.left
 
 
-def test_a_link_to_the_files_of_another_is_not_followed(embedded: Store) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("leads", ["to another", "outside"])
+@pytest.mark.parametrize("link", [".", "artifacts"], ids=["folder", "artifacts"])
+@pytest.mark.parametrize("owner", ["logged model", "run"])
+def test_a_link_to_the_files_of_another_is_not_followed(
+    embedded: Store, tmp_path: Path, owner: str, link: str, leads: str, is_known: bool
+) -> None:
     embedded.save(2)
     first, second = (embedded.manager.get(embedded.reference(n)) for n in (1, 2))
-    models_dir = embedded.artifacts_dir / "lotto_model" / "models"
-    shutil.rmtree(models_dir / str(first.model_id))
-    (models_dir / str(first.model_id)).symlink_to(models_dir / str(second.model_id))
+    is_model, root = owner == "logged model", embedded.artifacts_dir / "lotto_model"
+    own, other = (
+        root / "models" / str(one.model_id) if is_model else root / str(one.run_id)
+        for one in (first, second)
+    )
+    (other / "artifacts").mkdir(parents=True, exist_ok=True)
+    (other / "artifacts" / "thesis.txt").write_text("the only copy")
+    if leads == "outside":
+        outside = tmp_path / "outside" / "theirs"
+        shutil.copytree(other, outside)
+        other = outside
+    own_id = str(first.model_id if is_model else first.run_id)
+    if not is_known:
+        table, column = ("logged_models", "model_id") if is_model else ("runs", "run_uuid")
+        with closing(sqlite3.connect(embedded.base_dir / "mlflow" / "mlflow.db")) as database:
+            database.execute(f"DELETE FROM {table} WHERE {column} = ?", (own_id,))
+            database.commit()
+    if own.exists():
+        shutil.rmtree(own)
+    (own / link).parent.mkdir(parents=True, exist_ok=True)
+    (own / link).symlink_to(other / link)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
     report = prune(embedded.manager, keep_last=1)
-    assert len(report.left) == 1
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    assert (own / link).is_symlink()
+    assert numbers(report) == [1]
+    (left,) = report.left
+    assert own_id in left
+    assert "mlflow gc" not in left  # that would follow it
     assert embedded.manager.load_model(embedded.reference(2))
 
 

@@ -141,7 +141,7 @@ class Mirror:
     def remove(self, save: SaveRecord, *, is_forced: bool) -> list[str]:
         """Remove a save; see `lotto_mlflow.mirror.removal`."""
         with self._connection.guarded(f"removing {save.name}"):
-            return removal.remove(self._connection, self._layout, save, is_forced=is_forced)
+            return removal.remove(self._connection, save, is_forced=is_forced)
 
     def size_of(self, ids: MlflowIds, record: SaveRecord) -> int:
         """Return the bytes that a save takes here; for stores elsewhere, those of its model."""

@@ -6,13 +6,19 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from lotto_mlflow import regular
+from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError
+from lotto_mlflow.files import local_path
+from lotto_mlflow.layout import REGISTERED_MODEL
 from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -51,8 +57,8 @@ def remove(connection: Connection, record: SaveRecord) -> None:
     """
     attempt = record.attempts.get(connection.target_name)
     if attempt is not None and not _is_in_use(connection, attempt):
-        _remove_model(connection, attempt.model_id)
-        _remove_run(connection, attempt.run_id)
+        for left in remove_entities(connection, attempt, is_failed=True):
+            _logger.info("of a push of %s that did not end: %s", record.name, left)
     _mark_unrecorded(connection, record)
 
 
@@ -80,40 +86,109 @@ def versions_using(connection: Connection, ids: Attempt | MlflowIds) -> Iterator
             yield version
 
 
-def _remove_model(connection: Connection, model_id: str) -> None:
+def remove_entities(
+    connection: Connection, ids: Attempt | MlflowIds, *, is_failed: bool = False
+) -> Iterator[str]:
+    """Remove a logged model, a run and the files of both, to which nothing refers any more.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store to write to.
+    ids : Attempt or MlflowIds
+        The logged model and the run, from a record.
+    is_failed : bool
+        Whether the run is of a push that did not end; it ends as failed then.
+
+    Yields
+    ------
+    str
+        What could not be removed, and what removes it.
+    """
+    yield from _remove_model(connection, ids.model_id)
+    yield from _remove_run(connection, ids.run_id, is_failed=is_failed)
+
+
+def _remove_model(connection: Connection, model_id: str) -> Iterator[str]:
+    if not model_id or not is_id(model_id):
+        return
     model = logged_model_of(connection, model_id)
-    if model is not None:
-        _remove_files(connection, model.artifact_location, model_id)
-        connection.client.delete_logged_model(model_id)
+    if model is None:
+        yield from _remove_own_files(connection, Path("models", model_id))
+        return
+    yield from _remove_files(connection, model.artifact_location, model_id)
+    connection.client.delete_logged_model(model_id)
 
 
-def _remove_run(connection: Connection, run_id: str) -> None:
+def _remove_run(connection: Connection, run_id: str, *, is_failed: bool) -> Iterator[str]:
+    if not run_id or not is_id(run_id):
+        return
     run = run_of(connection, run_id)
     if run is None:
+        yield from _remove_own_files(connection, Path(run_id))
         return
-    _remove_files(connection, run.info.artifact_uri, run_id)
+    yield from _remove_files(connection, str(run.info.artifact_uri), run_id)
     if not is_deleted(run):
-        connection.client.set_terminated(run_id, "FAILED")
+        if is_failed:
+            connection.client.set_terminated(run_id, "FAILED")
         connection.client.delete_run(run_id)
 
 
-def _remove_files(connection: Connection, location: str, owner: str) -> None:
-    folder = connection.places.writable(location, owner)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # the folder of the run or logged model, with nothing else in it
-            folder.parent.rmdir()
+def _remove_own_files(connection: Connection, place: Path) -> Iterator[str]:
+    """Remove the files of a run or logged model that the embedded store does not know any more."""
+    if connection.is_embedded:
+        folder = connection.places.own_dir.absolute() / REGISTERED_MODEL / place / "artifacts"
+        yield from _remove_files(connection, folder.as_uri(), place.name)
+
+
+def _remove_files(connection: Connection, location: str, owner: str) -> Iterator[str]:
+    """Remove the files of a run or a logged model, or yield what has to do it."""
+    if _is_behind_link(location):  # which mlflow gc would follow
+        yield (
+            f"the files of {owner} in {shown(location)} were left: a link leads there, perhaps to "
+            "the files of another; remove the link alone"
+        )
         return
     try:
-        connection.repository(location).delete_artifacts()
-    except Exception as cause:  # noqa: BLE001 - each store raises its own; the files are no harm
-        _logger.info(
-            "the files of %s, which a push that failed left in %s, could not be removed (%s); "
-            "mlflow gc does it",
-            owner,
-            location,
-            type(cause).__name__,
-        )
+        folder = connection.places.writable(location, owner)
+    except MirrorUnavailableError as cause:  # a place that is not believed, where nothing is done
+        yield _left(location, owner, cause.summary)
+        return
+    try:
+        if folder is None:
+            connection.repository(location).delete_artifacts()
+        else:
+            _remove_folder(folder)
+    except LottoMlflowError:
+        raise
+    except Exception as cause:  # noqa: BLE001 - each store raises its own, and some have no such call
+        yield _left(location, owner, type(cause).__name__)
+
+
+def _remove_folder(folder: Path) -> None:
+    if regular.is_folder(folder):
+        shutil.rmtree(folder)
+    with suppress(OSError):  # the folder of the run or logged model, with nothing else in it
+        folder.parent.rmdir()
+
+
+def _is_behind_link(location: str) -> bool:
+    """Return whether the artifacts of a run or logged model, or the folder of those, are a link."""
+    folder = local_path(location)
+    if folder is None:
+        return False
+    own = Path(folder.parent.name, folder.name)
+    with suppress(ValueError):  # a name that no file can have
+        return regular.real_path(folder) != regular.real_path(folder.parent.parent) / own
+    return False
+
+
+def _left(location: str, owner: str, why: str) -> str:
+    option = "--logged-model-ids" if owner.startswith("m-") else "--run-ids"
+    return (
+        f"the files of {owner} in {shown(location)} could not be removed ({why}); where the server "
+        f"runs, this does it: mlflow gc {option} {owner} --backend-store-uri <its store>"
+    )
 
 
 def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import regular
-from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError, ModelInUseError
+from lotto_mlflow.errors import ModelInUseError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers, registry
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.mirror.places import shown
-from lotto_mlflow.records import MlflowIds, SaveRecord, is_id
+from lotto_mlflow.records import MlflowIds, SaveRecord
 
 
-def remove(
-    connection: Connection, layout: Layout, save: SaveRecord, *, is_forced: bool
-) -> list[str]:
+def remove(connection: Connection, save: SaveRecord, *, is_forced: bool) -> list[str]:
     """Remove what the record of a save says that pushes created in a store.
 
     Parameters
     ----------
     connection : Connection
         The store to write to.
-    layout : Layout
-        The folder.
     save : SaveRecord
         The save.
     is_forced : bool
@@ -79,7 +69,7 @@ def remove(
     if own is not None:
         client.delete_model_version(name, str(ids.version))
     connection.newest_versions.pop(name, None)
-    return [*_remove_model(connection, layout, ids), *_remove_run(connection, layout, ids)]
+    return list(leftovers.remove_entities(connection, ids))
 
 
 def _is_of(version: ModelVersion, name: str, ids: MlflowIds) -> bool:
@@ -93,72 +83,6 @@ def _in_use_by(save: SaveRecord, others: set[tuple[str, int]]) -> ModelInUseErro
         f"{listed} refers to the files of {save.name}; nothing of it was removed",
         name=save.name,
         versions=tuple(sorted(others)),
-    )
-
-
-def _remove_model(connection: Connection, layout: Layout, ids: MlflowIds) -> Iterator[str]:
-    if not is_id(ids.model_id) or not ids.model_id:
-        return
-    model = leftovers.logged_model_of(connection, ids.model_id)
-    if model is None:
-        _remove_own_folder(connection, layout, Path("models", ids.model_id))
-        return
-    yield from _remove_files(connection, layout, model.artifact_location, ids.model_id)
-    connection.client.delete_logged_model(ids.model_id)
-
-
-def _remove_run(connection: Connection, layout: Layout, ids: MlflowIds) -> Iterator[str]:
-    if not is_id(ids.run_id) or not ids.run_id:
-        return
-    run = leftovers.run_of(connection, ids.run_id)
-    if run is None:
-        _remove_own_folder(connection, layout, Path(ids.run_id))
-        return
-    yield from _remove_files(connection, layout, str(run.info.artifact_uri), ids.run_id)
-    if not leftovers.is_deleted(run):
-        connection.client.delete_run(ids.run_id)
-
-
-def _remove_own_folder(connection: Connection, layout: Layout, place: Path) -> None:
-    """Remove the folder of a run or logged model that the embedded store does not know any more."""
-    if connection.is_embedded:
-        _remove_folder(layout.artifacts_dir / names.REGISTERED_MODEL / place / "artifacts")
-
-
-def _remove_folder(folder: Path) -> None:
-    if regular.is_folder(folder):
-        shutil.rmtree(folder)
-    with suppress(OSError):  # the folder of the run or logged model, with nothing else in it
-        folder.parent.rmdir()
-
-
-def _remove_files(
-    connection: Connection, layout: Layout, location: str, owner: str
-) -> Iterator[str]:
-    """Remove the files of a run or a logged model, or yield what has to do it."""
-    try:
-        folder = connection.places.writable(location, owner)
-    except MirrorUnavailableError as cause:  # a place that is not believed, where nothing is done
-        yield _left(location, owner, cause.summary)
-        return
-    try:
-        if folder is not None and regular.real_path(folder).parent.name != owner:
-            yield _left(location, owner, "a link leads to the files of another")
-        elif folder is not None and regular.is_below(folder, layout.artifacts_dir):
-            _remove_folder(folder)
-        else:
-            connection.repository(location).delete_artifacts()
-    except LottoMlflowError:
-        raise
-    except Exception as cause:  # noqa: BLE001 - each store raises its own, and some have no such call
-        yield _left(location, owner, type(cause).__name__)
-
-
-def _left(location: str, owner: str, why: str) -> str:
-    option = "--logged-model-ids" if owner.startswith("m-") else "--run-ids"
-    return (
-        f"the files of {owner} in {shown(location)} could not be removed ({why}); where the server "
-        f"runs, this does it: mlflow gc {option} {owner} --backend-store-uri <its store>"
     )
 
 

@@ -200,3 +200,41 @@ def test_what_a_version_refers_to_is_not_removed(
     assert not is_deleted
     number = manager.get("begun").version
     assert manager.load_model(f"models:/begun/{number}") == {"begun": 1}
+
+
+@pytest.mark.parametrize("prepared", AT[:2], indirect=True)
+@pytest.mark.parametrize("link", [".", "artifacts"], ids=["folder", "artifacts"])
+@pytest.mark.parametrize("owner", ["logged model", "run"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+def test_a_link_to_the_files_of_another_is_not_followed(
+    owner: str,
+    link: str,
+    is_known: bool,
+    tmp_path: Path,
+    prepared: Path,
+    figures: Callable[..., None],
+) -> None:
+    scene = Scene.at(tmp_path, prepared)
+    manager = ModelManager(scene.base_dir)
+    run_id, model_id = scene.ids
+    x, root = manager.get("x"), scene.base_dir / "mlflow" / "artifacts" / "lotto_model"
+    own, other = (
+        (root / "models" / model_id, root / "models" / str(x.model_id))
+        if owner == "logged model"
+        else (root / run_id, root / str(x.run_id))
+    )
+    if not is_known:
+        client = MlflowClient(tracking_uri=f"sqlite:///{scene.base_dir / 'mlflow' / 'mlflow.db'}")
+        client.delete_logged_model(model_id)
+        client.delete_run(run_id)
+    (other / "artifacts").mkdir(parents=True, exist_ok=True)
+    (other / "artifacts" / "thesis.txt").write_text("the only copy")
+    shutil.rmtree(own, ignore_errors=True)
+    (own / link).parent.mkdir(parents=True, exist_ok=True)
+    (own / link).symlink_to(other / link)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    attempted(manager.sync)
+    after = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    figures(TITLE, tried=1, lost=after != before)
+    assert after == before
+    assert manager.load_model("models:/x/1") == {"x": 1}
