@@ -487,7 +487,10 @@ def test_what_is_no_reference_is_refused(disk_manager: ModelManager, reference: 
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"every_seconds": n} for n in (0, -1, float("nan"), float("inf"), True, None, "10")),
+        *(
+            {"every_seconds": n}
+            for n in (0, -1, float("nan"), float("inf"), 10**400, True, None, "10")
+        ),
         {"warm": 3},
         {"on_swap": "print"},
         {"manager": "models"},

@@ -314,6 +314,7 @@ def test_what_is_no_alias_is_refused_and_nothing_moved(embedded: Aliased, alias:
     [
         {"min_gain": -0.1, "metric": "auc"}, {"min_gain": math.nan, "metric": "auc"},
         {"min_gain": math.inf, "metric": "auc"}, {"min_gain": "1", "metric": "auc"},
+        {"min_gain": 10**400, "metric": "auc"}, {"min_gain": -(10**400), "metric": "auc"},
         {"min_gain": True, "metric": "auc"}, {"min_gain": 0.1}, {"higher_is_better": False},
         {"metric": ""}, {"metric": 3}, {"metric": "x" * 251}, {"reason": 3}, {"reason": b"x"},
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import numbers
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -16,6 +15,7 @@ from lotto_mlflow.errors import NotPicklableError, SettingsError
 from lotto_mlflow.live.keeper import InUse, Keeper
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.settings import as_number
 from lotto_mlflow.text import safe_line
 
 __all__ = ["InUse", "LiveModel"]
@@ -197,8 +197,7 @@ def _forwarding(keeper: Keeper, name: str, method: Callable[..., Any]) -> Callab
 
 
 def _checked_seconds(value: object) -> float:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    seconds = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    seconds = as_number(value)
     if not 0 < seconds < math.inf:
         raise SettingsError(
             f"every_seconds is {value!r:.100}; give a number of seconds above 0, such as 10",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout, references
@@ -33,7 +32,7 @@ from lotto_mlflow.records import (
     stack_of,
 )
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.settings import Target
+from lotto_mlflow.settings import Target, as_number
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Ledger
@@ -78,7 +77,7 @@ def promote(
     """Have an alias stand for a model, if that is better than what it stands for."""
     references.check_alias(alias)
     gate = _gate(metric, min_gain, higher_is_better=higher_is_better)
-    _check_reason(reason)
+    check_reason(reason)
     target = folder.target()
     candidate = _candidate(folder, target, model)
     place = Alias(folder, target, candidate.registered_model, alias)
@@ -100,7 +99,7 @@ def rollback(
     """Have an alias stand for what it stood for before the one in use."""
     references.check_alias(alias)
     _check_registered_model(registered_model)
-    _check_reason(reason)
+    check_reason(reason)
     target = folder.target()
     place = Alias(folder, target, registered_model, alias)
     place.book.open()
@@ -331,7 +330,14 @@ def _check_registered_model(name: object) -> None:
         )
 
 
-def _check_reason(reason: object) -> None:
+def check_reason(reason: object) -> None:
+    """See that a reason is a text, where one is given.
+
+    Raises
+    ------
+    SettingsError
+        If it is something else.
+    """
     if reason is not None and not isinstance(reason, str):
         raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
 
@@ -344,8 +350,7 @@ def _gate(metric: object, min_gain: object, *, higher_is_better: bool) -> _Gate 
     SettingsError
         If there is one that makes no sense.
     """
-    is_number = isinstance(min_gain, Real) and not isinstance(min_gain, bool)
-    gain = float(min_gain) if isinstance(min_gain, Real) and is_number else math.nan
+    gain = as_number(min_gain)
     if not 0 <= gain < math.inf:
         raise SettingsError(
             f"min_gain is {min_gain!r:.100}; give a number that is not negative", value=min_gain

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lotto_mlflow.errors import LottoMlflowError, SettingsError
 from lotto_mlflow.records import Finding, Health, HealthStatus
+from lotto_mlflow.settings import as_number
 from lotto_mlflow.text import safe_line
 
 SERVICE = "LOTTO_MLFLOW"
@@ -35,17 +36,13 @@ def seconds_of(max_age: timedelta | float | str | None) -> float | None:
     """
     if max_age is None:
         return None
-    seconds = math.nan
     if isinstance(max_age, timedelta):
         seconds = max_age.total_seconds()
     elif isinstance(max_age, str):
         match = _AGE.fullmatch(max_age)
         seconds = math.nan if match is None else float(int(match[1]) * _UNITS[match[2]])
-    elif isinstance(max_age, (int, float)) and not isinstance(max_age, bool):
-        try:
-            seconds = float(max_age)
-        except OverflowError:
-            seconds = math.inf
+    else:
+        seconds = as_number(max_age)
     if not 0 <= seconds < math.inf:
         raise SettingsError(
             f"{max_age!r:.100} is no age; give a number with its unit, such as 8d, 36h, 90m or 0s, "

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING
 
 from lotto_mlflow.errors import MirrorUnavailableError, SettingsError
@@ -21,7 +20,7 @@ from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.operations.removals import Chosen, described, finish, remove
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Progress, PrunedSave, PruneReport, SaveRecord, no_progress
-from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.settings import Settings, Target, as_number
 from lotto_mlflow.text import masked
 
 if TYPE_CHECKING:
@@ -126,8 +125,7 @@ def _limits(keep_last: object, keep_days: object) -> _Limits:
         raise SettingsError(
             f"keep_last is {keep_last!r:.100}; give how many saves stay, 0 or more", value=keep_last
         )
-    is_number = isinstance(keep_days, Real) and not isinstance(keep_days, bool)
-    days = float(keep_days) if isinstance(keep_days, Real) and is_number else math.nan
+    days = as_number(keep_days)
     if keep_days is not None and not 0 <= days < math.inf:
         raise SettingsError(
             f"keep_days is {keep_days!r:.100}; give a number of days, 0 or more", value=keep_days
