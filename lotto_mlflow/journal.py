@@ -181,6 +181,10 @@ class Journal:
         """Return the committed records that have still to be pushed, oldest first."""
         return self._in_outbox("committed", "begun")
 
+    def aside(self) -> list[Entry]:
+        """Return the records that were put aside, oldest first."""
+        return sorted(listing_of(self._aside_dir).in_states("aside"))
+
     def is_waiting(self, record: Record[Any]) -> bool:
         """Return whether a record is still to be pushed; nothing is listed."""
         states: tuple[State, ...] = ("committed", "begun")  # in the order in which it has them

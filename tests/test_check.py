@@ -26,7 +26,7 @@ from sklearn.dummy import DummyClassifier
 from users import User, Users
 
 from lotto_mlflow import Health, LottoMlflowError, ModelManager, records
-from lotto_mlflow.errors import InvalidReferenceError, SettingsError
+from lotto_mlflow.errors import InvalidReferenceError, MirrorUnavailableError, SettingsError
 from lotto_mlflow.operations.health import in_words
 
 HOUR = 3600
@@ -367,6 +367,95 @@ def test_a_newest_model_that_is_gone_is_critical_whatever_is_left(
     assert finding["mend"].startswith("lotto-mlflow restore lotto_model_new --source registry")
     ModelManager(base_dir).restore("lotto_model_new", source="registry")
     assert status(base_dir, "--max-age", "8d")["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("saved", "deleted", "newest"),
+    [
+        (["a", "b", "b"], "b", "a"),  # what it replaced is in backups/
+        (["a", "b", "c"], "b", "c"),
+        (["a", "b"], "b", "a"),
+        (["a", "a", "b", "b", "b"], "b", "a"),
+        (["b", "b", "a"], "b", "a"),
+    ],
+)
+def test_a_newest_save_that_was_deleted_is_not_missed(
+    base_dir: Path, save: Callable[..., Path], saved: list[str], deleted: str, newest: str
+) -> None:
+    for number, name in enumerate(saved):
+        save(f"lotto_model_{name}", (9 - number) * HOUR)
+    manager = ModelManager(base_dir)
+    manager.delete(f"lotto_model_{deleted}", reason="bad")
+    health = manager.check("8d")
+    assert (health.status, kinds(health)) == ("ok", [])
+    assert f"newest lotto_model_{newest} " in health.message
+    (base_dir / "trained" / f"lotto_model_{newest}.pkl").unlink()
+    assert kinds(manager.check())[0] in ("missing on disk", "no model")
+    assert manager.check().status == "critical"
+
+
+def test_of_a_name_whose_older_save_was_deleted_the_newest_is_missed(
+    base_dir: Path, save: Callable[..., Path]
+) -> None:
+    save("lotto_model_a", 3 * HOUR)
+    save("lotto_model_b", 2 * HOUR)
+    path = save("lotto_model_b", HOUR)
+    manager = ModelManager(base_dir)
+    manager.delete(2, reason="bad")
+    assert manager.check().status == "ok"
+    path.unlink()
+    assert kinds(manager.check()) == ["missing on disk"]
+
+
+def test_a_removal_of_an_older_save_that_waits_hides_no_missing_file(
+    base_dir: Path, save: Callable[..., Path]
+) -> None:
+    save("lotto_model_a", 2 * HOUR)
+    path = save("lotto_model_a", HOUR)
+    manager, database = ModelManager(base_dir), base_dir / "mlflow" / "mlflow.db"
+    with pytest.raises(MirrorUnavailableError, match="is decided to go"):
+        manager.prune(
+            keep_last=1,
+            dry_run=False,
+            progress=lambda *_: database.write_bytes(b"no database" * 1000),
+        )
+    assert manager.check().status == "ok"
+    path.unlink()
+    assert "missing on disk" in kinds(manager.check())
+
+
+def test_records_put_aside_are_a_warning_with_their_count(
+    base_dir: Path, save: Callable[..., Path]
+) -> None:
+    for number in (2, 1):
+        path = save(f"lotto_model_{number}", number * HOUR, mirror="off")
+        copy = path.read_bytes()
+        path.unlink()
+        manager = ModelManager(base_dir)
+        assert len(manager.sync().failed) == 1  # its bytes are gone
+        path.write_bytes(copy)
+        health = manager.check("8d")
+        assert (health.status, kinds(health)) == ("warning", ["stuck record"])
+        said = {2: "1 record was put aside", 1: "2 records were put aside"}[number]
+        assert said in health.message
+    found = status(base_dir, "--max-age", "8d")
+    assert found["status"] == "warning"
+    assert found["findings"][0]["mend"] == f"lotto-mlflow verify --base-dir {base_dir}"
+    assert len(manager.sync(retry_aside=True).sent) == 2
+    assert status(base_dir, "--max-age", "8d")["status"] == "ok"
+
+
+def test_a_damaged_record_put_aside_is_a_warning(base_dir: Path, save: Callable[..., Path]) -> None:
+    save("lotto_model_a", HOUR, mirror="off")
+    (record,) = (base_dir / "mlflow" / "outbox").glob("*.json")
+    record.write_bytes(b"{")
+    record.rename(record.with_name(record.name.replace("~committed~", "~pending~")))
+    ModelManager(base_dir).sync()
+    (aside,) = (base_dir / "mlflow" / "aside").glob("*.json")
+    health = ModelManager(base_dir).check("8d")
+    assert (health.status, kinds(health)) == ("warning", ["stuck record"])
+    aside.unlink()
+    assert ModelManager(base_dir).check("8d").status == "ok"
 
 
 def test_an_older_model_that_is_gone_is_not_asked_for(

@@ -25,10 +25,11 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
+from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import digests, find, load, versions
 from lotto_mlflow.operations.health import WAIT_SECONDS, Report, in_words, seconds_of
-from lotto_mlflow.records import BACKFILL, Finding, Health, HealthStatus, ModelRecord
+from lotto_mlflow.records import BACKFILL, PRUNE, Finding, Health, HealthStatus, ModelRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS, Target
@@ -60,6 +61,7 @@ def check(
             _holder(folder, target, report, alias)
     with report.looking("what waits for MLflow", layout.mlflow_dir):
         _waiting(folder, report)
+        _aside(folder, report)
     with report.looking("the room on the disk", layout.trained_dir):
         _room(folder, report)
     if deep:
@@ -189,11 +191,13 @@ def _sklearn(report: Report, record: ModelRecord) -> None:
 def _missing(folder: ModelFolder, report: Report) -> None:
     """See that the file of the newest save is there: without it, an older model is the newest."""
     history, gone = folder.history(), set[str]()
+    leaving = going(history)
     for entry in folder.journal.newest_first(names.PREFIX):
         record = None if entry.state == "pending" else history.read(entry)
         if record is None or entry.name in gone:
             continue
-        if not record.is_of_file:  # what was done with the model since, such as its removal
+        is_gone = record.kind == PRUNE and entry.state == "sent"
+        if is_gone or record.id in leaving:  # with the file; an older save of its name has none
             gone.add(entry.name)
         elif record.is_save:
             path = folder.layout.model_path(entry.name)
@@ -295,6 +299,16 @@ def _waiting(folder: ModelFolder, report: Report) -> None:
             detail = f"1 record waits for MLflow for {in_words(longest)}"
         path = entries[0].path.parent
         report.add("warning", Finding("waiting", "", path, detail, fix=Fix("sync")))
+
+
+def _aside(folder: ModelFolder, report: Report) -> None:
+    """Count the records that were put aside: nothing brings what they are of to MLflow."""
+    count = len(folder.journal.aside())
+    if count:
+        what = "1 record was" if count == 1 else f"{count} records were"
+        detail = f"{what} put aside, refused by MLflow or damaged"
+        path, fix = folder.layout.aside_dir, Fix("verify", effect="says what helps")
+        report.add("warning", Finding("stuck record", "", path, detail, fix=fix))
 
 
 def _waits_since(folder: ModelFolder, entry: Entry) -> tuple[int, bool]:
