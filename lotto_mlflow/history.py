@@ -143,7 +143,13 @@ class History(ModelFiles):
 
     def own_save_of_version(self, version: ModelRecord) -> SaveRecord | None:
         """Return the save that a version mirrors, ``None`` where another folder made it."""
-        return None if version.save_id is None else self._save_with_id(version.save_id)
+        return self.save_with_id(version.save_id)
+
+    def save_with_id(self, save_id: str | None) -> SaveRecord | None:
+        """Return the save of this id, ``None`` where there is none, or none any more."""
+        entry = None if save_id is None else self._journal.with_id(save_id)
+        record = None if entry is None else self.read(entry)
+        return record if record is not None and record.is_save else None
 
     def _save_named(self, version: ModelRecord, target: Target) -> SaveRecord | None:
         """Return the save of which a record says that it is this version, whatever its tags say."""
@@ -165,8 +171,7 @@ class History(ModelFiles):
 
     def _save_in(self, model_dir: Path) -> SaveRecord | None:
         """Return the save that a mirrored model folder is of, by its logged model or its text."""
-        save_id = recorded_save_id(model_dir)
-        save = None if save_id is None else self._save_with_id(save_id)
+        save = self.save_with_id(recorded_save_id(model_dir))
         if save is not None:
             return save
         for entry in self.entries():  # its text may be anybody's
@@ -175,11 +180,6 @@ class History(ModelFiles):
             if any(ids.model_id == model_dir.parent.name for ids in of_record):
                 return record
         return None
-
-    def _save_with_id(self, save_id: str) -> SaveRecord | None:
-        entry = self._journal.with_id(save_id)
-        record = None if entry is None else self.read(entry)
-        return record if record is not None and record.is_save else None
 
     def corrected(self, version: ModelRecord, target: Target) -> ModelRecord:
         """Return a version with what the record of its save says, where this folder has one.

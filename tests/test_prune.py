@@ -35,6 +35,7 @@ from lotto_mlflow.errors import (
     SettingsError,
 )
 from lotto_mlflow.records import PRUNE, parse, render
+from lotto_mlflow.text import shell_command
 
 DAY_NS = 86_400 * 10**9
 
@@ -320,6 +321,44 @@ def test_with_mirroring_off_the_disk_alone_is_pruned_and_mlflow_is_not_imported(
     assert mirrored.verify() == []
 
 
+def test_a_save_that_is_pushed_while_a_prune_runs_goes_from_mlflow_too(base_dir: Path) -> None:
+    disk_alone = ModelManager(base_dir, mirror="off")
+    for number in range(3):
+        disk_alone.save_model({"n": number}, "mine", {"n": number})
+    mirrored, client = ModelManager(base_dir), Aliased(base_dir, None, "mine").client
+
+    def push_all(done: int, *_: object) -> None:
+        if done == 0:
+            assert len(mirrored.sync().sent) == 3
+
+    assert len(prune(disk_alone, keep_last=1, progress=push_all).pruned) == 2
+    assert [version.version for version in client.search_model_versions()] == [3]
+    artifacts_dir = base_dir / "mlflow" / "artifacts"
+    assert len(list(artifacts_dir.rglob("*.pkl"))) == 1
+    assert mirrored.verify() == []
+
+
+def test_a_removal_that_another_store_waits_for_names_that_store(
+    embedded: Store, tmp_path: Path
+) -> None:
+    embedded.save(2)
+    database = tmp_path / "elsewhere.db"
+    other = ModelManager(embedded.base_dir, tracking_uri=f"sqlite:///{database}")
+    assert len(other.sync().sent) == 2
+    content = database.read_bytes()
+    with pytest.raises(MirrorUnavailableError, match="is decided to go"):
+        prune(other, keep_last=1, progress=lambda *_: database.write_bytes(b"none" * 1000))
+    embedded.manager.sync()
+    found = [one for one in embedded.manager.verify() if one.kind == "stuck record"]
+    ((fix, repair),) = [(one.fix, one.repair) for one in found]
+    assert (fix, "elsewhere.db" in repair) == (None, True)
+    database.write_bytes(content)
+    assert [one.fix and one.fix.verb for one in other.verify()] == ["sync"]
+    other.sync()
+    assert list((embedded.base_dir / "mlflow" / "outbox").iterdir()) == []
+    assert other.verify() == []
+
+
 def test_a_file_that_is_put_back_does_not_come_into_mlflow_again(manager: ModelManager) -> None:
     path = Path(manager.save_model({"n": 1}, "lotto_model_1", {"n": 1}))
     copy = shutil.copy2(path, path.parents[2] / "copy.pkl")
@@ -337,7 +376,7 @@ def test_a_file_that_is_put_back_does_not_come_into_mlflow_again(manager: ModelM
     assert [finding.kind for finding in manager.verify()] == ["damaged"]
 
 
-def test_predictions_and_how_good_they_were_stay(manager: ModelManager) -> None:
+def test_predictions_and_how_good_they_were_stay(manager: ModelManager, base_dir: Path) -> None:
     manager.save_model({"n": 1}, "lotto_model_1")
     manager.record_prediction("lotto_model_1", 1000, GAME, scores=CHANCE, made_at=before(1000))
     manager.record_prediction("lotto_model_1", 1001, GAME, scores=CHANCE, made_at=before(1001))
@@ -350,6 +389,9 @@ def test_predictions_and_how_good_they_were_stay(manager: ModelManager) -> None:
     manager.record_result(1001, DRAWN, BONUS)
     (row,) = manager.accuracy()
     assert (row.model, row.version, row.draws) == ("lotto_model_1", 1, 2)
+    assert manager.flush(120)
+    assert list((base_dir / "mlflow" / "outbox").iterdir()) == []
+    assert manager.verify() == []
     manager.sync()
     assert manager.verify() == []
 
@@ -457,6 +499,8 @@ def test_in_a_copied_folder_files_are_known_by_their_bytes(tmp_path: Path) -> No
         {"keep_days": "3"},
         {"keep_days": float("nan")},
         {"keep_days": float("inf")},
+        {"keep_days": 10**400},
+        {"keep_days": -(10**400)},
         {"keep_last": 1, "keep_days": -1},
     ],
 )
@@ -693,8 +737,11 @@ def test_an_alias_holder_is_deleted_by_force_alone(store: Store) -> None:
     store.promote(2)
     store.set_outside(2, "shadow")
     before = snapshot(store.base_dir)
-    with pytest.raises(ModelInUseError, match="has the alias champion, shadow"):
-        store.manager.delete(store.reference(2))
+    with pytest.raises(ModelInUseError, match="has the alias champion, shadow") as refused:
+        store.manager.delete(store.reference(2), reason="bad")
+    arguments = {"model": store.reference(2), "reason": "bad", "force": True}
+    assert refused.value.fix is not None
+    assert (refused.value.fix.verb, refused.value.fix.arguments) == ("delete", arguments)
     assert snapshot(store.base_dir) == before
     assert (store.versions(), store.holder()) == ([1, 2, 3], 2)
     (gone,) = store.manager.delete(store.reference(2), force=True).pruned
@@ -792,6 +839,11 @@ def test_the_command_deletes_with_yes_alone_and_says_that_an_alias_goes(embedded
     refused = command(embedded.base_dir, "delete", reference, "--yes")
     assert refused.exit_code == 1
     assert "has the alias champion" in refused.stderr
+    fix = shell_command(
+        ["lotto-mlflow", "delete", reference, "--force", "--base-dir", str(embedded.base_dir)]
+    )
+    assert f"`{fix}` removes the alias, too" in refused.stderr
+    assert "force=True" not in refused.stderr
     would = command(embedded.base_dir, "delete", reference, "--force")
     assert "the alias champion would go with it" in would.stdout
     assert embedded.versions() == [1, 2]

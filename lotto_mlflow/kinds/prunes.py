@@ -22,6 +22,7 @@ from lotto_mlflow.kinds import in_use, save_files
 from lotto_mlflow.kinds.base import UNDER_WAY, Kind, Verification
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.records import Finding, Note, PruneRecord, SaveRecord
+from lotto_mlflow.text import masked
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -31,9 +32,8 @@ _logger = logging.getLogger("lotto_mlflow")
 
 def _save_of(folder: ModelFolder, record: PruneRecord) -> SaveRecord | None:
     """Return the record of the save that goes, ``None`` where it is gone already."""
-    entry = folder.journal.with_id(record.payload.save_id)
-    save = None if entry is None else folder.journal.read(entry)
-    if save is None or not save.is_save:
+    save = folder.history().save_with_id(record.payload.save_id)
+    if save is None:
         return None
     own = (save.name, save.payload.sha256)
     return save if own == (record.name, record.payload.sha256) else None
@@ -118,6 +118,10 @@ def _verify(verification: Verification, entry: Entry, record: PruneRecord) -> It
     detail = f"it is to be {record.payload.verb}, and that was not seen to end"
     if record.reason is not None:
         detail = f"{detail}: {record.reason}"
+    if record.target != verification.target.name:
+        repair = f"select the tracking store {masked(record.target)}, then sync"
+        yield Finding("stuck record", record.name, entry.path, detail, repair)
+        return
     fix = Fix("sync", {"retry_aside": True} if entry.state == "aside" else {}, effect="does it")
     yield Finding("stuck record", record.name, entry.path, detail, fix=fix)
 

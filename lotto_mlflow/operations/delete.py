@@ -13,12 +13,12 @@ from lotto_mlflow.errors import (
     MirrorUnavailableError,
     ModelInUseError,
     ModelNotFoundError,
-    SettingsError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.operations import find, versions
+from lotto_mlflow.operations.aliases import check_reason
 from lotto_mlflow.operations.prune import begin
 from lotto_mlflow.operations.removals import Chosen, described, remove
 from lotto_mlflow.push import PushWorker
@@ -42,8 +42,7 @@ def delete(
     dry_run: bool,
 ) -> PruneReport:
     """Remove one save, or say what would go."""
-    if reason is not None and not isinstance(reason, str):
-        raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
+    check_reason(reason)
     target, report = folder.target(), PruneReport(dry_run=dry_run)
     outcome = "What was decided to go is removed by the next save or sync"
     with folder.disk_errors("the model could not be deleted", outcome):
@@ -52,7 +51,9 @@ def delete(
             begin(folder, target, report)
             save = _again(folder, save)
         ids = save.mirrored.get(target.name)
-        aliases = () if ids is None else _aliases(folder.mirror(target), save, ids, force=force)
+        aliases = () if ids is None else _aliases(folder.mirror(target), save, ids)
+        if ids is not None and aliases and not force:
+            raise _in_use(model, save, ids, aliases, reason)
         one = Chosen(save, (reason or "").strip() or _NO_REASON, aliases, is_deletion=True)
         if dry_run:
             report.add(described(folder, folder.history(), target, one))
@@ -167,22 +168,21 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     ModelNotFoundError
         If another process has removed the save meanwhile.
     """
-    entry = folder.journal.with_id(save.id)
-    found = None if entry is None else folder.journal.read(entry)
-    if found is None or not found.is_save:
+    found = folder.history().save_with_id(save.id)
+    if found is None:
         raise ModelNotFoundError(
             f"{save.name} was removed by another process meanwhile", name=save.name
         )
     return found
 
 
-def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds, *, force: bool) -> tuple[str, ...]:
-    """Return the aliases that go with a save.
+def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds) -> tuple[str, ...]:
+    """Return the aliases that stand for a save.
 
     Raises
     ------
     ModelInUseError
-        If there are any, and they are not to go; or if another version needs its files.
+        If another version needs its files.
     """
     name = registered_model_of(ids, save.name)
     others = mirror.survey().others_of(save, ids)
@@ -192,12 +192,27 @@ def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds, *, force: bool) -
             "that first, with MLflow",
             name=save.name,
         )
-    aliases = mirror.aliases(name).get(ids.version, ())
-    if aliases and not force:
-        raise ModelInUseError(
-            f"version {ids.version} of {name} has the alias {', '.join(aliases)}; nothing was "
-            "deleted. Promote another model or roll back first; force=True removes the alias, too",
-            name=save.name,
-            aliases=aliases,
-        )
-    return aliases
+    return mirror.aliases(name).get(ids.version, ())
+
+
+def _in_use(
+    model: str | int | os.PathLike[str],
+    save: SaveRecord,
+    ids: MlflowIds,
+    aliases: tuple[str, ...],
+    reason: str | None,
+) -> ModelInUseError:
+    arguments = {"model": model if isinstance(model, int) else os.fspath(model)}
+    arguments |= {} if reason is None else {"reason": reason}
+    return ModelInUseError(
+        f"version {ids.version} of {registered_model_of(ids, save.name)} has the alias "
+        f"{', '.join(aliases)}; nothing was deleted",
+        fix=Fix(
+            "delete",
+            arguments | {"force": True},
+            before="promote another model or roll back first;",
+            effect="removes the alias, too",
+        ),
+        name=save.name,
+        aliases=aliases,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -97,16 +97,10 @@ def remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport
         If MLflow cannot be asked any more; the removal is decided, and is finished later.
     """
     with locked(folder.push_lock()):
-        if is_there(folder, one.save):  # and was not removed by another process meanwhile
-            _remove(folder, target, one, report)
+        save = folder.history().save_with_id(one.save.id)
+        if save is not None:  # which other processes may have removed meanwhile, or pushed
+            _remove(folder, target, replace(one, save=save), report)
     time.sleep(_TURN_SECONDS)
-
-
-def is_there(folder: ModelFolder, save: SaveRecord) -> bool:
-    """Return whether the record of a save says that it is there."""
-    entry = folder.journal.with_id(save.id)
-    found = None if entry is None else folder.journal.read(entry)
-    return found is not None and bool(found.is_save)
 
 
 def _remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport) -> None:
