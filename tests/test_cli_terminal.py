@@ -180,7 +180,7 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(base_dir: Path) -> None:
             session.until("sending")
             time.sleep(0.5)
             session.type(CTRL_C)
-            assert session.end() == 130
+            assert session.end() == 130, session.text
             assert "Traceback" not in session.text
     finally:
         holder.kill()
