@@ -27,7 +27,7 @@ COMMAND = [sys.executable, "-m", "lotto_mlflow"]
 ON_TERMINAL = [
     sys.executable,
     "-c",
-    "import pty, sys; s = pty.spawn(sys.argv[1:]); sys.exit(s >> 8)",
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))",
 ]
 """Runs a command on a terminal of its own; what it reads is typed there."""
 CTRL_C = b"\x03"
