@@ -36,7 +36,11 @@ def _check_picture(path: Path | None) -> Path | None:
     return path
 
 
-@app.command("accuracy", epilog=epilog("accuracy"))
+@app.command(
+    "accuracy",
+    short_help="Show how good predictions were, beside chance.",
+    epilog=epilog("accuracy"),
+)
 def accuracy(
     ctx: typer.Context,
     model: Annotated[
@@ -122,10 +126,10 @@ def _cells_of(row: ModelAccuracy) -> list[str]:
         "backtest" if row.is_backtest else "live",
         str(row.draws),
         str(row.games),
-        f"{row.hits_per_game:.3f}",
+        output.hits_as_text(row.hits_per_game),
         NONE if row.interval is None else "{:.3f} to {:.3f}".format(*row.interval),
         p_as_text(row.p_value),
         p_as_text(row.p_adjusted),
         ", ".join(won) or NONE,
-        NONE if row.log_loss is None else f"{row.log_loss:.4f}",
+        output.loss_as_text(row.log_loss),
     ]

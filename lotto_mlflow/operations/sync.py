@@ -23,7 +23,7 @@ from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import prediction_files, removals
 from lotto_mlflow.operations.backfill import backfill_record
-from lotto_mlflow.operations.load import fix_of_file
+from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     MlflowIds,
@@ -199,7 +199,7 @@ def _unrecorded(
         if history.is_changed(file):
             fix = fix_of_file(history, file)
             reason = f"{file.path} was changed after it was saved, and is not sent"
-            report.fail(name, f"{reason}; {fix.in_words()}", fix)
+            report.fail(name, f"{reason}; {NO_COPY if fix is None else fix.in_words()}", fix)
             continue
         earlier = history.earlier_digests(name)
         record = backfill_record(name, file, target, current.timezone, earlier)
