@@ -156,7 +156,7 @@ def test_a_restore_of_a_deleted_model_says_when_and_why_it_went(
         manager.promote("x")
     manager.delete("x", reason="나쁨", force=force)
     for reference in ("x", "models:/x/1"):
-        with pytest.raises(ModelNotFoundError, match="was deleted on .*: 나쁨") as caught:
+        with pytest.raises(ModelNotFoundError, match=r"was deleted on .*: 나쁨") as caught:
             manager.restore(reference, source=source)
         assert caught.value.why == "나쁨"
         assert caught.value.fix is None

@@ -150,7 +150,7 @@ def _missing_on_disk(
     repair = (
         ""
         if fix
-        else "the current store does not have them, either; only a copy from elsewhere brings them back"
+        else "the current store has none, either; only a copy from elsewhere brings them back"
     )
     yield Finding("missing on disk", name, path, detail, repair, fix)
 
