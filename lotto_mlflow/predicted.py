@@ -223,9 +223,9 @@ class Predictions:
     def record_of_result(self, draw_no: int) -> Path | None:
         """Return the file of the record that says what was drawn, ``None`` where none does."""
         for entry in reversed(self._journal.entries(RESULTS_NAME)):
-            if entry.state != "pending":
-                if any(draw.draw_no == draw_no for draw in self._results_in(entry)):
-                    return entry.path
+            numbers = [draw.draw_no for draw in self._results_in(entry)]
+            if entry.state != "pending" and draw_no in numbers:
+                return entry.path
         return None
 
     def _results_in(self, entry: Entry) -> list[Draw]:

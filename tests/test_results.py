@@ -230,11 +230,10 @@ def test_a_wrong_result_is_corrected_as_the_refusal_says(
     wrong = "1000,2022-01-29,1,11,19,27,40,41,35\n"
     saved.import_results(csv_of(base.parent, wrong, ROW_1001))
     saved.import_results(csv_of(base.parent, "1002,,1,2,3,4,5,6,7\n"))
+    call: Any = saved.import_results if is_imported else saved.record_result
+    arguments = (csv_of(base.parent, ROW_1000),) if is_imported else (1000, DRAWN, BONUS)
     with pytest.raises(InvalidResultError) as caught:
-        if is_imported:
-            saved.import_results(csv_of(base.parent, ROW_1000))
-        else:
-            saved.record_result(1000, DRAWN, BONUS)
+        call(*arguments)
     said = re.search(r"copy (\S+), correct .* move its record (\S+) out of", str(caught.value))
     assert said is not None
     shown, record = map(Path, said.groups())

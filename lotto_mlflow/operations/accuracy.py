@@ -10,6 +10,7 @@ from lotto_mlflow import chance
 from lotto_mlflow.draws import RANKS
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import predict
+from lotto_mlflow.predicted import Predictions
 from lotto_mlflow.records import ModelAccuracy, Prediction
 
 _Save: TypeAlias = tuple[bool, str, str]
@@ -21,8 +22,12 @@ SIGNIFICANT = 0.05
 
 def accuracy(folder: ModelFolder, model: predict.Model | None) -> list[ModelAccuracy]:
     """Return how good the predictions of each save in the folder were, or of those of a model."""
-    asked = None if model is None else predict.predictions(folder, model, None)
-    return accuracy_of(predict.predictions(folder, None, None), asked)
+    name, save_id = predict.asked_for(folder, Predictions(folder.journal), model)
+    found = predict.predictions(folder, None, None)
+    return accuracy_of(
+        found,
+        (one for one in found if name in (None, one.model) and save_id in (None, one.save_id)),
+    )
 
 
 def accuracy_of(

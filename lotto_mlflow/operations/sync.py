@@ -88,13 +88,23 @@ def sync(
         unknown = list(history.unknown_files(target, include_backups=include_backups))
         work += _unrecorded(history, mirror, target, current, unknown, report)
         work.sort(key=lambda item: item.record.id)
-        on_progress = progress or no_progress
-        for number, item in enumerate(work):
-            on_progress(number, len(work), item.record.payload.size, item.record.name)
-            _push(folder, mirror, target, item, report)
-        on_progress(len(work), len(work), 0, "")
+        _push_all(folder, mirror, target, work, report, progress or no_progress)
         prediction_files.send(folder, mirror, target, report, resend=resend)
     return report
+
+
+def _push_all(
+    folder: ModelFolder,
+    mirror: Mirror,
+    target: Target,
+    work: list[_Work],
+    report: SyncReport,
+    on_progress: Progress,
+) -> None:
+    for number, item in enumerate(work):
+        on_progress(number, len(work), item.record.payload.size, item.record.name)
+        _push(folder, mirror, target, item, report)
+    on_progress(len(work), len(work), 0, "")
 
 
 def _lock(stack: ExitStack, folder: ModelFolder) -> None:
