@@ -24,7 +24,7 @@ _NAMED_OTHERWISE = {
 }
 _NAMED_ALIKE = ("catboost", "joblib", "lightgbm", "mlflow", "numpy", "pandas", "scipy")
 _KNOWN = _NAMED_OTHERWISE | {n: n for n in (*_NAMED_ALIKE, "statsmodels", "xgboost")}
-"""Distributions of modules, for where no ``dist-info`` folder tells them."""
+"""Distributions of modules, for where no ``dist-info`` folder names them."""
 _MODULE_OF = {distribution: module for module, distribution in _NAMED_OTHERWISE.items()}
 _OWN = "lotto-mlflow"
 _VERSION = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
@@ -34,7 +34,7 @@ _Stamp = tuple[tuple[str, int], ...]
 
 
 def version_of(distribution: str, *, imports: bool = False) -> str | None:
-    """Return the version of an installed distribution, ``None`` where nothing tells it.
+    """Return the version of an installed distribution, ``None`` where it is unknown.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _stamp() -> _Stamp:
 
 @lru_cache(maxsize=256)
 def _installed_in(entry: str, place: tuple[int, int, int]) -> int:
-    """Return a number that is another once a folder has other distributions.
+    """Return a number that changes once a folder has other distributions.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _distribution_at(path: Path, top: str, stamp: _Stamp) -> str | None:
     Notes
     -----
     A compiled module may have another name inside a pickle than its package gives it: its file
-    tells. The file also tells a script of one's own from a distribution with such a module.
+    decides, also between a script of one's own and a distribution with such a module.
     """
     tops = dict.fromkeys((top, *_tops_at(path)))
     names = [name for each in tops for name in _providers(stamp).get(each, ())]

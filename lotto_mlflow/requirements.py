@@ -39,7 +39,7 @@ def pinned(modules: Iterable[str], provided: Provided | None = None) -> list[str
     -------
     list of str
         Sorted and without repetition; mlflow and joblib are always there. A distribution whose
-        version nothing tells is named without one.
+        version is unknown is named without one.
     """
     found = distributions_of(modules) if provided is None else provided
     names = {distribution for distribution in found.values() if distribution is not None}

@@ -92,8 +92,8 @@ def summary(rows: Iterable[ModelAccuracy]) -> str:
     found = list(rows)
     if not found:
         return "No prediction that counts has met its draw yet."
-    told = [row for row in found if row.p_adjusted < SIGNIFICANT]
-    if not told:
+    differing = [row for row in found if row.p_adjusted < SIGNIFICANT]
+    if not differing:
         subject = "The save does not differ" if len(found) == 1 else f"None of {len(found)} differs"
         lowest = min(row.p_adjusted for row in found)
         return (
@@ -102,16 +102,16 @@ def summary(rows: Iterable[ModelAccuracy]) -> str:
         )
     named = ", ".join(
         f"{label_of(row)} ({row.hits_per_game:.3g}, adjusted p {p_as_text(row.p_adjusted)})"
-        for row in sorted(told, key=lambda row: row.p_adjusted)
+        for row in sorted(differing, key=lambda row: row.p_adjusted)
     )
-    verb = "differs" if len(told) == 1 else "differ"
+    verb = "differs" if len(differing) == 1 else "differ"
     warning = (
         "; a backtest does also where the model was trained on its draws"
-        if any(row.is_backtest for row in told)
+        if any(row.is_backtest for row in differing)
         else ""
     )
     return (
-        f"{len(told)} of {len(found)} {verb} from chance, which hits {chance.HITS_PER_GAME:g} "
+        f"{len(differing)} of {len(found)} {verb} from chance, which hits {chance.HITS_PER_GAME:g} "
         f"numbers a game: {named}{warning}."
     )
 

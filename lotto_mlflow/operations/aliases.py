@@ -135,7 +135,7 @@ def _moved(
     """Decide, and make the move, unless somebody else makes one meanwhile."""
     first: int | None = None
     for _ in range(_MOST_ROUNDS):
-        ledger = place.book.settled()
+        ledger = place.book.recovered()
         last = ledger.last(place.name)
         number = 0 if last is None else int(last.number or 0)
         holder = place.version()
@@ -187,10 +187,10 @@ def _finished(place: Alias, claimed: AliasMove) -> AliasMove:
             "be moved to it; nothing was moved",
             version=number,
         )
-    held = None if to is None else place.version(to.version)
-    if held is not None:
+    found = None if to is None else place.version(to.version)
+    if found is not None:
         reference = VersionReference(place.registered_model, alias=place.name)
-        last_seen.note(place.folder, place.target, reference, held)
+        last_seen.note(place.folder, place.target, reference, found)
     return replace(claimed, is_done=True)
 
 
