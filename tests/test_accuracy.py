@@ -27,8 +27,9 @@ import lotto_mlflow
 from lotto_mlflow import ModelManager, chance, draws, model_utils
 from lotto_mlflow.cli import accuracy_plot, app
 from lotto_mlflow.cli.output import KEYS
+from lotto_mlflow.entries import Entry
 from lotto_mlflow.errors import MissingExtraError, ModelNotFoundError
-from lotto_mlflow.journal import Entry, Journal
+from lotto_mlflow.journal import Journal
 from lotto_mlflow.operations.accuracy import accuracy_of, measured, summary
 from lotto_mlflow.records import ModelAccuracy, Prediction
 
