@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import hyperparameters, requirements
-from lotto_mlflow.distributions import MAIN_MODULES
+from lotto_mlflow.distributions import MAIN_MODULES, distributions_of
 from lotto_mlflow.metadata import strict, writable
 from lotto_mlflow.plain_values import free_name
 from lotto_mlflow.records import Description
@@ -84,7 +84,8 @@ def with_needs(description: Description, names: Mapping[str, Set[str]]) -> Descr
             description.model_type,
             writable(listed),
         )
-    own = requirements.unprovided(names)
+    provided = distributions_of(names)
+    own = requirements.unprovided(names, provided)
     if own:
         _logger.warning(
             "%s needs %s, which no installed distribution provides; where the model is to be "
@@ -92,7 +93,7 @@ def with_needs(description: Description, names: Mapping[str, Set[str]]) -> Descr
             description.model_type,
             writable(", ".join(own)),
         )
-    return replace(description, requirements=requirements.pinned(names))
+    return replace(description, requirements=requirements.pinned(names, provided))
 
 
 def params_and_metrics(metadata: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, float]]:

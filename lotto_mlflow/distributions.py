@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -24,16 +24,17 @@ _NAMED_OTHERWISE = {
 }
 _NAMED_ALIKE = ("catboost", "joblib", "lightgbm", "mlflow", "numpy", "pandas", "scipy")
 _KNOWN = _NAMED_OTHERWISE | {n: n for n in (*_NAMED_ALIKE, "statsmodels", "xgboost")}
-"""Distributions of modules, for where no ``dist-info`` folder tells them."""
+"""Distributions of modules, for where no ``dist-info`` folder names them."""
 _MODULE_OF = {distribution: module for module, distribution in _NAMED_OTHERWISE.items()}
 _OWN = "lotto-mlflow"
 _VERSION = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
 _SUFFIXES = frozenset({".py", ".so", ".pyd"})
+_OF_INSTALLATIONS = (".dist-info", ".egg-info", "egg-info")
 _Stamp = tuple[tuple[str, int], ...]
 
 
 def version_of(distribution: str, *, imports: bool = False) -> str | None:
-    """Return the version of an installed distribution, ``None`` where nothing tells it.
+    """Return the version of an installed distribution, ``None`` where it is unknown.
 
     Parameters
     ----------
@@ -63,12 +64,40 @@ def version_of(distribution: str, *, imports: bool = False) -> str | None:
 
 
 def _stamp() -> _Stamp:
-    """Return what changes when something is installed, as in a notebook; a key for caches."""
+    """Return what changes when something is installed, as in a notebook; a key for caches.
+
+    Notes
+    -----
+    A file that is written beside the script, whose folder is the first that modules are imported
+    from, changes nothing of it.
+    """
     found = []
     for entry in sys.path:
         with suppress(OSError, ValueError, TypeError):
-            found.append((entry, Path(entry).stat().st_mtime_ns))
+            status = Path(entry).stat()
+            place = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            found.append((entry, _installed_in(entry, place)))
     return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _installed_in(entry: str, place: tuple[int, int, int]) -> int:
+    """Return a number that changes once a folder has other distributions.
+
+    Parameters
+    ----------
+    entry : str
+        The folder, as ``sys.path`` names it.
+    place : tuple of int
+        Its device, number and modification time: as long as they are the same, so is the answer.
+    """
+    try:
+        with os.scandir(entry or os.curdir) as listed:
+            names = (one for one in listed if one.name.lower().endswith(_OF_INSTALLATIONS))
+            found = sorted((one.name, one.stat().st_mtime_ns) for one in names)
+    except NotADirectoryError:  # an archive, which may have some
+        return place[-1]
+    return hash(tuple(found))
 
 
 def _recorded_version(distribution: str) -> str | None:
@@ -84,7 +113,7 @@ def _recorded_version(distribution: str) -> str | None:
 def is_of_python(module: str) -> bool:
     """Return whether a module is of the standard library, or is the program itself."""
     top = module.partition(".")[0]
-    return top in sys.stdlib_module_names or top in MAIN_MODULES or top == "builtins"
+    return top in sys.stdlib_module_names or top in MAIN_MODULES
 
 
 def distribution_of(module: str) -> str | None:
@@ -101,7 +130,19 @@ def distribution_of(module: str) -> str | None:
     str or None
         ``None`` for a module of Python's own, of the program itself, or of no distribution.
     """
-    return None if is_of_python(module) else _distribution_of(module, _stamp())
+    return distributions_of([module]).get(module)
+
+
+def distributions_of(modules: Iterable[str]) -> dict[str, str | None]:
+    """Return the distributions that modules are of, as `distribution_of` does.
+
+    Parameters
+    ----------
+    modules : iterable of str
+        Their dotted names. Those of Python's own and of the program itself are left out.
+    """
+    stamp = _stamp()
+    return {one: _distribution_of(one, stamp) for one in modules if not is_of_python(one)}
 
 
 @lru_cache(maxsize=1024)
@@ -143,7 +184,7 @@ def _distribution_at(path: Path, top: str, stamp: _Stamp) -> str | None:
     Notes
     -----
     A compiled module may have another name inside a pickle than its package gives it: its file
-    tells. The file also tells a script of one's own from a distribution with such a module.
+    decides, also between a script of one's own and a distribution with such a module.
     """
     tops = dict.fromkeys((top, *_tops_at(path)))
     names = [name for each in tops for name in _providers(stamp).get(each, ())]

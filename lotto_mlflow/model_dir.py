@@ -69,7 +69,7 @@ def is_data_intact(model_dir: Path, sha256: str) -> bool:
 
 
 def recorded_save_id(model_dir: Path) -> str | None:
-    """Return the id of the save in the ``MLmodel`` of a mirrored model folder, if it tells one."""
+    """Return the id of the save in the ``MLmodel`` of a mirrored model folder, if it names one."""
     path = model_dir / "MLmodel"
     content = regular.content_of(path, _MLMODEL_BYTES) if regular.is_file(path) else b""
     match = _SAVE_ID_LINE.search(content.decode("utf-8", "replace"))

@@ -220,6 +220,14 @@ class Predictions:
             found.setdefault(draw.draw_no, draw)
         return found
 
+    def record_of_result(self, draw_no: int) -> Path | None:
+        """Return the file of the record that says what was drawn, ``None`` where none does."""
+        for entry in reversed(self._journal.entries(RESULTS_NAME)):
+            numbers = [draw.draw_no for draw in self._results_in(entry)]
+            if entry.state != "pending" and draw_no in numbers:
+                return entry.path
+        return None
+
     def _results_in(self, entry: Entry) -> list[Draw]:
         key = (entry.path.parent.parent, entry.id)
         if key not in _RESULTS:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from lotto_mlflow.distributions import distribution_of, is_of_python, version_of
+from lotto_mlflow.distributions import distributions_of, version_of
 
 _ALWAYS = ("mlflow", "joblib")
 _UNDER_SKLEARN = ("numpy", "scipy")
@@ -21,21 +21,28 @@ _PLAIN = re.compile(r"[A-Za-z0-9._\[\],=<>!~*+;()'\" -]{1,1000}")
 _VERSION = re.compile(r"[A-Za-z0-9._+!*-]{1,100}")
 
 
-def pinned(modules: Iterable[str]) -> list[str]:
+Provided = Mapping[str, "str | None"]
+"""The distributions of modules, as `lotto_mlflow.distributions.distributions_of` has them."""
+
+
+def pinned(modules: Iterable[str], provided: Provided | None = None) -> list[str]:
     """Return ``distribution==version`` for the modules given, and for what opens the model.
 
     Parameters
     ----------
     modules : iterable of str
         Dotted module names. A module that no installed distribution provides is left out.
+    provided : mapping of str to str or None, optional
+        Their distributions, where they were looked up already.
 
     Returns
     -------
     list of str
         Sorted and without repetition; mlflow and joblib are always there. A distribution whose
-        version nothing tells is named without one.
+        version is unknown is named without one.
     """
-    names = {found for module in modules if (found := distribution_of(module)) is not None}
+    found = distributions_of(modules) if provided is None else provided
+    names = {distribution for distribution in found.values() if distribution is not None}
     names |= set(_ALWAYS) | (set(_UNDER_SKLEARN) if "scikit-learn" in names else set())
     return sorted(map(_pin, names), key=str.lower)
 
@@ -46,16 +53,18 @@ def _pin(distribution: str) -> str:
     return distribution if version is None else f"{distribution}=={version}"
 
 
-def unprovided(modules: Iterable[str]) -> list[str]:
+def unprovided(modules: Iterable[str], provided: Provided | None = None) -> list[str]:
     """Return the modules that no installed distribution provides: files of one's own.
 
     Parameters
     ----------
     modules : iterable of str
         Dotted module names. Those of Python's own and of the program itself are left out.
+    provided : mapping of str to str or None, optional
+        As in `pinned`.
     """
-    own = (m for m in modules if not is_of_python(m) and distribution_of(m) is None)
-    return sorted(own)
+    found = distributions_of(modules) if provided is None else provided
+    return sorted(module for module, distribution in found.items() if distribution is None)
 
 
 def in_metadata(metadata: Mapping[str, Any]) -> list[str]:

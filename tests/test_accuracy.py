@@ -27,7 +27,9 @@ import lotto_mlflow
 from lotto_mlflow import ModelManager, chance, draws, model_utils
 from lotto_mlflow.cli import accuracy_plot, app
 from lotto_mlflow.cli.output import KEYS
+from lotto_mlflow.entries import Entry
 from lotto_mlflow.errors import MissingExtraError, ModelNotFoundError
+from lotto_mlflow.journal import Journal
 from lotto_mlflow.operations.accuracy import accuracy_of, measured, summary
 from lotto_mlflow.records import ModelAccuracy, Prediction
 
@@ -234,6 +236,23 @@ def test_the_manager_has_a_row_for_each_save(played_dir: Path) -> None:
     assert manager.accuracy("lotto_model_길") == [korean]
     with pytest.raises(ModelNotFoundError):
         manager.accuracy("lotto_model_c")
+
+
+def test_the_rows_of_a_model_read_each_prediction_once(
+    played_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is read beforehand, to see whether the model has any."""
+    manager, read = ModelManager(played_dir, mirror="off"), Journal.read
+    of_a_call: list[str] = []
+
+    def counted(journal: Journal, entry: Entry) -> Any:
+        of_a_call.append(entry.name)
+        return read(journal, entry)
+
+    monkeypatch.setattr(Journal, "read", counted)
+    assert [row.draws for row in manager.accuracy("lotto_model_b")] == [3]
+    of_draws = [name for name in of_a_call if name.startswith("lotto_model_") and "@" in name]
+    assert len(of_draws) == 2 * len(RESULTS) + 1
 
 
 def test_the_package_has_the_managers_rows(

@@ -240,8 +240,8 @@ def test_what_verify_finds_is_mended_by_the_commands_that_it_names(copied_dir: P
     model.write_bytes(b"changed")
     found = call("verify", *at)
     assert found.exit_code == 1
-    assert "mend: lotto-mlflow relocate" in found.stdout
-    assert "mend: lotto-mlflow restore lotto_model_b --source registry --base-dir " in found.stdout
+    assert "fix: lotto-mlflow relocate" in found.stdout
+    assert "fix: lotto-mlflow restore lotto_model_b --source registry --base-dir " in found.stdout
     assert "damaged: lotto_model_b" in found.stdout
     assert call("relocate", *at).stdout.endswith("paths rewritten\n")
     assert answer("relocate", *at) == {"rewritten": 0}

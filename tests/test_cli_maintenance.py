@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from lotto_mlflow import ModelManager, settings
 from lotto_mlflow.cli import app, output
+from lotto_mlflow.cli.output import KEYS
 from lotto_mlflow.errors import Fix
 
 SETTINGS = Path(settings.__file__)
@@ -153,7 +154,7 @@ def test_each_printed_fix_is_a_command_alone_on_its_line(base_dir: Path) -> None
     (base_dir / "trained" / "gone.pkl").unlink()
     (base_dir / "trained" / "it's a  b.pkl").write_bytes(b"damaged")
     printed = call("verify", "--base-dir", base_dir).stdout
-    commands = re.findall(r"^ {4}mend: (.*)$", printed, flags=re.MULTILINE)
+    commands = re.findall(r"^ {4}fix: (.*)$", printed, flags=re.MULTILINE)
     in_json = json.loads(call("verify", "--json", "--base-dir", base_dir).stdout)
     assert commands == [one["mend"] for one in in_json]
     assert [one["fix"]["verb"] for one in in_json] == ["restore"] * len(in_json)
@@ -186,6 +187,22 @@ def test_a_sync_prints_the_saves_that_it_found_elsewhere_than_recorded(
         printed = call("sync", "--resend", *options, "--base-dir", base_dir).stdout
         assert printed.splitlines()[-2:] == [title, "    wanderer"]
     assert title not in call("sync", "--resend", "--base-dir", base_dir).stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in KEYS)])
+def test_no_line_of_the_help_is_cut(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, arguments, terminal_width=80)
+    assert done.exit_code == 0
+    assert not [line for line in done.stdout.splitlines() if line.rstrip().endswith("...")]
+
+
+def test_each_command_has_a_line_of_its_own_in_the_help() -> None:
+    printed = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    lines = printed.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines if line[:3] != "   "] == list(
+        dict.fromkeys(line.split()[0] for line in lines)
+    )
+    assert sorted(line.split()[0] for line in lines) == sorted(KEYS)
 
 
 def test_the_help_names_every_setting_and_all_that_resend_does() -> None:

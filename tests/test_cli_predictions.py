@@ -70,6 +70,31 @@ def test_a_result_is_recorded_and_shows_how_good_the_predictions_were(base: Path
     assert "no prediction" in nobody.stdout
 
 
+def test_the_same_figures_are_printed_alike(base: Path) -> None:
+    call("record-result", 1000, *DRAWN, BONUS, "--base-dir", base)
+    found = json.loads(call("predictions", "-d", 1000, "--base-dir", base, "--json").stdout)[0]
+    hits, loss = f"{found['hits_per_game']:.3f}", f"{found['log_loss']:.4f}"
+    for command in (("predictions", "-d", 1000), ("accuracy",)):
+        header, row, *_ = call(*command, "--base-dir", base).stdout.splitlines()
+        assert {"hits/game", "loss"} <= set(header.split())
+        assert {hits, loss} <= set(row.split())
+    assert " best game " in call("predictions", "--base-dir", base).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--draw", 999), "there is no prediction for draw 999\n"),
+        (("-m", NAME, "-d", 999), f"there is no prediction of {NAME} for draw 999\n"),
+        (("-m", "lotto_model_none"), "there is no prediction of lotto_model_none\n"),
+    ],
+)
+def test_what_has_no_prediction_is_named(base: Path, options: tuple[Any, ...], said: str) -> None:
+    ModelManager(base, mirror="off").save_model({"a": 2}, "lotto_model_none", {"n": 1})
+    done = call("predictions", *options, "--base-dir", base)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", said)
+
+
 def test_results_are_imported(base: Path, tmp_path: Path) -> None:
     csv = tmp_path / "draws.csv"
     csv.write_text(

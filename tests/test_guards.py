@@ -211,6 +211,25 @@ def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without those of its docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function) is not None
+    of_docstring = int(first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    return int(function.end_lineno or 0) - function.lineno + 1 - of_docstring
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_function_can_be_seen_at_once(path: Path) -> None:
+    functions = (
+        node
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    long = {node.name: length_of(node) for node in functions if length_of(node) >= 40}
+    assert not long
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stem != "__main__"], ids=name_of)
 def test_a_module_says_what_it_is_for_and_can_be_imported_first(path: Path) -> None:
     parts = path.relative_to(ROOT_DIR).with_suffix("").parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import importlib
+import os
 import pickle
 import pickletools
 import subprocess
@@ -489,6 +490,48 @@ def test_a_distribution_installed_meanwhile_is_found(site_dir: Path) -> None:
     assert distribution_of("oddly_named") is None
     _installed(site_dir, "well-named", {"oddly_named.py": "class Part: pass\n"})
     assert distribution_of("oddly_named") == "well-named"
+
+
+def test_a_file_beside_the_script_has_nothing_looked_up_again(
+    site_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with an own installation beside it, as in a checkout, too."""
+    own_dir = tmp_path / "own"
+    own_dir.mkdir()
+    (own_dir / "checkout.egg-info").mkdir()
+    (own_dir / "part_of_lotto.py").write_text("class Part: pass\n")
+    monkeypatch.syspath_prepend(str(own_dir))
+    importlib.import_module("part_of_lotto")
+    looked_up: list[None] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        looked_up.append(None)
+        return find(*arguments, **named)
+
+    find = importlib.metadata.distributions
+    monkeypatch.setattr(importlib.metadata, "distributions", counted)
+    assert distribution_of("part_of_lotto") is None
+    at_first = len(looked_up)
+    for number in range(3):
+        (own_dir / f"{number}.csv").write_text("1")
+        os.utime(own_dir, ns=(number, number))
+        assert unprovided({"part_of_lotto": {"Part"}}) == ["part_of_lotto"]
+    assert len(looked_up) == at_first > 0
+    _installed(site_dir, "lotto-part", {"part_of_lotto.py": "class Part: pass\n"})
+    assert distribution_of("part_of_lotto") is None  # which is not the file that was imported
+    assert len(looked_up) > at_first
+
+
+def test_a_save_looks_at_the_installations_once(
+    disk_manager: ModelManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lotto_mlflow import distributions
+
+    stamps: list[None] = []
+    stamp = vars(distributions)["_stamp"]
+    monkeypatch.setattr(distributions, "_stamp", lambda: (stamps.append(None), stamp())[1])
+    disk_manager.save_model([Path(), Random(1)], "x", {"n": 1})
+    assert len(stamps) == 1
 
 
 def test_a_broken_distribution_hides_no_other(site_dir: Path) -> None:

@@ -25,8 +25,9 @@ from predicting import (
     travel,
 )
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, kinds
 from lotto_mlflow.draws import closes_at
+from lotto_mlflow.kinds.draws import lacking_figures
 from lotto_mlflow.records import parse
 
 NAME = "lotto_model_kept"
@@ -55,6 +56,24 @@ def rows_of(base_dir: Path, model_id: Any) -> list[tuple[str, int, float]]:
 
 def outbox(base_dir: Path) -> list[str]:
     return sorted(path.name for path in (base_dir / "mlflow" / "outbox").iterdir())
+
+
+def test_a_result_looks_once_at_the_predictions_that_it_scores(
+    saved: ModelManager, base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.record_prediction(NAME, 1000, GAME, made_at=before(1000))
+    calls: list[None] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(None)
+        return lacking_figures(*arguments, **named)
+
+    monkeypatch.setattr(kinds.draws, "lacking_figures", counted)
+    saved.record_result(1000, DRAWN, BONUS)
+    assert saved.flush(60)
+    assert outbox(base_dir) == []
+    assert len(points(base_dir, saved.get(NAME).run_id, "backtest.best_hits")) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("result_first", [True, False])

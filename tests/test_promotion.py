@@ -15,8 +15,10 @@ import pytest
 from aliased import Aliased
 from mlflow.exceptions import MlflowException
 from serving import free_port
+from typer.testing import CliRunner
 
 from lotto_mlflow import AliasMove, ModelManager
+from lotto_mlflow.cli import app
 from lotto_mlflow.errors import (
     ForeignModelError,
     InvalidReferenceError,
@@ -119,6 +121,42 @@ def test_a_gate_lets_pass_what_is_better_by_as_much_as_was_asked_for(
     assert len(embedded.history()) == (2 if is_granted else 1)
 
 
+@pytest.mark.parametrize(
+    ("holder", "candidate", "arguments", "said"),
+    [
+        (0.5, 0.4, {}, "is 0.4, and version 1, for which champion stands, has 0.5; it must be "
+         "higher than that; nothing was moved"),
+        (0.4, 0.5, {"higher_is_better": False}, "is 0.5, and version 1, for which champion stands, "
+         "has 0.4; it must be lower than that; nothing was moved"),
+        (0.4, 0.5, {"min_gain": 0.2}, "is 0.5, and version 1, for which champion stands, has 0.4; "
+         "it must be higher than that, by at least 0.2; nothing was moved"),
+        (0.5, None, {"min_gain": 0.2}, "is missing, and version 1, for which champion stands, has "
+         "0.5; these cannot be compared: log both, or promote without a metric; nothing was moved"),
+        (None, 0.5, {}, "is 0.5, and version 1, for which champion stands, has none: it is "
+         "missing; these cannot be compared: log both, or promote without a metric; nothing was "
+         "moved"),
+        (0.5, math.nan, {}, "is nan, and version 1, for which champion stands, has 0.5; these "
+         "cannot be compared: log both, or promote without a metric; nothing was moved"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_a_sentence_that_can_be_read(
+    embedded: Aliased,
+    holder: float | None,
+    candidate: float | None,
+    arguments: dict[str, Any],
+    said: str,
+) -> None:
+    for value in (holder, candidate):
+        embedded.save(**({} if value is None or math.isnan(value) else {"score": value}))
+    if candidate is not None and math.isnan(candidate):
+        run_id = embedded.manager.get(embedded.reference(2)).run_id
+        embedded.client.log_metric(str(run_id), "score", candidate)
+    embedded.promote(1)
+    with pytest.raises(PromotionRefusedError) as caught:
+        embedded.promote(2, metric="score", **arguments)
+    assert str(caught.value) == f"version 2 of other was not promoted: its score {said}"
+
+
 def test_a_gate_compares_the_last_values_on_the_runs_of_any_store(aliased: Aliased) -> None:
     aliased.save(auc=0.5)
     aliased.save(auc=[0.9, 0.4])
@@ -142,6 +180,8 @@ def test_without_a_holder_a_model_that_has_the_metric_is_promoted(embedded: Alia
     embedded.save(auc=0.1)
     with pytest.raises(PromotionRefusedError, match="its acu is missing, champion stands for no"):
         embedded.promote(1, metric="acu")
+    with pytest.raises(PromotionRefusedError, match="yet, and the first one needs a number there;"):
+        embedded.promote(1, metric="acu", min_gain=5)
     assert embedded.holder() is None
     assert embedded.promote(1, metric="auc", min_gain=5).from_value is None
     assert embedded.holder() == 1
@@ -200,6 +240,28 @@ def test_a_deleted_holder_is_rolled_back_to_the_one_before(aliased: Aliased) -> 
     assert aliased.history()[-1] == ("outside", 3, None)
     assert aliased.rollback().to.version == 2
     assert aliased.rollback().to.version == 1
+
+
+def test_a_forced_deletion_of_a_holder_is_named_in_the_history(aliased: Aliased) -> None:
+    aliased.save(3)
+    for version in (1, 2, 3):
+        aliased.promote(version)
+    aliased.manager.delete(aliased.reference(3), reason="나쁜 모델", force=True)
+    assert aliased.history()[-1] == ("deleted", 3, None)
+    last = aliased.manager.history(registered_model=aliased.name)[-1]
+    assert (last.number, last.who, last.reason, last.is_done) == (None, None, "나쁜 모델", True)
+    assert last.when[-6:] == "+09:00"
+    listed = ["history", "--registered-model", aliased.name, "--base-dir", str(aliased.base_dir)]
+    environment = {} if aliased.uri is None else {"MLFLOW_TRACKING_URI": aliased.uri}
+    printed = CliRunner().invoke(app, listed, env=environment).stdout
+    assert "version deleted" in printed.splitlines()[-1]
+    assert "나쁜 모델" in printed
+    assert "changed outside" not in printed
+    assert aliased.manager.verify() == []
+    assert aliased.rollback().to.version == 2
+    assert aliased.history()[-2:] == [("deleted", 3, None), ("rollback", None, 2)]
+    aliased.set_outside(1)  # what is done with MLflow itself is still told from a deletion
+    assert aliased.history()[-1] == ("outside", 2, 1)
 
 
 def test_a_model_promoted_twice_is_rolled_back_through_what_was_between(embedded: Aliased) -> None:

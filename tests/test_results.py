@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -218,6 +219,34 @@ def test_a_bad_result_is_refused_and_nothing_is_written(
     with pytest.raises(InvalidResultError):
         saved.record_result(*BAD_RESULTS[what])
     assert files_in(base) == found
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_a_wrong_result_is_corrected_as_the_refusal_says(
+    saved: ModelManager, base: Path, is_imported: bool
+) -> None:
+    saved.record_prediction(NAME, 1000, GAME, made_at=before(1000))
+    saved.import_results(csv_of(base.parent, "998,,1,2,3,4,5,6,7\n"))
+    wrong = "1000,2022-01-29,1,11,19,27,40,41,35\n"
+    saved.import_results(csv_of(base.parent, wrong, ROW_1001))
+    saved.import_results(csv_of(base.parent, "1002,,1,2,3,4,5,6,7\n"))
+    call: Any = saved.import_results if is_imported else saved.record_result
+    arguments = (csv_of(base.parent, ROW_1000),) if is_imported else (1000, DRAWN, BONUS)
+    with pytest.raises(InvalidResultError) as caught:
+        call(*arguments)
+    said = re.search(r"copy (\S+), correct .* move its record (\S+) out of", str(caught.value))
+    assert said is not None
+    shown, record = map(Path, said.groups())
+    right = base.parent / "right.csv"
+    before_it = shown.read_text(encoding="utf-8")
+    right.write_text(before_it.replace(wrong, ROW_1000), encoding="utf-8")
+    record.rename(base.parent / record.name)
+    assert saved.import_results(right) == 2
+    assert results_in(base) == right.read_text(encoding="utf-8") != before_it
+    assert [found.hits for found in saved.predictions()] == [(4,)]
+    kept = [path.read_text("utf-8") for path in (base / "backups" / "predictions").glob("*.csv")]
+    assert before_it in kept
+    assert {one.kind for one in saved.verify()} == {"missing in MLflow"}  # as nothing is mirrored
 
 
 def test_a_file_of_results_that_was_there_before_is_kept(saved: ModelManager, base: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from lotto_mlflow import files
+from lotto_mlflow import chance, files
 from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import BaseDir, Debug, Json, app, calling, existing_manager_of
 from lotto_mlflow.cli.output import NONE, epilog
+from lotto_mlflow.draws import CHANCE_LOG_LOSS
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.records import ModelAccuracy
@@ -28,6 +29,13 @@ _HEADERS = (
     "prizes",
     "log loss",
 )
+_HELP = f"""Show how good the predictions of each save were, and whether any differs from chance.
+
+A row is of one save, live or backtest. Chance hits {chance.HITS_PER_GAME:g} numbers a game and has
+the log loss {CHANCE_LOG_LOSS:g}. The interval holds the expected hits in 95 % of all cases; p is
+the probability that chance is as far from {chance.HITS_PER_GAME:g}, and is adjusted for the number
+of saves. Prizes are ranks, and how many games won each.
+"""
 
 
 def _check_picture(path: Path | None) -> Path | None:
@@ -36,7 +44,12 @@ def _check_picture(path: Path | None) -> Path | None:
     return path
 
 
-@app.command("accuracy", epilog=epilog("accuracy"))
+@app.command(
+    "accuracy",
+    help=_HELP,
+    short_help="Show how good predictions were, beside chance.",
+    epilog=epilog("accuracy"),
+)
 def accuracy(
     ctx: typer.Context,
     model: Annotated[
@@ -58,13 +71,7 @@ def accuracy(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show how good the predictions of each save were, and whether any differs from chance.
-
-    A row is of one save, live or backtest. Chance hits 0.8 numbers a game and has the log loss
-    0.3927. The interval holds the expected hits in 95 % of all cases; p is the probability that
-    chance is as far from 0.8, and is adjusted for the number of saves. Prizes are ranks, and how
-    many games won each.
-    """
+    """Print how good the predictions of each save were."""
     with calling():
         manager = existing_manager_of(ctx, base_dir)
         if plot is not None:
@@ -122,10 +129,10 @@ def _cells_of(row: ModelAccuracy) -> list[str]:
         "backtest" if row.is_backtest else "live",
         str(row.draws),
         str(row.games),
-        f"{row.hits_per_game:.3f}",
+        output.hits_as_text(row.hits_per_game),
         NONE if row.interval is None else "{:.3f} to {:.3f}".format(*row.interval),
         p_as_text(row.p_value),
         p_as_text(row.p_adjusted),
         ", ".join(won) or NONE,
-        NONE if row.log_loss is None else f"{row.log_loss:.4f}",
+        output.loss_as_text(row.log_loss),
     ]

@@ -31,7 +31,7 @@ _DOTS_PER_INCH = 130
 _LONGEST_NAME = 40
 _MANY_DRAWS = 60
 _BAND = "95 % of chance for the average"
-_USUAL, _TOLD, _CHANCE = "#1f5fa8", "#c8401e", "#8c8c8c"
+_USUAL, _DIFFERING, _CHANCE = "#1f5fa8", "#c8401e", "#8c8c8c"
 
 
 def check_matplotlib() -> None:
@@ -136,7 +136,7 @@ def _draw(axes: Axes, panel: Panel, name: str) -> None:
     band = chance.band(chance.spread_of(one.games) for one in predictions)
     low, high = zip(band[0], *band, band[-1], strict=True)
     sides = draws[0] - 0.5, draws[-1] + 0.5  # so that the band of one draw has a width
-    colour = _TOLD if row.p_adjusted < SIGNIFICANT else _USUAL
+    colour = _DIFFERING if row.p_adjusted < SIGNIFICANT else _USUAL
     axes.fill_between(
         [sides[0], *draws, sides[1]], low, high, color=_CHANCE, alpha=0.25, lw=0, label=_BAND
     )

@@ -227,6 +227,7 @@ app = typer.Typer(
     name="lotto-mlflow",
     cls=_Commands,
     no_args_is_help=True,
+    subcommand_metavar="COMMAND [ARGS]",  # so that what ends with dots was cut
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts in half the time
     context_settings={"help_option_names": ["-h", "--help"]},

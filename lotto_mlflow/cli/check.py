@@ -29,7 +29,11 @@ CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 USAGE_CODES["check"] = CODES["unknown"]
 
 
-@app.command("check", epilog=epilog("check"))
+@app.command(
+    "check",
+    short_help="Say on one line whether the newest model is in order.",
+    epilog=epilog("check"),
+)
 def check(
     ctx: typer.Context,
     max_age: Annotated[

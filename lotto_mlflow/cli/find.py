@@ -35,7 +35,11 @@ _SORTS: dict[str, Callable[[ModelRecord], Any]] = {
 }
 
 
-@app.command("list", epilog=epilog("list"))
+@app.command(
+    "list",
+    short_help="List the models in trained/, the newest first.",
+    epilog=epilog("list"),
+)
 def list_models(
     ctx: typer.Context,
     metric: Annotated[
@@ -123,7 +127,11 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
     )
 
 
-@app.command("show", epilog=epilog("show"))
+@app.command(
+    "show",
+    short_help="Show all that is known of one model.",
+    epilog=epilog("show"),
+)
 def show(
     ctx: typer.Context,
     reference: Reference,
@@ -171,7 +179,11 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
     ]
 
 
-@app.command("latest", epilog=epilog("latest"))
+@app.command(
+    "latest",
+    short_help="Show the newest model and a file that holds it.",
+    epilog=epilog("latest"),
+)
 def latest(
     ctx: typer.Context,
     source: Annotated[
@@ -197,7 +209,11 @@ def latest(
         output.print_fields(_main_fields(record))
 
 
-@app.command("compare", epilog=epilog("compare"))
+@app.command(
+    "compare",
+    short_help="Set parameters and metrics of models side by side.",
+    epilog=epilog("compare"),
+)
 def compare(
     ctx: typer.Context,
     references: References,

@@ -34,7 +34,11 @@ Reason = Annotated[
 ]
 
 
-@app.command("promote", epilog=epilog("promote"))
+@app.command(
+    "promote",
+    short_help="Have an alias stand for a model.",
+    epilog=epilog("promote"),
+)
 def promote(
     ctx: typer.Context,
     reference: Reference,
@@ -74,7 +78,11 @@ def promote(
     _print_move(move, as_json=as_json)
 
 
-@app.command("rollback", epilog=epilog("rollback"))
+@app.command(
+    "rollback",
+    short_help="Have an alias stand for what it stood for before.",
+    epilog=epilog("rollback"),
+)
 def rollback(
     ctx: typer.Context,
     alias: Alias = CHAMPION,
@@ -92,7 +100,11 @@ def rollback(
     _print_move(move, as_json=as_json)
 
 
-@app.command("history", epilog=epilog("history"))
+@app.command(
+    "history",
+    short_help="List the moves of an alias, the oldest first.",
+    epilog=epilog("history"),
+)
 def history(
     ctx: typer.Context,
     alias: Alias = CHAMPION,
@@ -139,6 +151,8 @@ def _row(move: AliasMove) -> list[str]:
 def _kind(move: AliasMove) -> str:
     if move.kind == "outside":
         return "changed outside"
+    if move.kind == "deleted":
+        return "version deleted"
     return move.kind if move.is_done else f"{move.kind}, not seen to end"
 
 

@@ -17,13 +17,18 @@ from lotto_mlflow.cli.application import (
     calling,
     existing_manager_of,
     named_base_dir,
+    usage,
 )
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.records import SyncReport
 
 
-@app.command("verify", epilog=epilog("verify"))
+@app.command(
+    "verify",
+    short_help="Find what differs between disk, records and MLflow.",
+    epilog=epilog("verify"),
+)
 def verify(
     ctx: typer.Context,
     deep: Annotated[
@@ -56,7 +61,11 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command("sync", epilog=epilog("sync"))
+@app.command(
+    "sync",
+    short_help="Send MLflow all that the current store lacks.",
+    epilog=epilog("sync"),
+)
 def sync(
     ctx: typer.Context,
     dry_run: Annotated[
@@ -130,7 +139,11 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
             output.print_fix(fix, "", base_dir)
 
 
-@app.command("restore", epilog=epilog("restore"))
+@app.command(
+    "restore",
+    short_help="Bring a model and its metadata back, verified.",
+    epilog=epilog("restore"),
+)
 def restore(
     ctx: typer.Context,
     reference: Reference,
@@ -139,7 +152,9 @@ def restore(
     ] = "backups",
     backup: Annotated[
         str | None,
-        typer.Option("--backup", help="Which backup, by its file name; the newest by default."),
+        typer.Option(
+            "--backup", help="Which file in backups/, by its name; the newest by default."
+        ),
     ] = None,
     base_dir: BaseDir = None,
     as_json: Json = False,
@@ -149,6 +164,8 @@ def restore(
 
     The file keeps its own time, so an old model does not become the latest.
     """
+    if backup is not None and source == "registry":
+        raise usage("--backup names a file in backups/, and has no meaning with the registry", ctx)
     with calling(), bar("restoring") as progress:
         record = existing_manager_of(ctx, base_dir).restore(
             reference, source=source, backup=backup, progress=progress
@@ -160,7 +177,11 @@ def restore(
         terminal.line(f"restored {record.path} of {saved_at}, sha256 {record.sha256}")
 
 
-@app.command("relocate", epilog=epilog("relocate"))
+@app.command(
+    "relocate",
+    short_help="Give the database of a moved folder the new paths.",
+    epilog=epilog("relocate"),
+)
 def relocate(
     ctx: typer.Context,
     relative_to: Annotated[

@@ -140,8 +140,8 @@ def values_of(record: ModelRecord, **more: Any) -> dict[str, Any]:
 def values_of_finding(finding: Finding, base_dir: Path | None) -> dict[str, Any]:
     """Return a finding as JSON has it: its attributes, and the fix as a command."""
     fix = None if finding.fix is None else vars(finding.fix)
-    mend = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
-    return vars(finding) | {"fix": fix, "mend": mend}
+    command = finding.repair if finding.fix is None else command_of(finding.fix, base_dir)
+    return vars(finding) | {"fix": fix, "mend": command}
 
 
 def values_of_prune(report: PruneReport) -> dict[str, Any]:
@@ -167,9 +167,9 @@ def print_fix(fix: Fix | None, otherwise: str, base_dir: Path | None) -> None:
     if fix is not None and fix.before:
         terminal.line(f"    {fix.before}")
     if fix is None:
-        terminal.line(f"    mend: {otherwise}")
+        terminal.line(f"    fix: {otherwise}")
     else:
-        terminal.command(command_of(fix, base_dir), before="    mend: ")
+        terminal.command(command_of(fix, base_dir), before="    fix: ")
 
 
 def command_of(fix: Fix, base_dir: Path | None) -> str:
@@ -351,6 +351,16 @@ def aliases_as_text(record: ModelRecord, form: str = "%Y-%m-%d %H:%M:%S") -> str
 def number_as_text(value: float | None) -> str:
     """Return a metric to six digits."""
     return NONE if value is None else f"{value:.6g}"
+
+
+def hits_as_text(hits_per_game: float | None) -> str:
+    """Return the numbers that an average game hit."""
+    return NONE if hits_per_game is None else f"{hits_per_game:.3f}"
+
+
+def loss_as_text(log_loss: float | None) -> str:
+    """Return a log loss."""
+    return NONE if log_loss is None else f"{log_loss:.4f}"
 
 
 def compact(value: Any) -> str:

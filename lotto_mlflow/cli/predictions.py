@@ -22,7 +22,11 @@ from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.records import Prediction
 
 
-@app.command("predictions", epilog=epilog("predictions"))
+@app.command(
+    "predictions",
+    short_help="List the recorded predictions, the newest draw first.",
+    epilog=epilog("predictions"),
+)
 def predictions(
     ctx: typer.Context,
     model: Annotated[
@@ -38,14 +42,18 @@ def predictions(
 ) -> None:
     """List the recorded predictions, those for the newest draw first.
 
-    Those that count are marked *: of each save the newest before sales closed.
+    Those that count are marked *: of each save the newest before sales closed. hits/game is how
+    many numbers an average game of the prediction hit, best game how many the best one did; - is a
+    draw without a result.
     """
     with calling():
         found = manager_of(ctx, base_dir).predictions(model, draw)
     if as_json:
         output.print_json([vars(prediction) for prediction in found])
     elif not found:
-        terminal.note("no such prediction is recorded yet")
+        of_model = "" if model is None else f" of {model}"
+        for_draw = "" if draw is None else f" for draw {draw}"
+        terminal.note(f"there is no prediction{of_model}{for_draw}")
     else:
         _print_predictions(found)
 
@@ -57,25 +65,29 @@ def _print_predictions(found: list[Prediction]) -> None:
             prediction.model,
             output.NONE if prediction.version is None else str(prediction.version),
             "backtest" if prediction.is_backtest else "late" if prediction.is_late else "live",
-            prediction.made_at[:16].replace("T", " "),
+            output.moment_as_text(prediction.made_at, "%Y-%m-%d %H:%M"),
             str(len(prediction.games)),
-            output.number_as_text(prediction.hits_per_game),
+            output.hits_as_text(prediction.hits_per_game),
             output.NONE if prediction.best_hits is None else str(prediction.best_hits),
-            output.number_as_text(prediction.log_loss),
+            output.loss_as_text(prediction.log_loss),
             "*" if prediction.counts else "",
         ]
         for prediction in found
     ]
-    headers = ["draw", "model", "version", "kind", "made at", "games", "hits per game", "best"]
+    headers = ["draw", "model", "version", "kind", "made at", "games", "hits/game", "best game"]
     output.print_table(
         [*headers, "log loss", ""],
         rows,
-        right=["draw", "version", "games", "hits per game", "best", "log loss"],
+        right=["draw", "version", "games", "hits/game", "best game", "log loss"],
         marked=[number for number, prediction in enumerate(found) if prediction.counts],
     )
 
 
-@app.command("record-result", epilog=epilog("record-result"))
+@app.command(
+    "record-result",
+    short_help="Record a result, and show how good predictions were.",
+    epilog=epilog("record-result"),
+)
 def record_result(
     ctx: typer.Context,
     draw: Annotated[int, typer.Argument(metavar="DRAW", help="Number of the draw.")],
@@ -101,7 +113,11 @@ def record_result(
         terminal.line(f"recorded the result of draw {draw}; there is no prediction for it")
 
 
-@app.command("import-results", epilog=epilog("import-results"))
+@app.command(
+    "import-results",
+    short_help="Record the results in a CSV file; all of them, or none.",
+    epilog=epilog("import-results"),
+)
 def import_results(
     ctx: typer.Context,
     csv: Annotated[

@@ -25,7 +25,11 @@ from lotto_mlflow.text import size_as_text
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only print what would go.")]
 
 
-@app.command("prune", epilog=epilog("prune"))
+@app.command(
+    "prune",
+    short_help="Remove old saves from disk and MLflow, or print which.",
+    epilog=epilog("prune"),
+)
 def prune(
     ctx: typer.Context,
     keep_last: Annotated[
@@ -58,7 +62,11 @@ def prune(
     _print(report, as_json=as_json)
 
 
-@app.command("delete", epilog=epilog("delete"))
+@app.command(
+    "delete",
+    short_help="Remove one bad save from disk and MLflow.",
+    epilog=epilog("delete"),
+)
 def delete(
     ctx: typer.Context,
     reference: Reference,

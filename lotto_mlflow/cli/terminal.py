@@ -83,6 +83,19 @@ def _unguarded(stream: TextIO) -> TextIO:
     return own
 
 
+def _columns() -> list[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[size]}  {task.fields[rate]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[model]}", markup=False),
+    ]
+
+
 @contextmanager
 def bar(verb: str) -> Iterator[Progress | None]:
     """Draw a bar until the block ends.
@@ -100,21 +113,12 @@ def bar(verb: str) -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[size]}  {task.fields[rate]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[model]}", markup=False),
-    ]
     drawn = console(stderr=True)
     # what others write meanwhile is printed above the bar, which rich's own stream does
     with (
-        Bars(*columns, console=drawn, redirect_stdout=False) as bars,
+        Bars(*_columns(), console=drawn, redirect_stdout=False) as bars,
         redirect_stderr(SafeStream(sys.stderr)),
     ):
         task = bars.add_task(verb, total=None, size="", rate="", model="")

@@ -19,7 +19,11 @@ from lotto_mlflow.text import masked, shell_command
 _DISTRIBUTIONS = ("lotto-mlflow", "mlflow", "scikit-learn", "joblib")
 
 
-@app.command("ui", epilog=epilog("ui"))
+@app.command(
+    "ui",
+    short_help="Start the MLflow UI, and open the link to the runs.",
+    epilog=epilog("ui"),
+)
 def ui(
     ctx: typer.Context,
     browser: Annotated[
@@ -67,7 +71,11 @@ def _print_link(address: str, tracking_uri: str, *, browser: bool, as_json: bool
         server.open_in_browser(link)
 
 
-@app.command("env", epilog=epilog("env"))
+@app.command(
+    "env",
+    short_help="Print the settings by which mlflow finds the store.",
+    epilog=epilog("env"),
+)
 def env(
     ctx: typer.Context, base_dir: BaseDir = None, as_json: Json = False, debug: Debug = False
 ) -> None:
@@ -91,7 +99,11 @@ def env(
             terminal.command(shell_command(["export", f"{name}={value}"]))
 
 
-@app.command("version", epilog=epilog("version"))
+@app.command(
+    "version",
+    short_help="Print the versions of this package and its dependencies.",
+    epilog=epilog("version"),
+)
 def version(as_json: Json = False, base_dir: BaseDir = None, debug: Debug = False) -> None:
     """Print the versions of this package and of what it stands on."""
     found = {name: version_of(name, imports=True) for name in _DISTRIBUTIONS}

@@ -53,7 +53,7 @@ def evaluated(
     model : classifier
         The fitted one.
     metadata : dict
-        What `measured` tells, the hits in each third of the test draws, and how many draws there
+        What `measured` returns, the hits in each third of the test draws, and how many draws there
         were.
     """
     split = int(len(drawn) / BALLS * 0.75) * BALLS

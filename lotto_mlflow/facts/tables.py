@@ -50,7 +50,7 @@ def of(value: Any, rows: int | None = ROWS) -> dict[str, Any]:
     if len(_json(facts)) > _MAX_CHARACTERS and rows is not None:
         facts = _of(value, None)
     if len(_json(facts)) > _MAX_CHARACTERS:
-        raise ValueError("what tells its schema is too large")
+        raise ValueError("its schema is too large")
     return facts
 
 

@@ -1,4 +1,4 @@
-"""One value as strict JSON: in full, or reduced to what its type tells."""
+"""One value as strict JSON: in full, or reduced to what its type says."""
 
 from __future__ import annotations
 

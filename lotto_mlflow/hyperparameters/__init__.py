@@ -1,4 +1,4 @@
-"""The hyperparameters of an estimator, asked of it and told as texts that can be compared."""
+"""The hyperparameters of an estimator, as texts that can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays, frames and matrices of any library, told by shape, type and a digest of every cell."""
+"""Arrays, frames and matrices of any library as shape, type and a digest of every cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lotto_mlflow.facts import instance_of
 
 _DIGITS = 8
 _FEW = 10
-"""Values, columns or types that are told one by one."""
+"""Values, columns or types that are shown one by one."""
 _BLOCK_BYTES = 2**23
 _WIDEST = {"f": 8, "c": 16}
 """Bytes of the widest numbers of which every bit counts."""
@@ -28,7 +28,7 @@ def is_table(value: Any) -> bool:
 
 
 def text_of(value: Any, whole: WholeText) -> str:
-    """Return what tells a table from one that differs in a cell: type, shape, dtype and digest.
+    """Return a text by which tables that differ in a cell differ: type, shape, dtype and digest.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def text_of(value: Any, own_entry: frozenset[int] = frozenset()) -> str:
     value : object
         Anything.
     own_entry : frozenset of int
-        Identities of the estimators whose hyperparameters are told elsewhere.
+        Identities of the estimators whose hyperparameters have entries of their own.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def text_of(value: Any, own_entry: frozenset[int] = frozenset()) -> str:
 
     Notes
     -----
-    Never raises. What raises, or contains itself, is told by its class. No text depends on where
+    Never raises. What raises, or contains itself, is shown by its class. No text depends on where
     in memory something lies, or on the order of a set or dict.
     """
     writer = _Writer(own_entry)
@@ -137,7 +137,7 @@ class _Writer:
             if len(self._inside) > _MAX_DEPTH:
                 raise RecursionError
             self._write(value)
-        except Exception:  # noqa: BLE001 - another library's code; what raises is told by its class
+        except Exception:  # noqa: BLE001 - another library's code; what raises is shown by its class
             self.parts[mark:] = [type(value).__name__]
         self._inside.discard(number)
         if number in self._circular:
@@ -267,15 +267,15 @@ class _Writer:
         Libraries show the first and the last cells of an array only, and a set in any order.
         """
         text = str(value)
-        held = attribute(value, "__dict__", {})
-        sets = {key: one for key, one in held.items() if isinstance(one, (set, frozenset)) and one}
+        own = attribute(value, "__dict__", {})
+        sets = {key: one for key, one in own.items() if isinstance(one, (set, frozenset)) and one}
         given: dict[str, Any] = {}
         if sets or _ADDRESS.search(text) or str(id(value)) in text:
             given = constructor_values(value)
             self._write_call(type(value).__name__, (), self._changed(value, given))
         else:
             self.parts.append(text)
-        found = {key: one for key, one in held.items() if tables.is_table(one)} | sets
+        found = {key: one for key, one in own.items() if tables.is_table(one)} | sets
         hidden = {key: one for key, one in found.items() if key not in given}
         if hidden:
             self.parts.append(f"(digest={digest_of(self.text(hidden))})")

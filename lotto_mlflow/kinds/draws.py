@@ -26,6 +26,7 @@ from lotto_mlflow.records import (
     PredictionRecord,
     Record,
     ResultRecord,
+    has_name_of_draws,
 )
 from lotto_mlflow.store.predictions import PredictionProtocol
 
@@ -53,6 +54,9 @@ def _prediction_waits(folder: ModelFolder, record: PredictionRecord, target_name
 
 
 def _result_waits(folder: ModelFolder, record: ResultRecord, target_name: str) -> bool:
+    waiting = (*folder.journal.pending(), *folder.journal.waiting())
+    if all(has_name_of_draws(entry.name) for entry in waiting):  # no save is, and none is read
+        return False
     found = Predictions(folder.journal)
     lacking = lacking_figures(found, target_name, draw_nos=_draw_nos(record))
     return any(found.waits_for_save(one.payload, target_name) for _, one in lacking)

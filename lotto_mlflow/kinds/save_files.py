@@ -104,7 +104,7 @@ def remove(history: History, found: SaveFiles) -> None:
 
     Notes
     -----
-    Metadata goes first: as long as the model is there, whose it is can be told.
+    Metadata goes first: as long as the model is there, it is known whose it is.
     """
     layout, folders = history.layout, set[Path]()
     for file in found.damaged:

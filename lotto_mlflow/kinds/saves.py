@@ -97,14 +97,28 @@ def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -
         return
     if entry.state == "aside" or record.tries:
         reason = record.reason or "it was set aside"
-        fix = Fix("sync", {"retry_aside": True})
-        yield Finding("stuck record", name, entry.path, reason, fix=fix)
+        sends = _sends(verification, record, Fix("sync", {"retry_aside": True}))
+        yield Finding("stuck record", name, entry.path, reason, *sends)
     ids, standing = record.mirrored.get(verification.target.name), None
     if verification.survey is not None:
         standing = verification.survey.standing(record, ids)
     if not verification.history.has_bytes_of(record):
         yield from _missing_on_disk(verification, record, standing)
     yield from _verify_in_mlflow(verification, entry, record, standing)
+
+
+def _sends(verification: Verification, record: SaveRecord, fix: Fix) -> tuple[str, Fix | None]:
+    """Return the repair and the fix of a save that is to be sent; no sync sends what is gone."""
+    ids, mirror = record.mirrored.get(verification.target.name), verification.mirror
+    is_in_store = ids is not None and (mirror is None or mirror.has_bytes(ids.model_id))
+    if is_in_store or verification.history.has_bytes_of(record):
+        return "", fix
+    folder, options = verification.folder, " and ".join(fix.arguments)
+    free = folder.layout.backup_path(folder.store.free_backup_stem(record.name))
+    return (
+        "its bytes are gone, and there is nothing to send; an intact copy from elsewhere, put at "
+        f"{free}, is sent by a sync{f' with {options}' if options else ''}"
+    ), None
 
 
 def _missing_on_disk(
@@ -133,7 +147,11 @@ def _missing_on_disk(
         fix = Fix("restore", arguments, effect="brings it back")
     path = verification.folder.layout.model_path(name)
     detail = f"the bytes of the save of {record.payload.saved_at} are in neither folder"
-    repair = "" if fix else "they are not in the current store, either; nothing brings them back"
+    repair = (
+        ""
+        if fix
+        else "the current store has none, either; only a copy from elsewhere brings them back"
+    )
     yield Finding("missing on disk", name, path, detail, repair, fix)
 
 
@@ -145,7 +163,8 @@ def _verify_in_mlflow(
     if ids is None and (standing is None or standing.ids is None):
         if entry.state != "aside":
             detail = f"the save of {record.payload.saved_at} was not sent to the current store"
-            yield Finding("missing in MLflow", record.name, entry.path, detail, fix=Fix("sync"))
+            sends = _sends(verification, record, Fix("sync"))
+            yield Finding("missing in MLflow", record.name, entry.path, detail, *sends)
         return
     if standing is None or verification.mirror is None:
         return
@@ -163,8 +182,8 @@ def _verify_in_mlflow(
         elif not verification.mirror.has_bytes(ids.model_id):
             missing = f"the file of version {ids.version} is gone"
     if missing:
-        fix = Fix("sync", {"resend": True})
-        yield Finding("missing in MLflow", record.name, entry.path, missing, fix=fix)
+        sends = _sends(verification, record, Fix("sync", {"resend": True}))
+        yield Finding("missing in MLflow", record.name, entry.path, missing, *sends)
 
 
 def _moved_version(entry: Entry, record: SaveRecord, ids: MlflowIds) -> Finding:

@@ -132,8 +132,9 @@ class Lifecycle:
         -------
         list of AliasMove
             Each begins with what the one before it ended with. A move that MLflow shows and nobody
-            recorded has the kind ``outside``, and neither time nor author. Empty where the alias
-            never stood for anything.
+            recorded has the kind ``outside``, and neither time nor author. Where `delete` removed
+            the version by force, the kind is ``deleted``, with the time and reason of that. Empty
+            where the alias never stood for anything.
 
         Raises
         ------

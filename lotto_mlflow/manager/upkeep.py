@@ -112,7 +112,8 @@ class Upkeep:
         source : {"backups", "registry"}
             Where it comes from.
         backup : str, optional
-            Which backup, by its file name or stem; the newest of the name by default.
+            Which backup, by its file name or stem; the newest of the name by default. Of
+            ``backups`` alone.
         progress : callable, optional
             As in `lotto_mlflow.records.Progress`: before the model is fetched, and at the end.
 
@@ -124,11 +125,12 @@ class Upkeep:
         Raises
         ------
         ModelNotFoundError
-            If there is no such name, version or backup. Nothing was changed.
+            If there is no such name, version or backup; of a save that was deleted or pruned the
+            message says when and why. Nothing was changed.
         DigestMismatchError
             If the source is damaged. Nothing was changed.
         SettingsError
-            If the source is neither.
+            If the source is neither, or a backup is named of the registry.
         StoreError
             If the disk refuses. Nothing was changed.
 

@@ -62,15 +62,15 @@ class AliasBook:
         self._name = registered_model
         self._home = AliasHome(connection, registered_model)
 
-    def _tell(self, call: Callable[[], _T], doing: str) -> _T:
+    def _write(self, call: Callable[[], _T], doing: str) -> _T:
         """Have MLflow write something, bounded in time."""
 
-        def told() -> _T:
+        def written() -> _T:
             self._connection.prepare()
             with self._connection.guarded(doing):
                 return call()
 
-        return bounded(told, _WRITE_SECONDS, doing)
+        return bounded(written, _WRITE_SECONDS, doing)
 
     @property
     def _client(self) -> MlflowClient:
@@ -103,7 +103,7 @@ class AliasBook:
             lambda: self._client, f"asking for {self._name}", None, seconds=_OPEN_SECONDS
         )
 
-    def settled(self) -> Ledger:
+    def recovered(self) -> Ledger:
         """Return the moves that are recorded, after those were finished that are not done."""
         ledger = self.read()
         pending = [move for move in ledger.moves if not move.is_done]
@@ -145,7 +145,7 @@ class AliasBook:
                 return token_of(found) == token
             return True
 
-        if not self._tell(claim, f"recording a move of {move.alias}"):
+        if not self._write(claim, f"recording a move of {move.alias}"):
             return None
         return parse_move(text, self._name, number, is_done=False)
 
@@ -172,7 +172,7 @@ class AliasBook:
                 self._set(newest)
             return is_there
 
-        return self._tell(set_alias, f"setting {move.alias}")
+        return self._write(set_alias, f"setting {move.alias}")
 
     def _mark(self, move: AliasMove, outcome: str) -> None:
         key = f"{key_of(int(move.number or 0))}{DONE}"

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +167,8 @@ class Connection:
     @cached_property
     def client(self) -> MlflowClient:
         """The client, for after `prepare` or inside `ask`; it leaves global state alone."""
-        with translated(f"opening {self._shown}"):
+        own = database.without_progress_logs() if self.is_embedded else nullcontext()
+        with translated(f"opening {self._shown}"), own:
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
 
     def create(self) -> None:

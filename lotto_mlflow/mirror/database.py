@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
+import threading
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -27,6 +30,37 @@ PATH_COLUMNS = (
 )
 """Columns with paths of artifacts: these and no others (measured with MLflow 3.17), and MLflow has
 no call that changes them."""
+
+_LOGGERS = (
+    "mlflow.store.db.utils",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "alembic.runtime.migration",
+    "alembic.runtime.plugins",
+)
+"""Loggers that report each step of the creation and the upgrade of a database."""
+
+
+@contextmanager
+def without_progress_logs() -> Iterator[None]:
+    """Leave out what MLflow and Alembic log below a warning while they work on an own database.
+
+    Notes
+    -----
+    No level and no handler is changed, and what other threads log passes.
+    """
+    thread_id = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or threading.get_ident() != thread_id
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(passes)
 
 
 def uri_alias(uri: str, generation: int) -> str:
@@ -81,10 +115,11 @@ def _migrate(path: Path, artifacts_dir: Path) -> None:
     ``MlflowClient`` accepts no artifact root, and ``mlflow server`` would have to be started for
     it; so this opens MLflow's own store class once, and closes it again.
     """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with without_progress_logs():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(sqlite_uri(path), artifacts_dir.absolute().as_uri())
-    store.engine.dispose()
+        store = SqlAlchemyStore(sqlite_uri(path), artifacts_dir.absolute().as_uri())
+        store.engine.dispose()
 
 
 def copy(path: Path, reason: str) -> Path:
@@ -118,15 +153,13 @@ def upgrade(path: Path) -> None:
     copy is migrated, which then replaces the content, not the file, in one transaction. What was
     there before is kept beside it.
     """
-    from mlflow.db import commands
-
     remove_left_overs(path)
     migrated = _unpublished(path)
     try:
         with closing(sqlite3.connect(path)) as opened:
             version = opened.execute("PRAGMA data_version").fetchone()
             _copy_content(opened, migrated)
-            commands.main(["upgrade", sqlite_uri(migrated)], standalone_mode=False)
+            _upgrade_in_place(migrated)
             kept = copy(path, "before-upgrade")
             if opened.execute("PRAGMA data_version").fetchone() != version:
                 kept.unlink()
@@ -140,6 +173,13 @@ def upgrade(path: Path) -> None:
                 source.backup(opened)
     finally:
         migrated.unlink(missing_ok=True)
+
+
+def _upgrade_in_place(path: Path) -> None:
+    with without_progress_logs():
+        from mlflow.db import commands
+
+        commands.main(["upgrade", sqlite_uri(path)], standalone_mode=False)
 
 
 def _copy_content(opened: sqlite3.Connection, target: Path) -> None:

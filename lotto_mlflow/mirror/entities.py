@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
 import re
@@ -12,6 +11,7 @@ from typing import Any
 
 from mlflow.entities import Metric, Param
 
+from lotto_mlflow.hyperparameters.texts import digest_of
 from lotto_mlflow.layout import registered_model
 from lotto_mlflow.records import SaveRecord, is_id
 from lotto_mlflow.references import VersionReference
@@ -73,7 +73,7 @@ def legal_names(names: Iterable[str]) -> dict[str, str]:
         wanted = name if _is_legal(name) else _without_illegal(name)
         base, number = wanted[: MAX_KEY - 9], 0
         while wanted in used or len(wanted) > MAX_KEY:
-            wanted = f"{base}_{_digits(f'{name}{number or str()}')}"
+            wanted = f"{base}_{digest_of(f'{name}{number or str()}')}"
             number += 1
         used.add(wanted)
         legal[name] = wanted
@@ -95,15 +95,11 @@ def _without_illegal(name: str) -> str:
     return replaced if is_one_path else "_" + replaced.replace("/", "_")
 
 
-def _digits(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
 def shortened(text: str, limit: int) -> str:
     """Return a text of at most ``limit`` characters; a cut one ends with digits of its digest."""
     if len(text) <= limit:
         return text
-    return f"{text[: limit - 11]}...{_digits(text)}"
+    return f"{text[: limit - 11]}...{digest_of(text)}"
 
 
 def params(values: Mapping[str, str]) -> list[Param]:

@@ -112,7 +112,7 @@ def _pins(record: SaveRecord) -> list[str]:
     return pins
 
 
-def mend(
+def repair(
     model_dir: Path, built_dir: Path, sha256: str, put_aside: Callable[[Path], None], work_dir: Path
 ) -> None:
     """Make a model folder what one that was built is, in place.
@@ -120,7 +120,7 @@ def mend(
     Parameters
     ----------
     model_dir : pathlib.Path
-        The folder to mend.
+        The folder to repair.
     built_dir : pathlib.Path
         What `build` wrote; it is used up.
     sha256 : str

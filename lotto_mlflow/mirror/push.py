@@ -161,7 +161,7 @@ def _repaired(
     with permanent_errors(f"building the model folder of {record.name}"):
         model_folder.build(record, copied(), built, model, work_dir)
     put_aside = partial(connection.put_aside, name=model.model_id)
-    model_folder.mend(local, built, record.payload.sha256, put_aside, work_dir)
+    model_folder.repair(local, built, record.payload.sha256, put_aside, work_dir)
     return model_dir.digests(local)
 
 

@@ -10,6 +10,7 @@ from lotto_mlflow import chance
 from lotto_mlflow.draws import RANKS
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import predict
+from lotto_mlflow.predicted import Predictions
 from lotto_mlflow.records import ModelAccuracy, Prediction
 
 _Save: TypeAlias = tuple[bool, str, str]
@@ -21,8 +22,12 @@ SIGNIFICANT = 0.05
 
 def accuracy(folder: ModelFolder, model: predict.Model | None) -> list[ModelAccuracy]:
     """Return how good the predictions of each save in the folder were, or of those of a model."""
-    asked = None if model is None else predict.predictions(folder, model, None)
-    return accuracy_of(predict.predictions(folder, None, None), asked)
+    name, save_id = predict.asked_for(folder, Predictions(folder.journal), model)
+    found = predict.predictions(folder, None, None)
+    return accuracy_of(
+        found,
+        (one for one in found if name in (None, one.model) and save_id in (None, one.save_id)),
+    )
 
 
 def accuracy_of(
@@ -87,8 +92,8 @@ def summary(rows: Iterable[ModelAccuracy]) -> str:
     found = list(rows)
     if not found:
         return "No prediction that counts has met its draw yet."
-    told = [row for row in found if row.p_adjusted < SIGNIFICANT]
-    if not told:
+    differing = [row for row in found if row.p_adjusted < SIGNIFICANT]
+    if not differing:
         subject = "The save does not differ" if len(found) == 1 else f"None of {len(found)} differs"
         lowest = min(row.p_adjusted for row in found)
         return (
@@ -97,16 +102,16 @@ def summary(rows: Iterable[ModelAccuracy]) -> str:
         )
     named = ", ".join(
         f"{label_of(row)} ({row.hits_per_game:.3g}, adjusted p {p_as_text(row.p_adjusted)})"
-        for row in sorted(told, key=lambda row: row.p_adjusted)
+        for row in sorted(differing, key=lambda row: row.p_adjusted)
     )
-    verb = "differs" if len(told) == 1 else "differ"
+    verb = "differs" if len(differing) == 1 else "differ"
     warning = (
         "; a backtest does also where the model was trained on its draws"
-        if any(row.is_backtest for row in told)
+        if any(row.is_backtest for row in differing)
         else ""
     )
     return (
-        f"{len(told)} of {len(found)} {verb} from chance, which hits {chance.HITS_PER_GAME:g} "
+        f"{len(differing)} of {len(found)} {verb} from chance, which hits {chance.HITS_PER_GAME:g} "
         f"numbers a game: {named}{warning}."
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from lotto_mlflow import description
 from lotto_mlflow.errors import ForeignModelError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import versions
-from lotto_mlflow.records import AliasHolder, AliasMove, ModelRecord, MoveKind
+from lotto_mlflow.records import PRUNE, AliasHolder, AliasMove, ModelRecord, MoveKind, chained
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.text import one_line
@@ -57,6 +59,28 @@ class Alias:
         """Return what the alias stands for, ``None`` where it stands for nothing."""
         found = self.version()
         return None if found is None else holder_of(found)
+
+    def history(self, recorded: Iterable[AliasMove], holder: AliasHolder | None) -> list[AliasMove]:
+        """Return all moves of the alias, oldest first; what a forced deletion took says so.
+
+        Parameters
+        ----------
+        recorded : iterable of AliasMove
+            The moves of the registered model in the order of their numbers.
+        holder : AliasHolder or None
+            What the alias stands for now.
+        """
+        moves = chained(recorded, self.registered_model, self.name, holder)
+        return [self._explained(move) if move.kind == "outside" else move for move in moves]
+
+    def _explained(self, move: AliasMove) -> AliasMove:
+        """Return a move that nobody recorded, as a deletion where the record of one says so."""
+        save_id = None if move.from_ is None or move.to is not None else move.from_.save_id
+        entry = None if save_id is None else self.folder.journal.with_id(save_id)
+        record = None if entry is None else self.folder.journal.read(entry)
+        if record is None or record.kind != PRUNE or not record.payload.is_forced:
+            return move
+        return replace(move, kind="deleted", when=record.payload.when, reason=record.payload.why)
 
     def _untagged(self, reference: VersionReference, cause: ForeignModelError) -> ModelRecord:
         try:

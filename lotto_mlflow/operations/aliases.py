@@ -22,11 +22,13 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, last_seen, versions
 from lotto_mlflow.operations.alias import Alias, holder_of
+from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.operations.recording import pushed
 from lotto_mlflow.records import (
     AliasHolder,
     AliasMove,
     ModelRecord,
+    SaveRecord,
     below,
     chained,
     stack_of,
@@ -123,7 +125,7 @@ def history(folder: ModelFolder, alias: str, registered_model: str) -> list[Alia
     place = Alias(folder, folder.target(), registered_model, alias)
     place.book.open()
     ledger = place.book.read()
-    return chained(ledger.moves, registered_model, alias, place.holder())
+    return place.history(ledger.moves, place.holder())
 
 
 def _moved(
@@ -132,7 +134,7 @@ def _moved(
     """Decide, and make the move, unless somebody else makes one meanwhile."""
     first: int | None = None
     for _ in range(_MOST_ROUNDS):
-        ledger = place.book.settled()
+        ledger = place.book.recovered()
         last = ledger.last(place.name)
         number = 0 if last is None else int(last.number or 0)
         holder = place.version()
@@ -184,10 +186,10 @@ def _finished(place: Alias, claimed: AliasMove) -> AliasMove:
             "be moved to it; nothing was moved",
             version=number,
         )
-    held = None if to is None else place.version(to.version)
-    if held is not None:
+    found = None if to is None else place.version(to.version)
+    if found is not None:
         reference = VersionReference(place.registered_model, alias=place.name)
-        last_seen.note(place.folder, place.target, reference, held)
+        last_seen.note(place.folder, place.target, reference, found)
     return replace(claimed, is_done=True)
 
 
@@ -215,22 +217,30 @@ def _measured(
     is_granted = is_measured if holder is None else gate.is_passed(ours, theirs)
     if is_granted:
         return replace(move, metric=gate.metric, from_value=theirs, to_value=ours)
-    wanted = "higher" if gate.is_higher_better else "lower"
-    least = f" by {gate.min_gain!r} at least" if gate.min_gain else ""
-    if holder is None:
-        rest = f"{place.name} stands for no version yet"
-    else:
-        rest = f"version {holder.version}, for which {place.name} stands, has {_shown(theirs)}"
     raise PromotionRefusedError(
         f"version {candidate.version} of {place.registered_model} was not promoted: its "
-        f"{gate.metric} is {_shown(ours)}, {rest}, and it must be {wanted}{least}; nothing was "
-        "moved",
+        f"{gate.metric} is {_shown(ours)}, {_rest(place.name, gate, holder, ours, theirs)}; "
+        "nothing was moved",
         metric=gate.metric,
         candidate_value=ours,
         holder_value=theirs,
         candidate_version=candidate.version,
         holder_version=None if holder is None else holder.version,
     )
+
+
+def _rest(
+    alias: str, gate: _Gate, holder: ModelRecord | None, ours: float | None, theirs: float | None
+) -> str:
+    """Return what a value would have to be, as the end of a sentence that begins with it."""
+    if holder is None:
+        return f"{alias} stands for no version yet, and the first one needs a number there"
+    rest = f"and version {holder.version}, for which {alias} stands, has {_shown(theirs)}"
+    if any(value is None or math.isnan(value) for value in (ours, theirs)):
+        rest = rest.replace(" has missing", " has none: it is missing")
+        return f"{rest}; these cannot be compared: log both, or promote without a metric"
+    than = "higher than that" if gate.is_higher_better else "lower than that"
+    return f"{rest}; it must be {than}{f', by at least {gate.min_gain!r}' if gate.min_gain else ''}"
 
 
 def _shown(value: float | None) -> str:
@@ -253,12 +263,26 @@ def _candidate(folder: ModelFolder, target: Target, model: Any) -> ModelRecord:
         if refusal is not None and record.version is None:
             raise _not_pushed(record, refusal)
     if record.version is None:
-        raise ModelNotFoundError(
-            f"{record.name} is not in {target.name}; nothing was moved",
-            fix=Fix("sync", effect="pushes what is missing there"),
-            name=record.name,
-        )
+        raise _not_in_store(folder, target, record, save)
     return _where_it_is(folder, target, record)
+
+
+def _not_in_store(
+    folder: ModelFolder, target: Target, record: ModelRecord, save: SaveRecord | None
+) -> ModelNotFoundError:
+    history, path = folder.history(), record.path or folder.layout.model_path(record.name)
+    file = history.file(path)
+    is_damaged = history.is_changed(file) if save is None else not history.has_bytes_of(save)
+    if is_damaged:
+        fix = fix_of_file(history, file)
+        problem = f", and {path} is damaged{'' if fix else f': {NO_COPY}'}"
+    else:
+        fix, problem = Fix("sync", effect="pushes what is missing there"), ""
+    return ModelNotFoundError(
+        f"{record.name} is not in {target.name}{problem}; nothing was moved",
+        fix=fix,
+        name=record.name,
+    )
 
 
 def _not_pushed(record: ModelRecord, refusal: LottoMlflowError) -> MirrorError:

@@ -39,7 +39,7 @@ def backfill_record(
 
     metadata = file.metadata or {}
     moment = _moment_of(metadata, timezone)
-    saved_at_ns = file.time_ns if moment is None else _nanoseconds(moment)
+    saved_at_ns = file.time_ns if moment is None else nanoseconds(moment)
     if moment is None:
         moment = datetime.fromtimestamp(file.status.st_mtime, timezone)
     digest = hashlib.sha256(f"{name}\n{file.sha256}".encode()).hexdigest()
@@ -74,6 +74,6 @@ def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:
     return moment if 1970 < moment.year < _END_OF_NANOSECONDS else None
 
 
-def _nanoseconds(moment: datetime) -> int:
-    whole = int(moment.replace(microsecond=0).timestamp())
-    return whole * 10**9 + moment.microsecond * 1000
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment in nanoseconds since 1970."""
+    return int(moment.replace(microsecond=0).timestamp()) * 10**9 + moment.microsecond * 1000

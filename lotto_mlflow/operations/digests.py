@@ -1,4 +1,4 @@
-"""The digests of model files, downloads and mirrored models, and what is told where one differs."""
+"""The digests of model files, downloads and mirrored models, and the findings where one differs."""
 
 from __future__ import annotations
 
@@ -163,5 +163,5 @@ def _artifact(item: _ToHash, found: str | OSError) -> Iterator[Finding]:
 
 
 def moved_away(path: Path, to: Path | None = None) -> Fix:
-    """Return the command that moves what is in the way, by default to beside its place."""
+    """Return the command that moves an existing file or folder, by default to beside its place."""
     return Fix("shell", {"command": ("mv", path, to or f"{path}.away")})

@@ -27,6 +27,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import gone, last_seen, since, versions
 from lotto_mlflow.records import (
+    PRUNE,
     Aliases,
     ModelRecord,
     Progress,
@@ -250,11 +251,17 @@ def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRec
 
 
 def other_names(folder: ModelFolder, name: str) -> list[str]:
-    """Return the names of all models but one that are, or have been, in the folders."""
-    found = {
-        *versions.names_on_disk(folder),
-        *folder.store.names_in_backups(),
-        *folder.journal.names(),
+    """Return the names of all models but one that are in the folders, or of which a save is kept.
+
+    Notes
+    -----
+    Every record is read of what is on disk no more.
+    """
+    history = folder.history()
+    found = {*versions.names_on_disk(folder), *folder.store.names_in_backups()}
+    recorded = {entry.name for entry in history.entries()} - found
+    found |= {
+        one for one in recorded if any(record.kind != PRUNE for record in history.records_of(one))
     }
     return sorted(found - {name})
 

@@ -34,6 +34,11 @@ _logger = logging.getLogger("lotto_mlflow")
 _UNVERIFIED = " (unverified: no digest is known for this file)"
 _SELF_DECLARED = " (self-declared: only what lies beside the file says its digest)"
 _EFFECT = "brings the model back"
+NO_COPY = (
+    "neither backups/ nor MLflow has it intact; move it away, and put a copy from elsewhere in its "
+    "place"
+)
+"""Advice on a damaged file that nothing here brings back."""
 
 
 class LoadedFile(NamedTuple):
@@ -119,9 +124,7 @@ def load_file(
                 _log(history, target, file, found, version, doubt)
                 return LoadedFile(model, found, file, history)
             if is_last:
-                raise DigestMismatchError.of_file(
-                    path, expected, found, "nothing was unpickled", _fix(history, file)
-                )
+                raise _damaged(history, file, expected, found)
     raise AssertionError("unreachable")
 
 
@@ -158,6 +161,15 @@ def _expected(
         return known, ""
     declared = history.expected(file)
     return declared, _SELF_DECLARED if declared else _UNVERIFIED
+
+
+def _damaged(
+    history: History, file: ModelFile, expected: frozenset[str], found: str
+) -> DigestMismatchError:
+    fix = _fix(history, file)
+    is_lost = fix is None and (file.is_trained or file.is_backup)
+    outcome = f"nothing was unpickled{f'; {NO_COPY}' if is_lost else ''}"
+    return DigestMismatchError.of_file(file.path, expected, found, outcome, fix)
 
 
 def _untrusted(file: ModelFile) -> UntrustedModelError:
@@ -203,11 +215,29 @@ def _fix(history: History, file: ModelFile) -> Fix | None:
     return fix_of_file(history, file) if file.is_trained or file.is_backup else None
 
 
-def fix_of_file(history: History, file: ModelFile) -> Fix:
-    """Return the restore that brings the model of a damaged file back."""
+def fix_of_file(history: History, file: ModelFile) -> Fix | None:
+    """Return the restore that brings the model of a damaged file back, if one may."""
     name = history.name_of(file)
     found = None if file.is_backup else fix_of_name(history, name)
-    return found or references.restore_from_registry(name, _EFFECT)
+    return found or fix_from_registry(history, name, _EFFECT)
+
+
+def fix_from_registry(history: History, name: str, effect: str) -> Fix | None:
+    """Return the restore from MLflow; ``None`` where the records say that it never had the model.
+
+    Parameters
+    ----------
+    history : History
+        The records.
+    name : str
+        The model.
+    effect : str
+        What the restore does. Of a model without a record, as from another machine, it may do so.
+    """
+    saves = list(history.saves_of(name))
+    if saves and not any(save.mirrored for save in saves):
+        return None
+    return references.restore_from_registry(name, effect)
 
 
 def fix_of_name(history: History, name: str) -> Fix | None:

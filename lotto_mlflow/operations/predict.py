@@ -20,7 +20,7 @@ from lotto_mlflow.draws import (
 from lotto_mlflow.errors import InvalidPredictionError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, recording
-from lotto_mlflow.operations.backfill import backfill_record
+from lotto_mlflow.operations.backfill import backfill_record, nanoseconds
 from lotto_mlflow.predicted import NamedPredictions, Predictions, score_of
 from lotto_mlflow.records import (
     PREDICTION,
@@ -200,11 +200,6 @@ def build(
     return replace(record, payload=replace(payload, backup=protocol.backup_for(record)))
 
 
-def nanoseconds(moment: datetime) -> int:
-    """Return a moment in nanoseconds since 1970."""
-    return int(moment.replace(microsecond=0).timestamp()) * 10**9 + moment.microsecond * 1000
-
-
 def _as_text(moment: datetime, timezone: ZoneInfo) -> str:
     return moment.astimezone(timezone).isoformat(timespec="microseconds")
 
@@ -218,14 +213,14 @@ def predictions(folder: ModelFolder, model: Model | None, draw_no: int | None) -
 def _all(folder: ModelFolder, model: Model | None, draw_no: int | None) -> Iterator[Prediction]:
     target, found = folder.target(), Predictions(folder.journal)
     draw_nos = None if draw_no is None else {checked_draw_no(draw_no, recording.now())}
-    name, save_id = _asked_for(folder, found, model)
+    name, save_id = asked_for(folder, found, model)
     for of_name in found.all_named(name, draw_nos):
         for _, record in of_name.kept:
             if save_id in (None, record.payload.save_id):
                 yield _as_prediction(folder, target, found, of_name, record)
 
 
-def _asked_for(
+def asked_for(
     folder: ModelFolder, found: Predictions, model: Model | None
 ) -> tuple[str | None, str | None]:
     """Return the name that is asked for, and the save where one of its versions is.

@@ -33,6 +33,8 @@ from lotto_mlflow.history import History
 from lotto_mlflow.kinds import push
 from lotto_mlflow.kinds.draws import lacking_figures, send_figures, verify_shown
 from lotto_mlflow.operations import find, predict, recording, results
+from lotto_mlflow.operations.backfill import nanoseconds
+from lotto_mlflow.operations.digests import moved_away
 from lotto_mlflow.predicted import Predictions, shown_json
 from lotto_mlflow.records import PREDICTION, Finding, SyncReport
 from lotto_mlflow.settings import Settings, Target
@@ -63,7 +65,7 @@ def findings(folder: ModelFolder) -> Iterator[Finding]:
     for path in (layout.predictions_dir, layout.prediction_backup_dir):
         kind = regular.odd_kind(path) if not regular.is_folder(path) else None
         if kind is not None or regular.is_file(path):
-            fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+            fix = moved_away(path)
             yield Finding("damaged", "", path, f"it is {kind or 'a file'}, not a folder", fix=fix)
             return
     found = Predictions(folder.journal)
@@ -75,7 +77,7 @@ def findings(folder: ModelFolder) -> Iterator[Finding]:
         fix = Fix("import_results", {"csv": str(layout.results_path)}, effect="records them")
         yield Finding("orphan prediction", "", layout.results_path, detail, fix=fix)
     for path in _odd_files(folder):
-        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+        fix = moved_away(path)
         detail = f"it is {regular.odd_kind(path)}, not a file"
         yield Finding("damaged", path.stem, path, detail, fix=fix)
     for path in _unknown(folder, found):
@@ -86,7 +88,7 @@ def _orphan(folder: ModelFolder, path: Path) -> Finding:
     try:
         old = _read(folder, folder.settings(), path)
     except LottoMlflowError as cause:
-        fix = Fix("shell", {"command": ("mv", path, f"{path}.away")})
+        fix = moved_away(path)
         detail = f"no record is of it, and it cannot be brought in: {cause.summary}"
         return Finding("orphan prediction", "", path, detail, fix=fix)
     fix = Fix("sync", effect="brings it in")
@@ -239,7 +241,7 @@ def _save_meant(folder: ModelFolder, current: Settings, target: Target, old: _Ol
     -----
     Where none is older, it is the one in place.
     """
-    made_at_ns = predict.nanoseconds(old.made_at)
+    made_at_ns = nanoseconds(old.made_at)
     history = folder.history()
     earlier = (s for s in history.saves_of(old.model) if s.payload.saved_at_ns <= made_at_ns)
     save = next(earlier, None)

@@ -25,7 +25,8 @@ from lotto_mlflow.history import History
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import find, versions
+from lotto_mlflow.operations import find, gone, versions
+from lotto_mlflow.operations.load import fix_from_registry
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     RESTORE,
@@ -38,7 +39,7 @@ from lotto_mlflow.records import (
     new_id,
     no_progress,
 )
-from lotto_mlflow.references import VersionReference, restore_from_registry
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
@@ -92,6 +93,12 @@ def restore(
     """Bring a model and its metadata back into ``trained/`` and ``metadata/``."""
     if not (backup is None or isinstance(backup, str)):
         raise InvalidReferenceError(f"backup is {backup!r:.100}; give the name of a file")
+    if backup is not None and source == "registry":
+        raise SettingsError(
+            f"backup is {backup!r:.300}, and the registry has no backups; leave it out, or restore "
+            "from backups",
+            value=backup,
+        )
     if source not in get_args(RestoreSource):
         allowed = ", ".join(get_args(RestoreSource))
         raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
@@ -139,7 +146,7 @@ def _restore(
                 found.expected,
                 sha256,
                 "nothing was changed",
-                restore_from_registry(found.name, "may have it intact")
+                fix_from_registry(folder.history(), found.name, "may have it intact")
                 if source == "backups"
                 else None,
             )
@@ -288,10 +295,12 @@ def _backup(
         if of_name:
             near = nearest(str(backup), (file.stem for file in of_name))
         else:
+            if not folder.store.has_model_or_metadata(name):
+                gone.check_name(history, name)
             near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"there is no {wanted} of {name!r} in {folder.layout.backup_dir}{question(near)}",
-            fix=restore_from_registry(name, "may find it in MLflow"),
+            fix=fix_from_registry(history, name, "may find it in MLflow"),
             name=name,
             suggestions=near,
         )
@@ -337,6 +346,7 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
     of_name = (version for form in forms(name) for version in mirror.records(form, 1))
     found = [history.corrected(version, target) for version in of_name]
     if not found:
+        gone.check_name(history, name)
         near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"the registry has no version of {name!r}{question(near)}",

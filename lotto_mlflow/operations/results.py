@@ -46,9 +46,9 @@ def import_results(folder: ModelFolder, csv: str | os.PathLike[str]) -> int:
 def _record(folder: ModelFolder, draws: list[Draw], path: Path | None = None) -> int:
     """Record results; return how many were not known."""
     current = folder.settings()
-    target, known = folder.target(current), Predictions(folder.journal).results()
+    target, found = folder.target(current), Predictions(folder.journal)
     folder.check_format()
-    _check_agreement(draws, known, path)
+    _check_agreement(folder, draws, found.results(), path)
     if not draws:
         return 0
     what = f"the result of draw {draws[0].draw_no}" if len(draws) == 1 else "the results"
@@ -56,7 +56,7 @@ def _record(folder: ModelFolder, draws: list[Draw], path: Path | None = None) ->
 
     def build(protocol: PredictionProtocol, time_ns: int) -> ResultRecord | None:
         known = Predictions(folder.journal).results()
-        _check_agreement(draws, known, path)
+        _check_agreement(folder, draws, known, path)
         new.extend(draw for draw in draws if draw.draw_no not in known)
         found = [*new, *_unrecorded(folder, known, new)]
         return _record_of(protocol, time_ns, target.name, found) if found else None
@@ -104,7 +104,7 @@ def _unrecorded(folder: ModelFolder, known: dict[int, Draw], new: Iterable[Draw]
     own = known | {draw.draw_no: draw for draw in new}
     try:
         draws = parse_results(content, path, recording.now())
-        _check_agreement(draws, own, path)
+        _check_agreement(folder, draws, own, path)
     except LottoMlflowError:
         return []
     return [draw for draw in draws if draw.draw_no not in own]
@@ -120,7 +120,9 @@ def show_results(folder: ModelFolder, protocol: PredictionProtocol) -> bool:
     return True
 
 
-def _check_agreement(draws: list[Draw], known: dict[int, Draw], path: Path | None) -> None:
+def _check_agreement(
+    folder: ModelFolder, draws: list[Draw], known: dict[int, Draw], path: Path | None
+) -> None:
     """See that no result differs from the one that is known.
 
     Raises
@@ -132,10 +134,12 @@ def _check_agreement(draws: list[Draw], known: dict[int, Draw], path: Path | Non
         other = known.get(draw.draw_no)
         if other is not None and other != draw:
             where = "" if path is None else f"{path}: "
+            record = Predictions(folder.journal).record_of_result(draw.draw_no)
             raise InvalidResultError(
                 f"{where}the result of draw {draw.draw_no} is {_shown(draw)}, and "
-                f"{_shown(other)} was recorded before; nothing was recorded. See which is right: "
-                "what was recorded stays",
+                f"{_shown(other)} was recorded before; nothing was recorded. If the recorded one "
+                f"is wrong, copy {folder.layout.results_path}, correct its line in the copy, move "
+                f"its record {record} out of the folder, and import the copy",
                 draw_no=draw.draw_no,
             )
 

@@ -199,18 +199,6 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
     moment = _moment(time_ns, request.timezone)
     name = request.name or _generated_name(folder, moment)
     saved_at = moment.isoformat(timespec="microseconds")
-    on_disk = None
-    if request.metadata is not None:
-        on_disk = metadata.completed(
-            metadata.strict(request.metadata),
-            name=name,
-            model_type=request.description.model_type,
-            saved_at=saved_at,
-            sha256=staged.sha256,
-            size=staged.size,
-        )
-    else:
-        _logger.warning("%s is saved without metadata; give some to tell models apart", name)
     history = folder.history()
     replaces = time_ns if folder.store.has_model_or_metadata(name) else None
     backup, is_damaged = replaced(folder, history, name, replaces, hashes_all=False)
@@ -221,7 +209,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         saved_at=saved_at,
         saved_at_ns=time_ns,
         description=request.description,
-        metadata=on_disk,
+        metadata=_metadata_on_disk(request, staged, name, saved_at),
         backup=backup,
         replaced_damaged=is_damaged,
         replaced_sha256=history.unrecorded_digest(name),
@@ -234,6 +222,22 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         host=socket.gethostname(),
         target=request.target.name,
         payload=payload,
+    )
+
+
+def _metadata_on_disk(
+    request: _Request, staged: Staged, name: str, saved_at: str
+) -> dict[str, Any] | None:
+    if request.metadata is None:
+        _logger.warning("%s is saved without metadata; give some to tell models apart", name)
+        return None
+    return metadata.completed(
+        metadata.strict(request.metadata),
+        name=name,
+        model_type=request.description.model_type,
+        saved_at=saved_at,
+        sha256=staged.sha256,
+        size=staged.size,
     )
 
 

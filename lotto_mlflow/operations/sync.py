@@ -23,7 +23,7 @@ from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import prediction_files, removals
 from lotto_mlflow.operations.backfill import backfill_record
-from lotto_mlflow.operations.load import fix_of_file
+from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     MlflowIds,
@@ -88,13 +88,23 @@ def sync(
         unknown = list(history.unknown_files(target, include_backups=include_backups))
         work += _unrecorded(history, mirror, target, current, unknown, report)
         work.sort(key=lambda item: item.record.id)
-        on_progress = progress or no_progress
-        for number, item in enumerate(work):
-            on_progress(number, len(work), item.record.payload.size, item.record.name)
-            _push(folder, mirror, target, item, report)
-        on_progress(len(work), len(work), 0, "")
+        _push_all(folder, mirror, target, work, report, progress or no_progress)
         prediction_files.send(folder, mirror, target, report, resend=resend)
     return report
+
+
+def _push_all(
+    folder: ModelFolder,
+    mirror: Mirror,
+    target: Target,
+    work: list[_Work],
+    report: SyncReport,
+    on_progress: Progress,
+) -> None:
+    for number, item in enumerate(work):
+        on_progress(number, len(work), item.record.payload.size, item.record.name)
+        _push(folder, mirror, target, item, report)
+    on_progress(len(work), len(work), 0, "")
 
 
 def _lock(stack: ExitStack, folder: ModelFolder) -> None:
@@ -199,7 +209,7 @@ def _unrecorded(
         if history.is_changed(file):
             fix = fix_of_file(history, file)
             reason = f"{file.path} was changed after it was saved, and is not sent"
-            report.fail(name, f"{reason}; {fix.in_words()}", fix)
+            report.fail(name, f"{reason}; {NO_COPY if fix is None else fix.in_words()}", fix)
             continue
         earlier = history.earlier_digests(name)
         record = backfill_record(name, file, target, current.timezone, earlier)

@@ -19,7 +19,7 @@ from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import prediction_files, verify_aliases
 from lotto_mlflow.operations.digests import digests, moved_away
-from lotto_mlflow.operations.load import fix_of_name
+from lotto_mlflow.operations.load import NO_COPY, fix_from_registry, fix_of_name
 from lotto_mlflow.records import (
     Finding,
     MlflowIds,
@@ -28,7 +28,6 @@ from lotto_mlflow.records import (
     has_name_of_draws,
     no_progress,
 )
-from lotto_mlflow.references import restore_from_registry
 from lotto_mlflow.settings import Target
 from lotto_mlflow.text import composed
 
@@ -149,8 +148,10 @@ def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Fi
         repair = "none is needed where the save is known: a restore uses what its record has"
         yield Finding("changed", file.stem, path, detail, repair)
     else:
-        fix = restore_from_registry(file.stem)
-        yield Finding("changed", file.stem, path, detail, fix=fix)
+        fix = fix_from_registry(history, file.stem, "")
+        if fix is None and save is not None and history.has_bytes_of(save):
+            fix = Fix("sync", effect="pushes the save, from which a restore brings it back")
+        yield Finding("changed", file.stem, path, detail, "" if fix else NO_COPY, fix)
 
 
 def _of_records(verification: Verification, entries: list[Entry]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from lotto_mlflow.errors import Fix
 from lotto_mlflow.kinds import Verification
 from lotto_mlflow.operations.alias import Alias
-from lotto_mlflow.records import PRUNE, AliasHolder, AliasMove, Finding, chained
+from lotto_mlflow.records import AliasHolder, AliasMove, Finding
 
 
 def findings(verification: Verification, registered_models: Iterable[str]) -> Iterator[Finding]:
@@ -33,19 +33,11 @@ def _of_model(verification: Verification, name: str) -> Iterator[Finding]:
     for alias in dict.fromkeys(move.alias for move in ledger.moves):
         place = Alias(verification.folder, verification.target, name, alias)
         present = place.holder()
-        *_, last = chained(ledger.moves, name, alias, present)
+        *_, last = place.history(ledger.moves, present)
         if not last.is_done:
             yield _stuck(last)
-        elif last.kind == "outside" and not _went_with_its_version(verification, last):
+        elif last.kind == "outside":
             yield _changed(last, present)
-
-
-def _went_with_its_version(verification: Verification, move: AliasMove) -> bool:
-    """Return whether an alias stands for nothing because its save was deleted by force."""
-    save_id = None if move.from_ is None or move.to is not None else move.from_.save_id
-    entry = None if save_id is None else verification.folder.journal.with_id(save_id)
-    record = None if entry is None else verification.history.read(entry)
-    return record is not None and record.kind == PRUNE and record.payload.is_forced
 
 
 def _stuck(move: AliasMove) -> Finding:

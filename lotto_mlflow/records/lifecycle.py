@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from lotto_mlflow.records.checks import is_digest, is_save_id
 
-MoveKind = Literal["promote", "rollback", "outside"]
+MoveKind = Literal["promote", "rollback", "outside", "deleted"]
 MAX_MOVE_BYTES = 4_000
 """MLflow cuts the value of a parameter at 6,000 characters, without a word."""
 HOMES = "lotto_mlflow/aliases/"
@@ -59,8 +59,9 @@ class AliasMove:
     number : int or None
         Its number among the recorded moves of the registered model; ``None`` where none is
         recorded.
-    kind : {"promote", "rollback", "outside"}
-        What was called; ``outside`` is a move that MLflow shows, and nobody recorded.
+    kind : {"promote", "rollback", "outside", "deleted"}
+        What was called; ``deleted`` is the end of a version that this folder's ``delete`` removed
+        by force, and ``outside`` another move that MLflow shows, and nobody recorded.
     registered_model, alias : str
         What was moved.
     when : str or None
@@ -74,7 +75,8 @@ class AliasMove:
     from_value, to_value : float or None
         Its values, of the one before and the one after.
     reason : str or None
-        What the caller gave, shortened where it is too long to be recorded.
+        What the caller gave, of a deletion that of the ``delete``; shortened where it is too long
+        to be recorded.
     is_done : bool
         Whether it was seen to end; what was not is finished by the next promotion or rollback.
     """

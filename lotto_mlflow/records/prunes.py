@@ -32,7 +32,7 @@ class PrunePayload:
     is_forced : bool
         Whether it goes even where an alias stands for it.
     backup, replaced_sha256, earlier_sha256
-        As in `lotto_mlflow.records.SavePayload`: they tell of files that stay.
+        As in `lotto_mlflow.records.SavePayload`: they are about files that stay.
     left : list of str
         What could not be removed from MLflow, and what removes it.
     extra : dict

@@ -85,7 +85,7 @@ class _Stream:
         self.missing_bytes = at - end
 
     def _read_rare(self, data: bytes, at: int) -> int:
-        """Read an opcode that is rare, or whose argument tells its own size; return its end."""
+        """Read an opcode that is rare, or whose argument has its own size; return its end."""
         code, size = data[at], _fixed_sizes()[data[at]]
         if code == _STACK_GLOBAL:
             self._name()
@@ -163,7 +163,7 @@ def _fixed_sizes() -> list[int]:
 
 @lru_cache(maxsize=1)
 def _size_widths() -> dict[int, int]:
-    """Return how many bytes tell the size of a value, by opcode."""
+    """Return how many bytes hold the size of a value, by opcode."""
     from pickletools import opcodes  # imported lazily
 
     widths = {-2: 1, -3: 4, -4: 4, -5: 8}  # as pickletools numbers them

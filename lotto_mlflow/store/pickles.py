@@ -99,7 +99,7 @@ def dump(model: Any, path: Path, *, beside: Callable[[], object] | None = None) 
         ) from cause
     if naming.problem is not None:
         _logger.warning(
-            "not all classes and functions that %s needs could be told (%s); see that the "
+            "not all classes and functions that %s needs could be found (%s); see that the "
             "requirements of its version in MLflow are complete",
             type(model).__name__,
             naming.problem,

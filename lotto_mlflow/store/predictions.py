@@ -20,12 +20,10 @@ from lotto_mlflow.errors import StoreError
 from lotto_mlflow.files import link_or_copy, put, replace_content, sync_dir, temporary_for
 from lotto_mlflow.journal import Entry, Journal, State
 from lotto_mlflow.layout import Layout, backup_names
+from lotto_mlflow.metadata import content_of
 from lotto_mlflow.predicted import Predictions, shown_json
 from lotto_mlflow.records import PredictionPayload, Record
 from lotto_mlflow.store import make_real_dir
-
-_MAX_BYTES = 64 << 20
-"""More than any file that is written here has."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class PredictionProtocol:
     def backup_for(self, record: Record[Any]) -> str | None:
         """Return the name under which what a record replaces is kept, ``None`` for nothing."""
         change = self.change_by(record)
-        is_replaced = change.content is not None and _content_of(change.path) != change.content
+        is_replaced = change.content is not None and content_of(change.path) != change.content
         if is_replaced and os.path.lexists(change.path):
             return self.free_backup(change.path)
         return None
@@ -203,13 +201,13 @@ class PredictionProtocol:
     def _apply(self, change: Change) -> None:
         """Take the steps after the record; those that were taken before are not taken again."""
         for path, backup_path in change.moves:
-            is_done = path == change.path and _content_of(path) == change.content
+            is_done = path == change.path and content_of(path) == change.content
             if backup_path is not None and regular.is_file(path) and not is_done:
                 make_real_dir(backup_path.parent)
                 if not os.path.lexists(backup_path):
                     link_or_copy(path, backup_path, self.work_dir)
                     sync_dir(backup_path.parent)
-        if change.content is not None and _content_of(change.path) != change.content:
+        if change.content is not None and content_of(change.path) != change.content:
             make_real_dir(change.path.parent)
             replace_content(change.path, change.content, self.work_dir)
             sync_dir(change.path.parent)
@@ -250,11 +248,3 @@ class PredictionProtocol:
         temporary = temporary_for(path, self.work_dir)
         link_or_copy(kept, temporary, self.work_dir)
         put(temporary, path, self.work_dir)
-
-
-def _content_of(path: Path) -> bytes | None:
-    """Return what a file holds, ``None`` where there is none, or none that this package wrote."""
-    try:
-        return regular.content_of(path, _MAX_BYTES)
-    except OSError:
-        return None
