@@ -63,7 +63,7 @@ def _promote(aliased: Aliased, version: int, metric: str | None, start: Any, ans
 
 def _be_patient() -> None:
     """Wait longer for an answer of MLflow: many such processes may be slow."""
-    connection._LOOKUP_SECONDS = 120.0
+    connection.LOOKUP_SECONDS = 120.0
 
 
 def promoted_at_once(

@@ -37,7 +37,8 @@ from lotto_mlflow.text import masked, without_secrets
 from lotto_mlflow.threads import bounded
 
 EXPERIMENT = REGISTERED_MODEL
-_LOOKUP_SECONDS = 5.0
+LOOKUP_SECONDS = 5.0
+"""How long a question to MLflow may take."""
 _PERMANENT = frozenset({"INVALID_PARAMETER_VALUE"})
 """Answers to a record that will be the same however often it is sent."""
 _TOO_LARGE = 413
@@ -273,7 +274,7 @@ class Connection:
             with self.guarded(doing):
                 return call() if is_there else missing
 
-        return bounded(asked, seconds or _LOOKUP_SECONDS, doing)
+        return bounded(asked, seconds or LOOKUP_SECONDS, doing)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

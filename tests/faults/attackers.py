@@ -264,8 +264,9 @@ def killed_in(base_dir: Path, at: str, **more: str) -> None:
         "from lotto_mlflow import ModelManager\n"
         f"from lotto_mlflow.mirror import {module} as module\n"
         f"module.{name} = lambda *a, **k: os._exit(9)\n"
-        "ModelManager(sys.argv[1]).save_model({'begun': 1}, 'begun', {'n': 1},"
-        " artifacts={'note.txt': 'extra'})\n"
+        "manager = ModelManager(sys.argv[1])\n"
+        "manager.save_model({'begun': 1}, 'begun', {'n': 1}, artifacts={'note.txt': 'extra'})\n"
+        "manager.flush(120)\n"
     )
     command = [sys.executable, "-c", script, str(base_dir)]
     ended = subprocess.run(command, env=environment(**more), capture_output=True, check=False)

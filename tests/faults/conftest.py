@@ -29,6 +29,14 @@ def real_limit(clean_surroundings: None, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pushing, "WAIT_SECONDS", 5.0)
 
 
+@pytest.fixture
+def patient_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for an answer of MLflow as long as a busy machine may take, where none is to be late."""
+    from lotto_mlflow.mirror import connection
+
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 120.0)
+
+
 @pytest.fixture(scope="module")
 def warm_parent() -> Iterator[Pool]:
     """A process that has imported everything, from which children are forked."""

@@ -29,7 +29,9 @@ def prepared(
     base_dir = tmp_path_factory.mktemp("prepared") / "ml"
     (base_dir / "mlflow").mkdir(parents=True)
     shutil.copyfile(migrated_database, base_dir / "mlflow" / "mlflow.db")
-    ModelManager(base_dir).save_model({"x": 1}, "x", {"n": 1})
+    manager = ModelManager(base_dir)
+    manager.save_model({"x": 1}, "x", {"n": 1})
+    assert manager.flush(120)
     killed_in(base_dir, request.param)
     return base_dir
 

@@ -16,6 +16,8 @@ from serving import tracking_server
 
 from lotto_mlflow import ModelManager
 
+pytestmark = pytest.mark.usefixtures("patient_lookups")
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
@@ -25,6 +27,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) 
     for number in (1, 2):
         manager.save_model({"x": number}, "x", {"n": number}, artifacts={"note.txt": "extra"})
         manager.save_model({"n": number}, f"lotto_model_{number}", {"n": number})
+    assert manager.flush(120)
     return base_dir
 
 
