@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow import advice, files, regular, settings
 from lotto_mlflow.current_folder import existing_current_folder
+from lotto_mlflow.downloads import DownloadCache
 from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
@@ -47,6 +48,8 @@ class ModelFolder:
         The disk view.
     journal : Journal
         The records.
+    downloads : DownloadCache
+        Verified copies of models that lie only in the registry.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ModelFolder:
         self.store = Store(layout)
         self.journal = Journal(layout.mlflow_dir)
         self.settings = read_settings
+        self.downloads = DownloadCache(layout, read_settings)
         self._mirrors = _MIRRORS.setdefault(layout, _Mirrors(layout))
 
     def target(self, current: Settings | None = None) -> Target:
@@ -175,30 +179,6 @@ class ModelFolder:
             yield work_dir
 
     @contextmanager
-    def download_place(self) -> Iterator[tuple[Path, Path]]:
-        """Find where a download may be kept: in the folder, or in the cache of who only reads it.
-
-        Yields
-        ------
-        tuple of pathlib.Path
-            The folder of downloads, and a workspace on the same file system.
-
-        Raises
-        ------
-        StoreError
-            If neither can be written to.
-        """
-        own, lock_path = self.layout.downloads_dir, self.layout.mlflow_dir / "store.lock"
-        if all(map(files.may_write, (own, self.layout.tmp_dir, lock_path))):
-            make_real_dir(own)
-            make_real_dir(self.layout.tmp_dir)
-            with self.workspace() as work_dir:
-                yield own, work_dir
-            return
-        with _cache_place(self.layout.mlflow_dir) as place:
-            yield place
-
-    @contextmanager
     def disk_errors(self, what: str, outcome: str) -> Iterator[None]:
         """Turn what the disk refuses into `StoreError`.
 
@@ -222,27 +202,6 @@ class ModelFolder:
     def _may_be_meant(self) -> tuple[Path, ...]:
         """Return what an error may be about that names no file."""
         return (*self.store.folders, self.layout.mlflow_dir, self.layout.tmp_dir)
-
-
-@contextmanager
-def _cache_place(mlflow_dir: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the folder of downloads in the cache, and a workspace beside it."""
-    cache = settings.cache_dir()
-    tmp_dir = cache / "tmp"
-    try:
-        make_real_dir(settings.downloads_dir())
-        make_real_dir(tmp_dir)
-        guard = files.lock_at(cache / "cache.lock")
-        with files.locked(guard):
-            files.sweep(tmp_dir)
-    except OSError as cause:
-        raise StoreError(
-            f"nothing can be downloaded: {mlflow_dir} may not be written to, and the cache "
-            f"could not be used: {cause}. Set LOTTO_CACHE_DIR to a folder that may be written to",
-            path=cache,
-        ) from cause
-    with files.workspace(tmp_dir, guard) as work_dir:
-        yield settings.downloads_dir(), work_dir
 
 
 class _Mirrors:

@@ -133,8 +133,7 @@ class History(ModelFiles):
 
     def restore_of(self, file: ModelFile) -> RestoreRecord | None:
         """Return the restore that left a file in ``trained/``, if one did."""
-        records = self.records_of(file.stem)
-        restores = (record for record in records if record.kind == RESTORE)
+        restores = (r for r in self.records_of(file.stem) if r.kind == RESTORE)
         return next((r for r in restores if r.payload.file_time_ns == file.time_ns), None)
 
     def save_with(self, name: str, sha256: str) -> SaveRecord | None:
@@ -205,6 +204,8 @@ class History(ModelFiles):
             saved_at=save.payload.saved_at,
             saved_at_ns=save.payload.saved_at_ns,
             sklearn_version=version_in(save.payload.description.requirements, "scikit-learn"),
+            size=save.payload.size,
+            host=save.host,
         )
 
     def newest_sent(self, registered: str, target: Target) -> SaveRecord | None:
@@ -327,8 +328,7 @@ class History(ModelFiles):
         include_backups : bool
             Whether those of ``backups/`` are looked at, too.
         """
-        files = [*self.trained_files, *(self.backup_files if include_backups else [])]
-        for file in files:
+        for file in (*self.trained_files, *(self.backup_files if include_backups else ())):
             if names.is_name(self.name_of(file)) and not self.is_in_journal(file, target):
                 yield file
 

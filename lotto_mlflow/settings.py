@@ -31,6 +31,9 @@ EMBEDDED = "embedded"
 """Name of the target inside the folder, wherever the folder lies."""
 
 _SQLITE = "sqlite:///"
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
+_POWERS = ("", "k", "m", "g", "t")
+_DEFAULT_DOWNLOADS_MAX = "20G"
 _DECODING_SQLALCHEMY = (2, 1)
 
 
@@ -53,6 +56,8 @@ class Settings:
     trust : {"any", "known"}
         Whether a file is opened whose digest no record knows, and no tag of a version without
         record.
+    downloads_max_bytes : int
+        How much room downloads may have, in each folder that they are kept in.
     """
 
     mirror: MirrorMode
@@ -61,6 +66,7 @@ class Settings:
     registry_uri: str | None
     artifact_roots: tuple[str, ...] = ()
     trust: Trust = "any"
+    downloads_max_bytes: int = 20 * 10**9
 
     def __post_init__(self) -> None:
         """Have the secrets of both addresses masked in whatever is said from now on."""
@@ -102,6 +108,7 @@ def read(
         registry_uri=_normal(registry_uri or _callers_uri("registry", values)),
         artifact_roots=_listed(values.get("LOTTO_ARTIFACT_ROOTS", "")),
         trust=cast(Trust, _one_of(get_args(Trust), "LOTTO_TRUST", None, values)),
+        downloads_max_bytes=_size(values, "LOTTO_DOWNLOADS_MAX", _DEFAULT_DOWNLOADS_MAX),
     )
 
 
@@ -179,6 +186,18 @@ def _one_of(
     if value not in allowed:
         raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}", value=value)
     return value
+
+
+def _size(values: Mapping[str, str], name: str, default: str) -> int:
+    """Return a size in bytes: a number, and a unit, K to T in powers of 1000, KiB in 1024."""
+    value = values.get(name, "").strip() or default
+    match = _SIZE.fullmatch(value)
+    if match is None or (match[3] and not match[2]):
+        raise SettingsError(
+            f"{name} is {value!r:.100}; give a size such as {default}, 500M or a number of bytes",
+            value=value,
+        )
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS.index(match[2].lower()))
 
 
 def _zone(value: str) -> ZoneInfo:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lotto_mlflow import text
+from lotto_mlflow import settings, text
 from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import (
     BaseDir,
@@ -59,6 +60,10 @@ def list_models(
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many.")
     ] = None,
+    source: Annotated[
+        Literal["filesystem", "registry"],
+        typer.Option("--source", help="Which view: trained/, or what all machines saved."),
+    ] = "filesystem",
     base_dir: BaseDir = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -66,20 +71,38 @@ def list_models(
     """List the models in trained/, the newest first.
 
     The * marks the newest lotto_model_*, which is what latest finds. Aliases are read from the
-    registry; where that is a server, MLflow is imported for it, which takes seconds.
+    registry; where that is a server, MLflow is imported for it, which takes seconds. With --source
+    registry, what the registry has is listed: of each name the newest save, and the host that made
+    it.
     """
+    needs_runs = bool(metric) or sort not in _SORTS
     with calling():
-        records = manager_of(ctx, base_dir).records()
-    newest = next((r for r in records if r.path and is_lotto_model(r.path.name)), None)
+        manager = manager_of(ctx, base_dir)
+        # only saves in their order are asked for no more than are shown
+        most = limit if (sort, reverse, needs_runs) == ("saved_at", False, False) else None
+        records = manager.records(limit=most, source=source, with_runs=needs_runs)
+    newest = next((r for r in records if is_lotto_model(f"{r.name}.pkl")), None)
     for name in metric or []:
         _check_metric(ctx, records, name)
     chosen = _sorted(ctx, records, sort, reverse=reverse)[:limit]
     if as_json:
         output.print_json([output.values_of(record, newest=record is newest) for record in chosen])
     elif not chosen:
-        terminal.note(f"there is no model in {base_dir_of(ctx, base_dir) / 'trained'} yet")
+        terminal.note(f"there is no model in {_place(ctx, base_dir, source)} yet{_else(source)}")
     else:
-        _print_list(chosen, newest, metric or [])
+        _print_list(chosen, newest, metric or [], has_hosts=source == "registry")
+
+
+def _place(ctx: typer.Context, base_dir: Path | None, source: str) -> str:
+    """Return where a view looks for models, in words."""
+    is_disk = source == "filesystem"
+    return str(base_dir_of(ctx, base_dir) / "trained") if is_disk else "the registry"
+
+
+def _else(source: str) -> str:
+    """Return what else can be asked, where this machine may only read what others save."""
+    is_shared = source == "filesystem" and settings.read().tracking_uri is not None
+    return "; --source registry asks what other machines saved" if is_shared else ""
 
 
 def _check_metric(
@@ -105,7 +128,14 @@ def _sorted(
     return [*sorted(known, key=key, reverse=is_descending), *unknown]
 
 
-def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics: list[str]) -> None:
+def _print_list(
+    records: list[ModelRecord],
+    newest: ModelRecord | None,
+    metrics: list[str],
+    *,
+    has_hosts: bool,
+) -> None:
+    """Print a table; all that the registry has is mirrored, and there the host is of interest."""
     rows = [
         [
             record.name,
@@ -114,13 +144,16 @@ def _print_list(records: list[ModelRecord], newest: ModelRecord | None, metrics:
             *(output.number_as_text(record.metrics.get(metric)) for metric in metrics),
             output.NONE if record.version is None else str(record.version),
             output.aliases_as_text(record, "%Y-%m-%d"),
-            "no" if record.version is None else "yes",
+            (record.host or output.NONE)
+            if has_hosts
+            else ("no" if record.version is None else "yes"),
             "*" if record is newest else "",
         ]
         for record in records
     ]
+    last = "host" if has_hosts else "mirrored"
     output.print_table(
-        ["name", "saved at", "size", *metrics, "version", "aliases", "mirrored", ""],
+        ["name", "saved at", "size", *metrics, "version", "aliases", last, ""],
         rows,
         right=["size", "version", *metrics],
         marked=[number for number, record in enumerate(records) if record is newest],
@@ -170,6 +203,7 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
         ("version", version),
         ("aliases", output.aliases_as_text(record)),
         ("saved at", output.time_as_text(record)),
+        ("saved on", record.host or output.NONE),
         ("size", output.size_of(record)),
         ("sha256", record.sha256 or output.NONE),
         ("scikit-learn", record.sklearn_version or output.NONE),
@@ -201,8 +235,10 @@ def latest(
     with calling(), bar("downloading") as progress:
         record = manager_of(ctx, base_dir).latest(source=source, download=True, progress=progress)
     if record is None:
-        where = base_dir_of(ctx, base_dir) / "trained" if source == "filesystem" else "the registry"
-        raise ModelNotFoundError(f"there is no model in {where} yet; save one", source=source)
+        where, other = _place(ctx, base_dir, source), _else(source)
+        raise ModelNotFoundError(
+            f"there is no model in {where} yet{other or '; save one'}", source=source
+        )
     if as_json:
         output.print_json(output.values_of(record))
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from lotto_mlflow.records import Progress
+from lotto_mlflow.records import Arrived, Progress
 from lotto_mlflow.text import one_line, safe_line, size_as_text, without_secrets
 
 if TYPE_CHECKING:
@@ -96,6 +96,17 @@ def _columns() -> list[Any]:
     ]
 
 
+class _Reports:
+    """A `Progress` that also hears of the bytes of a download."""
+
+    def __init__(self, report: Progress, arrived: Arrived) -> None:
+        self._report = report
+        self.arrived = arrived
+
+    def __call__(self, done: int, total: int, size_bytes: int, name: str) -> None:
+        self._report(done, total, size_bytes, name)
+
+
 @contextmanager
 def bar(verb: str) -> Iterator[Progress | None]:
     """Draw a bar until the block ends.
@@ -139,4 +150,13 @@ def bar(verb: str) -> Iterator[Progress | None]:
                 refresh=done == 0,  # the first may take long, or be over before the next drawing
             )
 
-        yield report
+        def arrived(count: int, size: int) -> None:
+            rate = count / max(time.monotonic() - start, 1e-6)
+            bars.update(
+                task,
+                completed=count / size if size else 0,  # the part of this model that is there
+                size=f"{size_as_text(count)}{f' of {size_as_text(size)}' if size else ''}",
+                rate=f"{size_as_text(int(rate))}/s",
+            )
+
+        yield _Reports(report, arrived)

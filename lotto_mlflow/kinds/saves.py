@@ -66,7 +66,7 @@ def _push_save(
 ) -> MlflowIds:
     for hashes_all in (False, True):
         pkl_path = folder.store.link_bytes_of(record.payload, work_dir, hashes_all=hashes_all)
-        pkl_path = pkl_path or mirror.file_of_save(record, work_dir)
+        pkl_path = pkl_path or mirror.file_of_save(record, folder.downloads)
         if pkl_path is None:
             break
         try:

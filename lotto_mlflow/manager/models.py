@@ -76,7 +76,13 @@ class Models:
         )
         return str(operations.save.save(self._folder, given))
 
-    def load_model(self, model_path: str | os.PathLike[str], *, stale_ok: bool = False) -> Any:
+    def load_model(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        stale_ok: bool = False,
+        progress: Progress | None = None,
+    ) -> Any:
         """Load a model from a file, or from the registry.
 
         Parameters
@@ -86,6 +92,9 @@ class Models:
         stale_ok : bool
             Where the registry cannot be asked, load what the alias, or the latest, was last seen
             to stand for, from a file of this machine, verified and with a warning.
+        progress : callable, optional
+            If it has a method ``arrived``, that is called while a version is downloaded with the
+            bytes that are there, and with the size in bytes (0 where that is not known).
 
         Returns
         -------
@@ -109,7 +118,7 @@ class Models:
         Unpickling runs code. A digest shows that bytes are unchanged, not that they are harmless:
         load only models whose origin you trust.
         """
-        return operations.load.load(self._folder, model_path, stale_ok=stale_ok)
+        return operations.load.load(self._folder, model_path, stale_ok=stale_ok, progress=progress)
 
     def get_latest_model_path(
         self,
@@ -145,8 +154,15 @@ class Models:
         path = operations.find.latest_path(self._folder, source, alias, stale_ok=stale_ok)
         return None if path is None else str(path)
 
-    def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
-        """Return what is known of the models in ``trained/``, newest first.
+    def records(
+        self,
+        name: str | None = None,
+        limit: int | None = None,
+        *,
+        source: Source = "filesystem",
+        with_runs: bool = False,
+    ) -> list[ModelRecord]:
+        """Return what is known of the models in ``trained/`` or in the registry, newest first.
 
         Parameters
         ----------
@@ -154,12 +170,24 @@ class Models:
             Only the model of this name.
         limit : int, optional
             At most so many.
+        source : {"filesystem", "registry"}
+            ``filesystem``: the files in ``trained/``. ``registry``: of each name the newest save
+            that MLflow knows, whichever machine made it; `ModelRecord.host` says which.
+        with_runs : bool
+            With ``registry``: ask MLflow for the parameters and metrics of what other machines
+            saved, too; without it these are empty.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If the registry could not be asked.
 
         Notes
         -----
-        Nothing is unpickled. Aliases are asked of MLflow, and empty where it cannot be asked.
+        Nothing is unpickled. For the files on disk, aliases are asked of MLflow, and empty where
+        it cannot be asked.
         """
-        return operations.find.records(self._folder, name, limit)
+        return operations.registered.records(self._folder, name, limit, source, with_runs=with_runs)
 
     def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
         """Return what is known of one model.
@@ -168,7 +196,8 @@ class Models:
         ----------
         reference : str, int or path-like
             A name, a path in ``trained/``, a version number of ``lotto_model``, or a
-            ``models:/`` URI.
+            ``models:/`` URI. A name that is not on disk is looked for in a registry that other
+            machines save into.
 
         Raises
         ------

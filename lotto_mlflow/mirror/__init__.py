@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
 from lotto_mlflow.errors import (
     Fix,
-    ForeignModelError,
     LottoMlflowError,
-    MirrorError,
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, removal, scores
+from lotto_mlflow.mirror import fetch, leftovers, lookups, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
@@ -29,14 +27,17 @@ from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
     Aliases,
+    Arrived,
     MlflowIds,
     ModelRecord,
     Note,
     SaveRecord,
-    aliases_by_version,
 )
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
+
+if TYPE_CHECKING:
+    from lotto_mlflow.downloads import DownloadCache
 
 __all__ = ["AliasBook", "Ledger", "Mirror", "Point", "Standing", "Survey", "is_read_as_copy"]
 
@@ -154,11 +155,16 @@ class Mirror:
             return scores.log(self._connection, ids, points)
 
     def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
-        """Return the newest save that the registry has, ``None`` where it has none."""
+        """Return the newest save that the registry has, ``None`` where it has none.
+
+        Notes
+        -----
+        One query finds it, which leaves out its aliases; `find` returns those.
+        """
 
         def ask() -> ModelRecord | None:
             version = registry.newest_version(self._connection.client, registered_model)
-            return None if version is None else self._full(version.name, version.version)
+            return None if version is None else registry.as_record(version)
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
 
@@ -186,7 +192,11 @@ class Mirror:
 
     def find(self, reference: VersionReference) -> ModelRecord | None:
         """Return the version that a number or an alias names, ``None`` where there is none."""
-        return self._connection.ask(lambda: self._get(reference), f"looking up {reference}", None)
+        return self._connection.ask(
+            lambda: lookups.version(self._connection.client, reference),
+            f"looking up {reference}",
+            None,
+        )
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
         """Return the newest version of each model name, newest save first.
@@ -200,22 +210,29 @@ class Mirror:
         """
 
         def ask() -> list[ModelRecord]:
-            condition = "" if name is None else f'tags.{registry.MODEL_NAME_TAG} = "{name}"'
-            found = registry.versions(self._connection.client, None, condition)
-            newest_first = registry.newest_first(found)
-            by_name = {v.tags[registry.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
-            latest = registry.newest_first(by_name.values())
-            return [registry.as_record(v) for v in itertools.islice(latest, limit)]
+            found = lookups.newest_of_names(self._connection.client, name, limit)
+            return [registry.as_record(version) for version in found]
 
         return self._connection.ask(ask, "listing the registry", [])
 
     def file_of(
-        self, record: ModelRecord, find_place: fetch.FindPlace, *, verifies: bool = True
+        self,
+        record: ModelRecord,
+        downloads: DownloadCache,
+        *,
+        verifies: bool = True,
+        arrived: Arrived | None = None,
     ) -> Path:
         """Return a file with the bytes of a version; see `lotto_mlflow.mirror.fetch`."""
-        return fetch.file_of(self._connection, self._layout, record, find_place, verifies=verifies)
+        return fetch.file_of(
+            self._connection, self._layout, record, downloads, verifies=verifies, arrived=arrived
+        )
 
-    def file_of_save(self, record: SaveRecord, work_dir: Path) -> Path | None:
+    def local_file_of(self, record: ModelRecord) -> Path | None:
+        """Return the verified local artifact of a version, ``None`` where it lies elsewhere."""
+        return fetch.local_file_of(self._connection, self._layout, record)[1]
+
+    def file_of_save(self, record: SaveRecord, downloads: DownloadCache) -> Path | None:
         """Return a file that the store itself has of a save, ``None`` where it has none."""
         ids = record.mirrored.get(self._connection.target_name)
         if ids is None:
@@ -228,7 +245,7 @@ class Mirror:
             version = self.find(VersionReference(name, version=ids.version))
             if version is not None:
                 own = replace(version, name=record.name, sha256=record.payload.sha256)
-                return self.file_of(own, lambda: (work_dir, work_dir / "fetched"))
+                return self.file_of(own, downloads)
         return None
 
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
@@ -250,14 +267,19 @@ class Mirror:
 
     def aliases(self, registered_model: str) -> Aliases:
         """Return the aliases of each version of a registered model that has any."""
+        return self.aliases_of([registered_model]).get(registered_model, {})
 
-        def ask() -> Aliases:
-            client = self._connection.client
-            found = registry.existing(lambda: client.get_registered_model(registered_model))
-            return {} if found is None else aliases_by_version(sorted(found.aliases.items()))
+    def aliases_of(self, registered_models: Collection[str]) -> dict[str, Aliases]:
+        """Return the aliases of each version of registered models that has any."""
+        doing = f"asking for the aliases of {', '.join(sorted(registered_models)):.300}"
+        return self._connection.ask(
+            lambda: lookups.aliases(self._connection.client, registered_models), doing, {}
+        )
 
-        doing = f"asking for the aliases of {registered_model}"
-        return self._connection.ask(ask, doing, {})
+    def runs(self, records: Collection[ModelRecord]) -> dict[str, lookups.Ran]:
+        """Return the parameters and the last values of metrics of runs, by their ids."""
+        doing = f"looking up the runs of {len(records)} versions"
+        return self._connection.ask(lambda: lookups.runs(self._connection, records), doing, {})
 
     def alias_book(self, registered_model: str) -> AliasBook:
         """Return the aliases of a registered model, and the history of their moves."""
@@ -277,16 +299,14 @@ class Mirror:
 
         return self._connection.ask(ask, f"looking for the version of {save.name}", None)
 
-    def params_and_metrics_of_run(
-        self, record: ModelRecord
-    ) -> tuple[dict[str, str], dict[str, float]]:
+    def params_and_metrics_of_run(self, record: ModelRecord) -> lookups.Ran:
         """Return the parameters and the last values of metrics of a version's run."""
 
-        def ask() -> tuple[dict[str, str], dict[str, float]]:
+        def ask() -> lookups.Ran:
             run = leftovers.run_of(self._connection, str(record.run_id))
             return ({}, {}) if run is None else (dict(run.data.params), dict(run.data.metrics))
 
-        nothing: tuple[dict[str, str], dict[str, float]] = ({}, {})
+        nothing: lookups.Ran = ({}, {})
         return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
 
     def survey(self) -> Survey:
@@ -351,41 +371,3 @@ class Mirror:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""
         moved_from = self._connection.moved_from
         return self._connection.ask(moved_from, "asking where artifacts are", None)
-
-    def _get(self, reference: VersionReference) -> ModelRecord | None:
-        client, name = self._connection.client, reference.registered_model
-        alias = reference.alias
-        version = registry.existing(
-            lambda: (
-                client.get_model_version(name, str(reference.version))
-                if alias is None
-                else client.get_model_version_by_alias(name, alias)
-            )
-        )
-        if version is None:
-            return None
-        number = version.version if reference.version is None else reference.version
-        is_asked_for = (version.name, str(version.version)) == (name, str(number))
-        if not is_asked_for or not registry.is_well_formed(version):
-            raise MirrorError(
-                f"the registry was asked for {reference}, and answers with version "
-                f"{version.version} of {version.name}; nothing was loaded",
-                error_code=None,
-                reference=str(reference),
-            )
-        tags = version.tags
-        if not registry.is_ours(tags):
-            tags = registry.tags_of_logged_model(client, version)
-        if tags is None:
-            raise ForeignModelError(
-                f"{reference} was not made by lotto_mlflow, so its digest is not known; open it "
-                f"with mlflow.pyfunc.load_model({str(reference)!r})",
-                reference=str(reference),
-                run_id=version.run_id,
-                version=int(version.version),
-            )
-        return registry.as_record(version, tags)
-
-    def _full(self, registered_model: str, version: str | int) -> ModelRecord | None:
-        """Return a version with its aliases, which a search leaves out."""
-        return self._get(VersionReference(registered_model, version=int(version)))

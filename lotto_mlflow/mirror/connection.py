@@ -261,10 +261,11 @@ class Connection:
         MirrorUnavailableError
             If MLflow could not be asked, or did not answer in time.
         """
+        uris = tuple(self._uris)
 
         def asked() -> _T:
             try:
-                is_there = self._probed(for_writing=False)
+                is_there = probing.answers_still(uris) or self._probed(for_writing=False)
             except OtherSchemaError as cause:
                 if not self._is_ours_to_upgrade(cause):
                     raise
@@ -274,7 +275,8 @@ class Connection:
             with self.guarded(doing):
                 return call() if is_there else missing
 
-        return bounded(asked, seconds or LOOKUP_SECONDS, doing)
+        with probing.answers_noted(uris):
+            return bounded(asked, seconds or LOOKUP_SECONDS, doing)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

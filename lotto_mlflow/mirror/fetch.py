@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow.artifacts
 
-from lotto_mlflow import advice, metadata, model_dir, regular, settings
+from lotto_mlflow import advice, metadata, model_dir, regular
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import (
     DigestMismatchError,
@@ -19,6 +22,7 @@ from lotto_mlflow.errors import (
     LoadError,
     LottoMlflowError,
     ModelNotFoundError,
+    StoreError,
 )
 from lotto_mlflow.files import copy_tree, local_path, may_write
 from lotto_mlflow.layout import Layout
@@ -26,21 +30,26 @@ from lotto_mlflow.mirror import leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord, is_digest
+from lotto_mlflow.records import Arrived, MlflowIds, ModelRecord, SaveRecord, is_digest
+from lotto_mlflow.threads import started
+
+if TYPE_CHECKING:
+    from lotto_mlflow.downloads import DownloadCache
 
 _logger = logging.getLogger("lotto_mlflow")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-FindPlace = Callable[[], tuple[Path, Path]]
-"""Returns the folder that a download is kept in, and a workspace on the same file system."""
+_WATCHED_EVERY_SECONDS = 0.1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def file_of(
     connection: Connection,
     layout: Layout,
     record: ModelRecord,
-    find_place: FindPlace,
+    downloads: DownloadCache,
     *,
     verifies: bool = True,
+    arrived: Arrived | None = None,
 ) -> Path:
     """Return a file with the bytes of a version: the local artifact, or a verified download.
 
@@ -52,17 +61,38 @@ def file_of(
         The folder of models.
     record : ModelRecord
         The version.
-    find_place : callable
-        Called where the bytes have to be downloaded.
+    downloads : DownloadCache
+        Where downloads are kept; one that is there already is found without asking MLflow.
     verifies : bool
         Whether a file that is there already is verified, too.
+    arrived : callable, optional
+        Called while the bytes are downloaded.
 
     Raises
     ------
     DigestMismatchError
         If the artifact was changed after it was mirrored.
     """
-    doing = f"fetching version {record.version} of {record.registered_model}"
+    if not connection.is_embedded:
+        kept = downloads.find(*_named(record))
+        if kept is not None:
+            return _verified(kept, record, hashes=verifies)
+    uri, local = local_file_of(connection, layout, record, verifies=verifies)
+    if local is not None:
+        return local
+    path, is_new = downloads.get(
+        *_named(record),
+        record.saved_at_ns,
+        lambda target_dir: _downloaded(connection, uri, record, target_dir, arrived),
+    )
+    return _verified(path, record, hashes=verifies and not is_new)
+
+
+def local_file_of(
+    connection: Connection, layout: Layout, record: ModelRecord, *, verifies: bool = True
+) -> tuple[str, Path | None]:
+    """Return where the bytes of a version lie, and the file where that is on this machine."""
+    doing = f"looking for the file of version {record.version} of {record.registered_model}"
     name, version = record.registered_model, str(record.version)
     uri = connection.ask(
         lambda: connection.client.get_model_version_download_uri(name, version), doing, ""
@@ -70,7 +100,7 @@ def file_of(
     if connection.is_embedded and not connection.places.is_believed(uri):
         moved = None if may_write(layout.database_path) else _moved(layout, uri)
         if moved is not None:
-            return _verified(moved / DATA_FILE, record, hashes=verifies)
+            return uri, _verified(moved / DATA_FILE, record, hashes=verifies)
         raise ModelNotFoundError(
             f"version {version} of {name} says that its file lies in {shown(uri)}, which is not "
             f"in {layout.artifacts_dir}; nothing was read there",
@@ -78,14 +108,9 @@ def file_of(
             path=uri,
         )
     folder = connection.places.readable(uri)
-    if folder is not None:
-        return _verified(folder / DATA_FILE, record, hashes=verifies)
-    for downloads_dir in (layout.downloads_dir, settings.downloads_dir()):
-        target = _download_path(downloads_dir, record)
-        if regular.is_file(target):
-            return _verified(target, record, hashes=verifies)
-    with translated(doing):
-        return _downloaded(connection, uri, record, find_place)
+    if folder is None:
+        return uri, None
+    return uri, _verified(folder / DATA_FILE, record, hashes=verifies)
 
 
 def _moved(layout: Layout, uri: str) -> Path | None:
@@ -142,39 +167,76 @@ def has_bytes(
 
 
 def _downloaded(
-    connection: Connection, uri: str, record: ModelRecord, find_place: FindPlace
+    connection: Connection,
+    uri: str,
+    record: ModelRecord,
+    target_dir: Path,
+    arrived: Arrived | None,
 ) -> Path:
-    downloads_dir, work_dir = find_place()
-    target = _download_path(downloads_dir, record)
-    found = _download(connection, _at(uri, DATA_FILE), work_dir / "download")
-    path = _verified(found, record)
-    if record.saved_at_ns is not None:
-        os.utime(path, ns=(record.saved_at_ns, record.saved_at_ns))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(path, target)
-    return target
+    """Download the bytes of a version into a new folder, and verify them.
+
+    Raises
+    ------
+    StoreError
+        If the disk has no room for them.
+    """
+    doing = f"fetching version {record.version} of {record.registered_model}"
+    with translated(doing), _watched(target_dir, arrived, record.size or 0):
+        try:
+            found = _download(connection, _at(uri, DATA_FILE), target_dir)
+        except Exception as cause:
+            if advice.number_of(cause) not in _NO_ROOM:
+                raise
+            helps = advice.of_error(cause, target_dir)
+            raise StoreError(f"{doing} failed: {cause}; {helps}", path=target_dir) from cause
+    return _verified(found, record)
 
 
-def _download_path(downloads_dir: Path, record: ModelRecord) -> Path:
-    """Return where the download of a version is kept.
+@contextmanager
+def _watched(folder: Path, arrived: Arrived | None, size: int) -> Iterator[None]:
+    """Report how many bytes lie in a folder, again and again until the block ends.
+
+    Notes
+    -----
+    MLflow's client downloads with no word about how far it is.
+    """
+    if arrived is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_WATCHED_EVERY_SECONDS):
+            arrived(_bytes_in(folder), size)
+
+    wait = started(watch)
+    try:
+        yield
+        arrived(_bytes_in(folder), size)
+    finally:
+        ended.set()
+        wait()
+
+
+def _bytes_in(folder: Path) -> int:
+    statuses = (regular.status_of(path) for path, _ in regular.below(folder))
+    return sum(status.st_size for status in statuses if status is not None)
+
+
+def _named(record: ModelRecord) -> tuple[str, str]:
+    """Return the digest and the name by which the download of a version is kept.
 
     Raises
     ------
     ForeignModelError
-        If its digest or its name, which others may have written, is none.
-    StoreError
-        If a link, or anything else that is not ours, is in its place.
+        If one of them, which others may have written, is none.
     """
     if not is_digest(record.sha256) or not names.is_plain(record.name):
         raise ForeignModelError(
             f"version {record.version} of {record.registered_model} has no digest, or its name "
             "is none of a file; it was not made by lotto_mlflow"
         )
-    target = downloads_dir / str(record.sha256) / f"{record.name}.pkl"
-    regular.check_folder(downloads_dir)
-    regular.check_folder(target.parent)
-    regular.check_file(target)
-    return target
+    return str(record.sha256), record.name
 
 
 def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> bytes | None:

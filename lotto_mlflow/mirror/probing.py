@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import socket
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import requests
@@ -21,6 +26,9 @@ from lotto_mlflow.settings import sqlite_path
 from lotto_mlflow.text import masked, shell_command
 
 _SECONDS = 2.0
+_PROBED_EVERY_SECONDS = 60.0
+_ANSWERED: dict[tuple[str, ...], float] = {}
+"""When the servers of a store answered last, by their addresses."""
 _HTTP_SCHEMES = ("http://", "https://")
 _SQL_SCHEMES = ("postgresql", "mysql", "mssql")
 _TIMEOUT_ARGUMENTS = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
@@ -69,6 +77,48 @@ def is_there(uri: str, *, for_writing: bool) -> bool:
         if revision is None:
             return False
         _check_schema(revision, uri)
+    return True
+
+
+def answers_still(uris: tuple[str, ...]) -> bool:
+    """Return whether servers answered this process not long ago, and none is down by now.
+
+    Notes
+    -----
+    They are asked then without a request before, to see whether they can be: a lookup is bounded
+    with one and without.
+    """
+    is_recent = time.monotonic() - _ANSWERED.get(uris, -math.inf) < _PROBED_EVERY_SECONDS
+    return is_recent and all(map(_accepts, uris))
+
+
+@contextmanager
+def answers_noted(uris: tuple[str, ...]) -> Iterator[None]:
+    """Note, for `answers_still`, how a question to servers ends."""
+    try:
+        yield
+    except MirrorUnavailableError:
+        _ANSWERED.pop(uris, None)
+        raise
+    _ANSWERED[uris] = time.monotonic()
+
+
+def _accepts(uri: str) -> bool:
+    """Return whether something on the host of a server's address accepts a connection.
+
+    Notes
+    -----
+    This is no request. A server that is down refuses at once, which MLflow's client would try
+    again for minutes; where a proxy leads to it nothing can be said of it, and the answer is no.
+    """
+    if not uri.startswith(_HTTP_SCHEMES) or requests.utils.get_environ_proxies(uri):
+        return False
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((str(parts.hostname), port), _SECONDS).close()
+    except (OSError, ValueError):
+        return False
     return True
 
 

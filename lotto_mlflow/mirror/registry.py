@@ -104,12 +104,16 @@ def is_ours(tags: Mapping[str, str]) -> bool:
     )
 
 
-def newest_version(client: MlflowClient, registered: str) -> ModelVersion | None:
+def newest_version(
+    client: MlflowClient, registered: str | None, condition: str = ""
+) -> ModelVersion | None:
     """Return the version of the newest save: one indexed query, ordinarily."""
-    return newest_of(_newest_page(client, registered))[0]
+    return newest_of(_newest_page(client, registered, condition))[0]
 
 
-def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
+def _newest_page(
+    client: MlflowClient, registered: str | None, condition: str = ""
+) -> list[ModelVersion]:
     """Return the highest versions, with one at least that is no copy, and not tagged late.
 
     Notes
@@ -117,7 +121,7 @@ def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
     The tag only says that reading on may be worth while: others can set it, too.
     """
     found: list[ModelVersion] = []
-    for page in pages(client, registered, first_page=_NEWEST_PAGE):
+    for page in pages(client, registered, condition, _NEWEST_PAGE):
         found += [version for version in page if is_ours(version.tags)]
         if any(LATE_TAG not in v.tags and not _is_copy(v) for v in found):
             break
@@ -208,6 +212,7 @@ def as_record(version: ModelVersion, tags: Mapping[str, str] | None = None) -> M
         sklearn_version=own.get(SKLEARN_TAG),
         save_id=own[SAVE_ID_TAG],
         aliases=tuple(sorted(version.aliases)),
+        **entities.origin(own),
     )
 
 
@@ -350,7 +355,7 @@ def _create(
     description: str,
 ) -> int:
     client, registered = connection.client, names.registered_model(record.name)
-    tags = tags | {MODEL_ID_TAG: model.model_id}
+    tags = tags | {MODEL_ID_TAG: model.model_id} | entities.origin_tags(record)
     sklearn_version = version_in(record.payload.description.requirements, "scikit-learn")
     if sklearn_version is not None:
         tags[SKLEARN_TAG] = sklearn_version

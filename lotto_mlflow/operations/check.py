@@ -20,7 +20,6 @@ from lotto_mlflow.errors import (
     Fix,
     ForeignModelError,
     ModelNotFoundError,
-    StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -270,17 +269,9 @@ def _found_in_version(folder: ModelFolder, mirror: Mirror, record: ModelRecord) 
             break  # of another save of its name
         if is_last:
             return _found_in(folder, history, file)
-    try:
-        if not mirror.keeps_files_elsewhere:
-            mirror.file_of(record, _nowhere)
-    except StoreError as cause:
-        if not cause.data.get("is_elsewhere"):
-            raise
+    if not mirror.keeps_files_elsewhere:
+        mirror.local_file_of(record)
     return []
-
-
-def _nowhere() -> tuple[Path, Path]:
-    raise StoreError("the file is kept elsewhere, and a check fetches none", is_elsewhere=True)
 
 
 def _waiting(folder: ModelFolder, report: Report) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata, references, regular
@@ -31,7 +31,9 @@ from lotto_mlflow.records import (
     Aliases,
     ModelRecord,
     Progress,
+    SaveRecord,
     aliases_by_version,
+    arrived_of,
     no_progress,
 )
 from lotto_mlflow.references import VersionReference
@@ -39,9 +41,6 @@ from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.store import make_dir
 from lotto_mlflow.text import nearest, question
-
-if TYPE_CHECKING:
-    pass
 
 _logger = logging.getLogger("lotto_mlflow")
 Source = Literal["filesystem", "registry"]
@@ -67,6 +66,7 @@ def get(
     reference: str | int | os.PathLike[str],
     *,
     with_aliases: bool = True,
+    is_anywhere: bool = True,
 ) -> ModelRecord:
     """Return what is known of one model, by its name, its path, or one of its versions.
 
@@ -78,13 +78,23 @@ def get(
         What names the model.
     with_aliases : bool
         Whether the aliases of a file's version are looked up, for which MLflow may be asked.
+    is_anywhere : bool
+        Whether a name that is not on disk may be that of a model which another machine saved into
+        the current registry.
     """
     target = folder.target()
     version = versions.version_reference(folder, reference)
     if version is not None:
         found = versions.of_version(folder, target, version, str(reference))
-        return since.filled(folder, target, [joined(folder, target, found)])[0]
-    record = _of_file(folder, target, str(reference))
+        is_newest = version.version is None and version.alias is None
+        return _in_full(folder, target, found, lacks_aliases=is_newest)
+    try:
+        record = _of_file(folder, target, str(reference))
+    except ModelNotFoundError:
+        elsewhere = _elsewhere(folder, target, str(reference)) if is_anywhere else None
+        if elsewhere is None:
+            raise
+        return _in_full(folder, target, elsewhere, lacks_aliases=True)
     return _with_aliases(folder, target, [record])[0] if with_aliases else record
 
 
@@ -103,12 +113,12 @@ def latest(
     found = versions.latest_version(folder, target)
     if found is None:
         return None
-    (record,) = since.filled(folder, target, [joined(folder, target, found)])
+    record = _in_full(folder, target, found, lacks_aliases=True)
     if not download:
         return record
     report = progress or no_progress
     report(0, 1, record.size or 0, record.name)
-    path = versions.path_of_version(folder, target, record)
+    path = versions.path_of_version(folder, target, record, arrived_of(report))
     report(1, 1, 0, "")
     return record if path == record.path else replace(record, path=path, size=path.stat().st_size)
 
@@ -217,7 +227,34 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
         else None,
         params=params,
         metrics=metrics,
+        host=save.host if save else None,
     )
+
+
+def _elsewhere(folder: ModelFolder, target: Target, name: str) -> ModelRecord | None:
+    """Return the newest version of a name in a registry that other machines save into, too.
+
+    Notes
+    -----
+    What cannot be asked has no model of the name: who asks for a name asks for a file first.
+    """
+    is_shared = not target.is_embedded and folder.settings().mirror != "off"
+    if not is_shared or not names.is_name(name) or folder.history().entries_of(name):
+        return None
+    try:
+        return versions.newest_of_name(folder, target, name)
+    except (MirrorError, ImportError) as cause:
+        _logger.info("the registry was not asked for %s: %s", name, cause)
+        return None
+
+
+def _in_full(
+    folder: ModelFolder, target: Target, found: ModelRecord, *, lacks_aliases: bool
+) -> ModelRecord:
+    """Return a version's record with all that is known of it; a search leaves out its aliases."""
+    if lacks_aliases and not found.aliases:
+        found = versions.with_aliases(folder, target, found)
+    return since.filled(folder, target, [joined(folder, target, found)])[0]
 
 
 def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
@@ -229,6 +266,18 @@ def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRec
     else:
         description = save.payload.description
         params, metrics = description.params, description.last_metrics
+    return at_hand(folder, history, record, save, params, metrics)
+
+
+def at_hand(
+    folder: ModelFolder,
+    history: History,
+    record: ModelRecord,
+    save: SaveRecord | None,
+    params: dict[str, str],
+    metrics: dict[str, float],
+) -> ModelRecord:
+    """Return a version's record with what the disk has of it, and its parameters and metrics."""
     path = folder.layout.model_path(record.name)
     status = regular.status_of(path)
     is_same = status is not None and versions.is_file_of(history, path, record)
@@ -241,7 +290,7 @@ def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRec
         path=path if is_same else None,
         size=status.st_size
         if status is not None and is_same
-        else (save.payload.size if save else None),
+        else (save.payload.size if save else record.size),
         metadata=metadata.read(folder.layout.metadata_path(record.name))
         if is_in_place
         else recorded,
@@ -274,22 +323,25 @@ def _with_aliases(
     if folder.settings().mirror == "off" or not mirrored:
         return found
     try:
-        aliases = _aliases(folder, target, mirrored)
+        if len(found) == 1 and sqlite_path(target.registry_uri) is None:
+            return since.filled(folder, target, [versions.with_aliases(folder, target, found[0])])
+        aliases = aliases_of(folder, target, mirrored)
     except MirrorError as cause:
         _logger.info("aliases are left out: %s", cause)
         return found
     named = [
-        replace(record, aliases=named) if (named := _aliases_of(record, aliases)) else record
+        replace(record, aliases=named) if (named := named_in(aliases, record)) else record
         for record in found
     ]
     return since.filled(folder, target, named)
 
 
-def _aliases_of(record: ModelRecord, aliases: dict[str, Aliases]) -> tuple[str, ...]:
+def named_in(aliases: dict[str, Aliases], record: ModelRecord) -> tuple[str, ...]:
+    """Return the aliases of a version."""
     return aliases.get(record.registered_model, {}).get(record.version or 0, ())
 
 
-def _aliases(
+def aliases_of(
     folder: ModelFolder, target: Target, registered_models: set[str]
 ) -> dict[str, Aliases]:
     """Return the aliases of registered models; MLflow is asked where no file has them."""
@@ -298,8 +350,7 @@ def _aliases(
     found = aliases_in_file(path, registered_models) if path and is_readable else None
     if found is not None:
         return found
-    mirror = folder.mirror(target)
-    return {name: mirror.aliases(name) for name in registered_models}
+    return folder.mirror(target).aliases_of(registered_models)
 
 
 def aliases_in_file(path: Path, registered_models: Iterable[str]) -> dict[str, Aliases] | None:

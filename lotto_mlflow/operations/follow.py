@@ -255,8 +255,8 @@ class Version:
         if reference.alias is not None:
             reference = VersionReference(reference.registered_model, version=mark[2])
         version = versions.of_version(self._folder, target, reference)
-        path = versions.file_of_version(self._folder, target, version)
-        model = load.load_file(self._folder, target, path, version).model
+        path = versions.path_to_load(self._folder, target, version)
+        model = load.load_version(self._folder, target, path, version).model
         last_seen.note(self._folder, target, self._reference, version)
         return Loaded(model, find.joined(self._folder, target, version), mark)
 

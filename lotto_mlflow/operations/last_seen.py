@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from lotto_mlflow import files, regular, settings
+from lotto_mlflow import files, regular
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
@@ -211,7 +211,5 @@ def _candidates(folder: ModelFolder, version: ModelRecord) -> Iterator[Path]:
     if version.model_id:
         models_dir = layout.artifacts_dir / names.REGISTERED_MODEL / "models"
         yield models_dir / version.model_id / "artifacts" / DATA_FILE
-    for downloads_dir in (layout.downloads_dir, settings.downloads_dir()):
-        path = downloads_dir / str(version.sha256) / f"{version.name}{names.SUFFIX}"
-        if regular.is_folder(downloads_dir) and regular.is_folder(path.parent):
-            yield path
+    with suppress(OSError):
+        yield from folder.downloads.paths(str(version.sha256), version.name)

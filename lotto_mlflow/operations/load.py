@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lotto_mlflow import advice, references, regular, store
+from lotto_mlflow import advice, downloads, references, regular, store
 from lotto_mlflow import layout as names
 from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import (
@@ -26,7 +26,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import last_seen, versions
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
-from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.records import ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import Target
 
@@ -62,7 +62,13 @@ class LoadedFile(NamedTuple):
     history: History
 
 
-def load(folder: ModelFolder, model_path: str | os.PathLike[str], *, stale_ok: bool = False) -> Any:
+def load(
+    folder: ModelFolder,
+    model_path: str | os.PathLike[str],
+    *,
+    stale_ok: bool = False,
+    progress: Progress | None = None,
+) -> Any:
     """Load a model from a file, or from the registry."""
     given, target = os.fspath(model_path), folder.target()
     if not given.startswith(references.SCHEME):
@@ -70,12 +76,29 @@ def load(folder: ModelFolder, model_path: str | os.PathLike[str], *, stale_ok: b
     reference = references.parse(given)
     try:
         record = versions.of_version(folder, target, reference)
-        path = versions.file_of_version(folder, target, record)
+        path = versions.path_to_load(folder, target, record, arrived_of(progress))
     except (MirrorUnavailableError, ImportError) as cause:
         if not stale_ok or reference.version is not None:
             raise
         record, path = last_seen.recalled(folder, target, reference, cause)
-    return load_file(folder, target, path, record).model
+    return load_version(folder, target, path, record).model
+
+
+def load_version(
+    folder: ModelFolder, target: Target, path: Path, version: ModelRecord
+) -> LoadedFile:
+    """Load a version from a file of which it was not looked whether it has its bytes.
+
+    Notes
+    -----
+    Its bytes are read once, to be verified and loaded. One that has others, or that was removed
+    meanwhile, gives way to what else has the bytes.
+    """
+    try:
+        return load_file(folder, target, path, version)
+    except (DigestMismatchError, ModelNotFoundError):
+        other = versions.file_of_version(folder, target, version)
+        return load_file(folder, target, other, version)
 
 
 def load_file(
@@ -111,6 +134,8 @@ def load_file(
         history = folder.history()
         with _opened(path) as opened:
             file = history.file(path, os.fstat(opened.fileno()))
+            if file.is_download:
+                downloads.hold(opened)
             _check_pickles_are_allowed(file, version)
             copy, found = store.private_copy(opened, path)
         with copy:

@@ -27,7 +27,6 @@ from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import find, gone, versions
 from lotto_mlflow.operations.load import fix_from_registry
-from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     RESTORE,
     MlflowIds,
@@ -36,6 +35,7 @@ from lotto_mlflow.records import (
     Record,
     RestorePayload,
     RestoreRecord,
+    arrived_of,
     new_id,
     no_progress,
 )
@@ -43,7 +43,7 @@ from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
-from lotto_mlflow.text import composed, forms, nearest, question
+from lotto_mlflow.text import composed, nearest, question
 
 _logger = logging.getLogger("lotto_mlflow")
 RestoreSource = Literal["backups", "registry"]
@@ -108,8 +108,11 @@ def restore(
         if source == "registry":
             version = _version(folder, target, name_or_version)
             folder.make_dirs()
-            with folder.workspace() as work_dir:
-                found = _from_registry(folder, target, version, work_dir, report)
+            with (
+                folder.workspace() as work_dir,
+                folder.downloads.held(lambda: _fetched(folder, target, version, report)) as path,
+            ):
+                found = _from_registry(folder, target, version, path, work_dir)
                 _restore(folder, target, found, source, work_dir)
         else:
             _recover_first(folder)
@@ -235,12 +238,17 @@ def _from_backups(history: History, file: ModelFile, report: Progress) -> _Sourc
     return _Source(name, file.path, expected, file.time_ns, content, save_id, metadata_mode=mode)
 
 
+def _fetched(folder: ModelFolder, target: Target, version: ModelRecord, report: Progress) -> Path:
+    """Return a verified file with the bytes of a version."""
+    report(0, 1, version.size or 0, version.name)
+    arrived = arrived_of(report)
+    return folder.mirror(target).file_of(version, folder.downloads, arrived=arrived)
+
+
 def _from_registry(
-    folder: ModelFolder, target: Target, version: ModelRecord, work_dir: Path, report: Progress
+    folder: ModelFolder, target: Target, version: ModelRecord, path: Path, work_dir: Path
 ) -> _Source:
     save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
-    report(0, 1, 0 if save is None else save.payload.size, version.name)
-    path = mirror.file_of(version, lambda: (folder.layout.downloads_dir, work_dir))
     if save is None:
         time_ns = min(version.saved_at_ns or 0, time.time_ns())
         content = _believed(version, mirror.metadata_of(version, work_dir))
@@ -341,16 +349,13 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
     if reference is not None:
         return versions.of_version(folder, target, reference)
     name = composed(str(name_or_version))
-    PushWorker.of(folder, target).wait_for_queued()
-    mirror, history = folder.mirror(target), folder.history()
-    of_name = (version for form in forms(name) for version in mirror.records(form, 1))
-    found = [history.corrected(version, target) for version in of_name]
-    if not found:
-        gone.check_name(history, name)
+    found = versions.newest_of_name(folder, target, name)
+    if found is None:
+        gone.check_name(folder.history(), name)
         near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"the registry has no version of {name!r}{question(near)}",
             name=name_or_version,
             suggestions=near,
         )
-    return found[0]
+    return found

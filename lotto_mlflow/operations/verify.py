@@ -242,7 +242,7 @@ def _fetched(
     folder: ModelFolder, mirror: Mirror, save: SaveRecord, ids: MlflowIds
 ) -> Iterator[Finding]:
     fix = Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
-    with folder.download_place() as (_, work_dir):
+    with folder.downloads.place() as (_, work_dir):
         try:
             model_dir = mirror.fetched_model_dir(ids, work_dir)
         except MirrorUnavailableError as cause:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.operations import gone, last_seen
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
+from lotto_mlflow.records import Arrived, MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
 from lotto_mlflow.settings import Target
@@ -40,8 +40,23 @@ def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     return found
 
 
-def _latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
+def newest_of_name(folder: ModelFolder, target: Target, name: str) -> ModelRecord | None:
+    """Return the newest version of a model name, ``None`` where the registry has none of it."""
+    wait_for_queued(folder, target)
+    mirror, history = folder.mirror(target), folder.history()
+    for form in forms(name) if names.is_name(name) else ():
+        for version in mirror.records(form, 1):
+            return history.corrected(version, target)
+    return None
+
+
+def wait_for_queued(folder: ModelFolder, target: Target) -> None:
+    """Wait for the saves of this process that are on their way to the registry."""
     PushWorker.of(folder, target).wait_for_queued()
+
+
+def _latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
+    wait_for_queued(folder, target)
     mirror, history = folder.mirror(target), folder.history()
     found = mirror.latest()
     own = history.newest_sent(names.REGISTERED_MODEL, target)
@@ -68,7 +83,7 @@ def of_version(
         found = latest_version(folder, target)
         if found is not None:
             return found
-    PushWorker.of(folder, target).wait_for_queued()
+    wait_for_queued(folder, target)
     mirror, history = folder.mirror(target), folder.history()
     try:
         version = history.corrected(_in_any_form(mirror, reference), target)
@@ -85,6 +100,16 @@ def of_version(
         if save is None:
             raise
         return _of_own_save(save, save.mirrored[target.name], reference, cause.data["version"])
+
+
+def with_aliases(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
+    """Return the record of a version with its aliases, which a query by its number returns."""
+    reference = VersionReference(record.registered_model, version=record.version)
+    try:
+        found = folder.mirror(target).find(reference)
+    except ForeignModelError:  # without tags, which a record of this folder made up for
+        return record
+    return record if found is None else replace(record, aliases=found.aliases)
 
 
 def _in_any_form(mirror: Mirror, reference: VersionReference) -> ModelRecord:
@@ -134,14 +159,18 @@ def version_reference(
     return None
 
 
-def file_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
+def file_of_version(
+    folder: ModelFolder, target: Target, record: ModelRecord, arrived: Arrived | None = None
+) -> Path:
     """Find a file with the bytes of a version: in ``trained/``, else what the mirror has."""
     path = folder.layout.model_path(record.name)
     is_there = has_bytes_of(folder.history(), path, record)
-    return path if is_there else _fetched(folder, target, record, verifies=True)
+    return path if is_there else _fetched(folder, target, record, arrived, verifies=True)
 
 
-def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) -> Path:
+def path_of_version(
+    folder: ModelFolder, target: Target, record: ModelRecord, arrived: Arrived | None = None
+) -> Path:
     """Find the file of a version as `file_of_version` does, and hash nothing that is there already.
 
     Notes
@@ -152,14 +181,39 @@ def path_of_version(folder: ModelFolder, target: Target, record: ModelRecord) ->
     """
     path = folder.layout.model_path(record.name)
     is_there = is_file_of(folder.history(), path, record, is_sure=True)
-    return path if is_there else _fetched(folder, target, record, verifies=False)
+    return path if is_there else _fetched(folder, target, record, arrived, verifies=False)
 
 
-def _fetched(folder: ModelFolder, target: Target, record: ModelRecord, *, verifies: bool) -> Path:
-    with ExitStack() as stack:
-        return folder.mirror(target).file_of(
-            record, lambda: stack.enter_context(folder.download_place()), verifies=verifies
-        )
+def path_to_load(
+    folder: ModelFolder, target: Target, record: ModelRecord, arrived: Arrived | None = None
+) -> Path:
+    """Find the file of a version for whoever verifies it, and takes `file_of_version` else.
+
+    Notes
+    -----
+    A file in ``trained/`` is hashed where no record says of which save it is; nothing else is.
+    """
+    history, path = folder.history(), folder.layout.model_path(record.name)
+    is_there = is_file_of(history, path, record)
+    status = None if is_there else regular.status_of(path)
+    if status is not None:
+        file = history.file(path, status)
+        recorded = history.save_of(file) or history.restore_of(file)
+        is_other = recorded is not None and recorded.payload.file_time_ns == file.time_ns
+        is_there = not is_other and file.sha256 == record.sha256
+    return path if is_there else _fetched(folder, target, record, arrived, verifies=False)
+
+
+def _fetched(
+    folder: ModelFolder,
+    target: Target,
+    record: ModelRecord,
+    arrived: Arrived | None,
+    *,
+    verifies: bool,
+) -> Path:
+    mirror = folder.mirror(target)
+    return mirror.file_of(record, folder.downloads, verifies=verifies, arrived=arrived)
 
 
 def has_bytes_of(history: History, path: Path, record: ModelRecord) -> bool:

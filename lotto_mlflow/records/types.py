@@ -13,11 +13,23 @@ from lotto_mlflow.records.prunes import PRUNE, PrunePayload
 
 Progress = Callable[[int, int, int, str], None]
 """Called before each model with the number done, the number in all, the size of the model in bytes
-(0 where it is not known) and its name; and once at the end, with 0 and no name."""
+(0 where it is not known) and its name; and once at the end, with 0 and no name. An object that also
+has a method ``arrived``, as `Arrived`, hears of the bytes of a download, too."""
 
 
 def no_progress(done: int, total: int, size_bytes: int, name: str) -> None:
     """Do as a `Progress` that nobody watches."""
+
+
+Arrived = Callable[[int, int], None]
+"""Called while a model is downloaded with the bytes that are there, and with its size in bytes (0
+where it is not known)."""
+
+
+def arrived_of(progress: Progress | None) -> Arrived | None:
+    """Return what a `Progress` has as ``arrived``, an `Arrived`; ``None`` where it has none."""
+    found: Arrived | None = getattr(progress, "arrived", None)
+    return found
 
 
 Aliases = dict[int, tuple[str, ...]]
@@ -72,6 +84,8 @@ class ModelRecord:
         Hyperparameters, and metadata that is not a number.
     metrics : dict of str to float
         Numeric metadata; of a list of numbers the last one, as MLflow shows it.
+    host : str or None
+        Machine that saved it; ``None`` where neither a record nor a tag of its version says so.
     """
 
     name: str
@@ -91,6 +105,7 @@ class ModelRecord:
     aliases_since: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    host: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,85 @@
+"""Registered: the models that the registry knows, whichever machine saved them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.operations import find, since, versions
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.settings import Target
+
+
+def records(
+    folder: ModelFolder,
+    name: str | None,
+    limit: int | None,
+    source: str,
+    *,
+    with_runs: bool = False,
+) -> list[ModelRecord]:
+    """Return what is known of the models on disk, or in the registry, newest first.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    name : str, optional
+        Only the model of this name.
+    limit : int, optional
+        At most so many.
+    source : {"filesystem", "registry"}
+        Which view.
+    with_runs : bool
+        Whether MLflow is asked for the parameters and metrics of what other machines saved.
+
+    Notes
+    -----
+    What tags of versions say is corrected by the records of the folder.
+    """
+    if find.checked(source) == "filesystem":
+        return find.records(folder, name, limit)
+    target = folder.target()
+    if name is not None:
+        newest = versions.newest_of_name(folder, target, name)
+        found = [] if newest is None or limit == 0 else [newest]
+    else:
+        found = _newest_of_all(folder, target, limit)
+    if len(found) == 1:
+        named = [versions.with_aliases(folder, target, found[0])]
+    elif found:
+        aliases = find.aliases_of(folder, target, {record.registered_model for record in found})
+        named = [replace(record, aliases=find.named_in(aliases, record)) for record in found]
+    else:
+        return []
+    return since.filled(folder, target, _at_hand(folder, target, named, with_runs=with_runs))
+
+
+def _newest_of_all(folder: ModelFolder, target: Target, limit: int | None) -> list[ModelRecord]:
+    """Return the newest version of each name; of two that are of one, by the records, the first."""
+    versions.wait_for_queued(folder, target)
+    history = folder.history()
+    found: dict[str, ModelRecord] = {}
+    for version in folder.mirror(target).records(limit=limit):
+        corrected = history.corrected(version, target)
+        found.setdefault(corrected.name, corrected)
+    return list(found.values())
+
+
+def _at_hand(
+    folder: ModelFolder, target: Target, found: list[ModelRecord], *, with_runs: bool
+) -> list[ModelRecord]:
+    """Return records with what the disk has of them, and with what their runs have, if asked."""
+    history = folder.history()
+    saves = [history.save_of_version(record) for record in found]
+    others = [record for record, save in zip(found, saves, strict=True) if save is None]
+    runs = folder.mirror(target).runs(others) if with_runs and others else {}
+    full = []
+    for record, save in zip(found, saves, strict=True):
+        if save is None:
+            params, metrics = runs.get(str(record.run_id), ({}, {}))
+        else:
+            description = save.payload.description
+            params, metrics = description.params, description.last_metrics
+        full.append(find.at_hand(folder, history, record, save, params, metrics))
+    return full
