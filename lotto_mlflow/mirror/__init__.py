@@ -27,6 +27,7 @@ from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
     Aliases,
+    AliasMove,
     Arrived,
     MlflowIds,
     ModelRecord,
@@ -63,6 +64,8 @@ class Mirror:
     def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, target, generation)
+        self._runs = lookups.RunMemory(self._connection)
+        self._books: dict[str, AliasBook] = {}
 
     @property
     def target_name(self) -> str:
@@ -151,6 +154,7 @@ class Mirror:
 
     def log_scores(self, ids: MlflowIds, points: Iterable[Point]) -> bool:
         """Log how good predictions were, of a save that is called so; see `mirror.scores`."""
+        self._runs.forget(ids.run_id)
         with self._connection.guarded(f"logging the accuracy of version {ids.version}"):
             return scores.log(self._connection, ids, points)
 
@@ -285,6 +289,21 @@ class Mirror:
         """Return the aliases of a registered model, and the history of their moves."""
         return AliasBook(self._connection, registered_model)
 
+    def moves(self, registered_model: str) -> tuple[AliasMove, ...]:
+        """Return the moves of a registered model's aliases, to be shown.
+
+        Notes
+        -----
+        The run that holds them is looked for by name, and only until it was found.
+        """
+        book = self._books.get(registered_model) or self.alias_book(registered_model)
+        ledger = book.read(is_by_name=True)
+        if ledger.run_id is None:
+            self._books.pop(registered_model, None)
+        else:
+            self._books[registered_model] = book
+        return ledger.moves
+
     def models_with_moves(self) -> list[str]:
         """Return the registered models that have a history of their aliases."""
         doing = "looking for the histories of aliases"
@@ -300,14 +319,13 @@ class Mirror:
         return self._connection.ask(ask, f"looking for the version of {save.name}", None)
 
     def params_and_metrics_of_run(self, record: ModelRecord) -> lookups.Ran:
-        """Return the parameters and the last values of metrics of a version's run."""
+        """Return the parameters and the last values of metrics of a version's run.
 
-        def ask() -> lookups.Ran:
-            run = leftovers.run_of(self._connection, str(record.run_id))
-            return ({}, {}) if run is None else (dict(run.data.params), dict(run.data.metrics))
-
-        nothing: lookups.Ran = ({}, {})
-        return self._connection.ask(ask, f"looking up the run of {record.name}", nothing)
+        Notes
+        -----
+        What was asked half a minute ago or less is not asked again.
+        """
+        return self._runs.of(record)
 
     def survey(self) -> Survey:
         """Return what the store has of all saves, which is asked for where it is needed."""

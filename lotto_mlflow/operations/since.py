@@ -58,7 +58,7 @@ def _moves(folder: ModelFolder, target: Target, registered_model: str) -> tuple[
     found = moves_in_file(path, registered_model) if path is not None and is_readable else None
     if found is not None:
         return found
-    return folder.mirror(target).alias_book(registered_model).read(is_by_name=True).moves
+    return folder.mirror(target).moves(registered_model)
 
 
 def moves_in_file(path: Path, registered_model: str) -> tuple[AliasMove, ...] | None:
