@@ -31,7 +31,7 @@ EMBEDDED = "embedded"
 """Name of the target inside the folder, wherever the folder lies."""
 
 _SQLITE = "sqlite:///"
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _POWERS = ("", "k", "m", "g", "t")
 _DEFAULT_DOWNLOADS_MAX = "20G"
 _DECODING_SQLALCHEMY = (2, 1)

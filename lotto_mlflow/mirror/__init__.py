@@ -16,7 +16,7 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, lookups, model_folder, registry, removal, scores
+from lotto_mlflow.mirror import fetch, lookups, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook

@@ -97,7 +97,10 @@ def _said(cause: Exception) -> str:
     Secrets are masked before the message is cut, since half a secret is no longer known as one.
     """
     message = without_secrets(str(cause)[:_LONGEST_MESSAGE]).strip()
-    first_line = message.splitlines()[0] if message else type(cause).__name__
+    lines = [line for line in message.splitlines() if line and not line.startswith("#####")]
+    first_line = lines[0] if lines else type(cause).__name__
+    if first_line.endswith(":") and len(lines) > 1:  # of a list of failures, the first
+        first_line = f"{first_line} {lines[1]}"
     return f"{type(cause).__name__}: {first_line:.500}"
 
 

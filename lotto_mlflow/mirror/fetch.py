@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _WATCHED_EVERY_SECONDS = 0.1
+_ERRNO = re.compile(r"\[Errno ([0-9]{1,4})\]")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -185,11 +187,30 @@ def _downloaded(
         try:
             found = _download(connection, _at(uri, DATA_FILE), target_dir)
         except Exception as cause:
-            if advice.number_of(cause) not in _NO_ROOM:
+            refusal = _refusal(cause)
+            if refusal.errno not in _NO_ROOM:
                 raise
-            helps = advice.of_error(cause, target_dir)
-            raise StoreError(f"{doing} failed: {cause}; {helps}", path=target_dir) from cause
+            helps = advice.of_error(refusal, target_dir.parent)
+            raise StoreError(
+                f"{doing} failed: {refusal.strerror}; nothing is left of it in "
+                f"{target_dir.parent.parent}; {helps}",
+                path=target_dir,
+            ) from cause
     return _verified(found, record)
+
+
+def _refusal(cause: Exception) -> OSError:
+    """Return what the system refused, without a number where it is not known to have.
+
+    Notes
+    -----
+    MLflow puts what went wrong with each file into the text of one error (3.17,
+    mlflow.store.artifact.artifact_repo).
+    """
+    number = advice.number_of(cause)
+    said = _ERRNO.search(str(cause)) if number is None else None
+    number = int(said[1]) if said is not None else number
+    return OSError() if number is None else OSError(number, os.strerror(number))
 
 
 @contextmanager

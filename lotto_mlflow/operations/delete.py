@@ -87,6 +87,8 @@ def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[s
             raise
         return save
     path = folder.layout.model_path(record.name)
+    if record.path is None:  # another machine saved it
+        return _of_version(history, target, record)
     file = history.file(path)
     restored = history.restore_of(file)
     save_id = record.save_id or (restored and restored.payload.save_id)

@@ -90,8 +90,8 @@ def get(
         return _in_full(folder, target, found, lacks_aliases=is_newest)
     try:
         record = _of_file(folder, target, str(reference))
-    except ModelNotFoundError:
-        elsewhere = _elsewhere(folder, target, str(reference)) if is_anywhere else None
+    except ModelNotFoundError as cause:
+        elsewhere = _elsewhere(folder, target, str(reference), cause) if is_anywhere else None
         if elsewhere is None:
             raise
         return _in_full(folder, target, elsewhere, lacks_aliases=True)
@@ -231,21 +231,40 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
     )
 
 
-def _elsewhere(folder: ModelFolder, target: Target, name: str) -> ModelRecord | None:
+def _elsewhere(
+    folder: ModelFolder, target: Target, name: str, cause: ModelNotFoundError
+) -> ModelRecord | None:
     """Return the newest version of a name in a registry that other machines save into, too.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder, in which there is no model of the name.
+    target : Target
+        The current store.
+    name : str
+        The name.
+    cause : ModelNotFoundError
+        The error that says so; raised anew where it has more to say.
 
     Notes
     -----
-    What cannot be asked has no model of the name: who asks for a name asks for a file first.
+    A registry that cannot be asked is as good as none: who gives a name means a file first.
     """
     is_shared = not target.is_embedded and folder.settings().mirror != "off"
     if not is_shared or not names.is_name(name) or folder.history().entries_of(name):
         return None
     try:
-        return versions.newest_of_name(folder, target, name)
-    except (MirrorError, ImportError) as cause:
-        _logger.info("the registry was not asked for %s: %s", name, cause)
+        found = versions.newest_of_name(folder, target, name)
+    except (MirrorError, ImportError) as refusal:
+        _logger.info("the registry was not asked for %s: %s", name, refusal)
         return None
+    if found is None:
+        place = str(folder.layout.trained_dir)
+        summary = cause.summary.replace(place, f"{place}, and none in the registry", 1)
+        fix = Fix("records", {"source": "registry"}, effect="lists what the registry has")
+        raise ModelNotFoundError(summary, fix=fix, **cause.data) from cause
+    return found
 
 
 def _in_full(

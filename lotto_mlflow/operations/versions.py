@@ -109,7 +109,9 @@ def with_aliases(folder: ModelFolder, target: Target, record: ModelRecord) -> Mo
         found = folder.mirror(target).find(reference)
     except ForeignModelError:  # without tags, which a record of this folder made up for
         return record
-    return record if found is None else replace(record, aliases=found.aliases)
+    if found is None:
+        return record
+    return replace(record, aliases=found.aliases, host=record.host or found.host)
 
 
 def _in_any_form(mirror: Mirror, reference: VersionReference) -> ModelRecord:
