@@ -255,3 +255,18 @@ def test_ui_says_why_the_server_did_not_start(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"error: the MLflow UI did not start: [^\n]*not a database\n", done.stderr)
+
+
+def test_a_bar_shows_the_bytes_of_a_download(
+    base_dir: Path, server_uri: str, tmp_path: Path
+) -> None:
+    manager = ModelManager(base_dir, tracking_uri=server_uri)
+    manager.save_model({"bytes": os.urandom(3_000_000)}, "lotto_model_a", {})
+    assert manager.flush(SECONDS)
+    at = {"MLFLOW_TRACKING_URI": server_uri}
+    for number, command in enumerate(
+        (("latest", "--source", "registry"), ("restore", "1", "--source", "registry"))
+    ):
+        (tmp_path / str(number)).mkdir()
+        drawn = on_terminal(*command, "--base-dir", tmp_path / str(number), **at)
+        assert re.search(r"3\.0 MB of 3\.0 MB.* MB/s", drawn), drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,9 @@ def test_a_save_lies_in_the_bucket_and_comes_back_from_it_verified(
     found = elsewhere.get_latest_model_path(source="registry")
     assert Path(str(found)).read_bytes() == path.read_bytes()
     assert elsewhere.restore(1, source="registry").sha256 == manager.latest().sha256
+    (listed,) = elsewhere.records(source="registry", limit=1)
+    assert (listed.name, listed.host) == (path.stem, socket.gethostname())
+    assert elsewhere.verify(deep=True) == []
 
     _bucket(object_store).put_object(Key=key, Body=stored[:-1] + b"?")
     stranger = ModelManager(tmp_path / "third", tracking_uri=server_uri)
