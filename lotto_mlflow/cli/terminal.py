@@ -157,6 +157,7 @@ def bar(verb: str) -> Iterator[Progress | None]:
                 completed=count / size if size else 0,  # the part of this model that is there
                 size=f"{size_as_text(count)}{f' of {size_as_text(size)}' if size else ''}",
                 rate=f"{size_as_text(int(rate))}/s",
+                refresh=True,  # it may be over before the next drawing
             )
 
         yield _Reports(report, arrived)
