@@ -167,11 +167,13 @@ class DownloadCache:
             make_real_dir(own)
             make_real_dir(layout.tmp_dir)
             downloads_dir, tmp_dir = own, layout.tmp_dir
+            others: tuple[Path, ...] = layout.swept_dirs
         else:
+            others = ()
             downloads_dir, tmp_dir, lock_path = _cache_place(layout.mlflow_dir)
         guard = files.lock_at(lock_path)
         with files.locked(guard):
-            files.sweep(tmp_dir)
+            files.sweep(tmp_dir, *others)
         with files.workspace(tmp_dir, guard) as work_dir:
             yield downloads_dir, work_dir
 

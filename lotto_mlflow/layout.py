@@ -202,6 +202,12 @@ class Layout:
         """Workspaces of living processes."""
         return self.mlflow_dir / "tmp"
 
+    @property
+    def swept_dirs(self) -> tuple[Path, ...]:
+        """Folders in which a dead process may have left a hidden file for one that it replaces."""
+        shown = (self.predictions_dir, self.prediction_backup_dir)
+        return (self.trained_dir, self.metadata_dir, self.backup_dir, *shown)
+
     def model_path(self, name: str) -> Path:
         """File of a model in ``trained/``."""
         return _in(self.trained_dir, name, SUFFIX)

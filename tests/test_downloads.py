@@ -345,6 +345,19 @@ def test_only_files_of_downloads_make_room_and_no_link_is_followed(tmp_path: Pat
     assert path.is_file()
 
 
+def test_a_download_sweeps_all_that_a_dead_process_left(tmp_path: Path) -> None:
+    world = World(tmp_path, "1K")
+    workspace, trained_dir = "0123456789ab", world.layout.trained_dir
+    (world.layout.tmp_dir / workspace).mkdir(parents=True)
+    (world.layout.tmp_dir / f"{workspace}.lock").touch()
+    trained_dir.mkdir()
+    beside = trained_dir / f".{workspace}.{'0' * 32}.tmp"
+    beside.touch()
+    world.get("a")
+    assert list(world.layout.tmp_dir.iterdir()) == []
+    assert not beside.exists()
+
+
 def test_who_waits_too_long_for_another_download_makes_its_own(tmp_path: Path) -> None:
     world = World(tmp_path, "1K")
     impatient = DownloadCache(world.layout, partial(settings.read, environment={}), 0.05)

@@ -54,9 +54,7 @@ def recover(folder: ModelFolder, work_dir: Path) -> None:
     StoreError
         If a record of such work cannot be read now, by another user's choice for one.
     """
-    layout = folder.layout
-    of_predictions = (layout.predictions_dir, layout.prediction_backup_dir)
-    sweep(layout.tmp_dir, *folder.store.folders, *of_predictions)
+    sweep(folder.layout.tmp_dir, *folder.layout.swept_dirs)
     for entry in folder.journal.pending():
         record = folder.journal.read(entry)
         if record is not None:
