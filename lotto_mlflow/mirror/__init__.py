@@ -12,13 +12,20 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
 from lotto_mlflow.errors import (
     Fix,
-    ForeignModelError,
     LottoMlflowError,
-    MirrorError,
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, removal, scores
+from lotto_mlflow.mirror import (
+    fetch,
+    leftovers,
+    lookup,
+    model_folder,
+    registry,
+    removal,
+    scores,
+    version_tags,
+)
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
@@ -112,7 +119,7 @@ class Mirror:
         """
         self._connection.prepare()
         with self._connection.guarded("opening the tracking store"):
-            registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
+            registry.newest_number(self._connection, names.REGISTERED_MODEL)
             self._connection.known_experiment_id()
             model_folder.warm_up(work_dir)
 
@@ -153,12 +160,26 @@ class Mirror:
         with self._connection.guarded(f"logging the accuracy of version {ids.version}"):
             return scores.log(self._connection, ids, points)
 
-    def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
-        """Return the newest save that the registry has, ``None`` where it has none."""
+    def latest(
+        self, registered_model: str = names.REGISTERED_MODEL, own: SaveRecord | None = None
+    ) -> ModelRecord | None:
+        """Return the newest save that the registry has, ``None`` where it has none.
+
+        Parameters
+        ----------
+        registered_model : str
+            The registered model.
+        own : SaveRecord, optional
+            The newest save of it that this folder has pushed; its record goes before its tags.
+        """
 
         def ask() -> ModelRecord | None:
-            version = registry.newest_version(self._connection.client, registered_model)
-            return None if version is None else self._full(version.name, version.version)
+            for record in (own, None):
+                number = registry.newest_number(self._connection, registered_model, record)
+                found = None if number is None else self._full(registered_model, number)
+                if found is not None or record is None:
+                    return found  # else the version of the own save was deleted
+            return None
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
 
@@ -200,12 +221,10 @@ class Mirror:
         """
 
         def ask() -> list[ModelRecord]:
-            condition = "" if name is None else f'tags.{registry.MODEL_NAME_TAG} = "{name}"'
+            condition = "" if name is None else f'tags.{version_tags.MODEL_NAME_TAG} = "{name}"'
             found = registry.versions(self._connection.client, None, condition)
-            newest_first = registry.newest_first(found)
-            by_name = {v.tags[registry.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
-            latest = registry.newest_first(by_name.values())
-            return [registry.as_record(v) for v in itertools.islice(latest, limit)]
+            latest = registry.newest_of_each_name(found)
+            return [version_tags.as_record(v) for v in itertools.islice(latest, limit)]
 
         return self._connection.ask(ask, "listing the registry", [])
 
@@ -243,7 +262,7 @@ class Mirror:
         """Return whether the registry has a version of a file that no save knew."""
 
         def ask() -> bool:
-            condition = f"tags.{registry.BACKFILLED_TAG} = 'true'"
+            condition = f"tags.{version_tags.BACKFILLED_TAG} = 'true'"
             return any(True for _ in registry.versions(self._connection.client, None, condition, 1))
 
         return self._connection.ask(ask, "looking for files brought in before", False)
@@ -353,38 +372,7 @@ class Mirror:
         return self._connection.ask(moved_from, "asking where artifacts are", None)
 
     def _get(self, reference: VersionReference) -> ModelRecord | None:
-        client, name = self._connection.client, reference.registered_model
-        alias = reference.alias
-        version = registry.existing(
-            lambda: (
-                client.get_model_version(name, str(reference.version))
-                if alias is None
-                else client.get_model_version_by_alias(name, alias)
-            )
-        )
-        if version is None:
-            return None
-        number = version.version if reference.version is None else reference.version
-        is_asked_for = (version.name, str(version.version)) == (name, str(number))
-        if not is_asked_for or not registry.is_well_formed(version):
-            raise MirrorError(
-                f"the registry was asked for {reference}, and answers with version "
-                f"{version.version} of {version.name}; nothing was loaded",
-                error_code=None,
-                reference=str(reference),
-            )
-        tags = version.tags
-        if not registry.is_ours(tags):
-            tags = registry.tags_of_logged_model(client, version)
-        if tags is None:
-            raise ForeignModelError(
-                f"{reference} was not made by lotto_mlflow, so its digest is not known; open it "
-                f"with mlflow.pyfunc.load_model({str(reference)!r})",
-                reference=str(reference),
-                run_id=version.run_id,
-                version=int(version.version),
-            )
-        return registry.as_record(version, tags)
+        return lookup.get(self._connection.client, reference)
 
     def _full(self, registered_model: str, version: str | int) -> ModelRecord | None:
         """Return a version with its aliases, which a search leaves out."""
