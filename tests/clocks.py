@@ -20,7 +20,11 @@ CHILD_SECONDS = 300.0
 def shifted(seconds: float) -> Iterator[None]:
     """Set the clock of this process, as far as saves and pushes look at it."""
     real = time.time_ns
-    with mock.patch.object(time, "time_ns", lambda: real() + int(seconds * 10**9)):
+
+    def now() -> int:
+        return real() + int(seconds * 10**9)
+
+    with mock.patch.object(time, "time_ns", now):
         yield
 
 
@@ -39,13 +43,20 @@ def library() -> Path:
     return found
 
 
+def preloaded() -> dict[str, str]:
+    """Return the environment in which a program goes by another clock.
+
+    Notes
+    -----
+    The monotonic clock, which timeouts go by, stays as it is.
+    """
+    own = {"LD_PRELOAD": str(library()), "FAKETIME_NO_CACHE": "1"}
+    return own | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
 def run(script: str, *arguments: str, clock: str = "", **more: str) -> str:
     """Run a script in a process whose clock is set apart, such as ``-10m``; return what it says."""
-    own = {}
-    if clock:
-        # the monotonic clock, which timeouts go by, stays as it is
-        own = {"FAKETIME": clock, "LD_PRELOAD": str(library())}
-        own |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    own = preloaded() | {"FAKETIME": clock} if clock else {}
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(
         command,

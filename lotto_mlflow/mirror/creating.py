@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Before each further try, up to half as much again by chance: rivals must not stay in step."""
 _SIGNS = (
     "model version creation error",
@@ -48,7 +48,7 @@ def repeated(call: Callable[[], _T], found: Callable[[], _T | None] = lambda: No
     found : callable
         Returns what an earlier try has written although it was refused, ``None`` for nothing.
     """
-    for pause in _PAUSES_SECONDS:
+    for pause in PAUSES_SECONDS:
         try:
             return call()
         except MlflowException as cause:

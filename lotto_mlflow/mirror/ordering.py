@@ -43,6 +43,8 @@ class Facts:
         Whether MLflow's ``copy_model_version`` made it.
     copy_of : int or None
         The number that it is a copy of, in the same registered model.
+    is_late : bool
+        Whether it was known not to be the newest when it was made: others can say so, too.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Facts:
     is_backfill: bool = False
     is_copy: bool = False
     copy_of: int | None = None
+    is_late: bool = False
 
     @property
     def is_prompt(self) -> bool:
@@ -61,10 +64,13 @@ class Facts:
         Notes
         -----
         A save that is later than its push has a clock that was set back, or a file a time that has
-        not come: that says nothing of its place.
+        not come: that says nothing of its place. One that was pushed after a newer save of its
+        folder was late already then.
         """
+        if self.is_copy or self.is_late:
+            return False
         if self.push_delay_ms is None:
-            return not self.is_copy
+            return True
         is_at_once = self.push_delay_ms <= PROMPT_MS and not self.is_backfill
         return self.push_delay_ms < 0 or is_at_once
 

@@ -279,7 +279,7 @@ def create_version(
     described = partial(entities.summary, record, model.model_id, model.experiment_id)
     created = _create(connection, model, record, tags, described(version=before.next))
     made = replace(facts_of(created), push_delay_ms=wanted.push_delay_ms, origin=wanted.origin)
-    made = replace(made, save_id=record.id, is_backfill=wanted.is_backfill, is_copy=False)
+    made = replace(made, save_id=record.id, is_backfill=wanted.is_backfill, is_late=False)
     if made.number != before.next:
         describe_version(connection.client, record, made.number, described(version=made.number))
     made = _with_last_delay(connection.client, registered, record, made)

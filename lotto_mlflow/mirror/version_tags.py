@@ -95,6 +95,7 @@ def facts_of(version: ModelVersion) -> Facts:
         is_backfill=BACKFILLED_TAG in version.tags,
         is_copy=is_copied,
         copy_of=int(number) if is_of_own_model else None,
+        is_late=LATE_TAG in version.tags,
     )
 
 
