@@ -12,20 +12,13 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
 from lotto_mlflow.errors import (
     Fix,
+    ForeignModelError,
     LottoMlflowError,
+    MirrorError,
     ModelNotFoundError,
 )
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import (
-    fetch,
-    leftovers,
-    lookup,
-    model_folder,
-    registry,
-    removal,
-    scores,
-    version_tags,
-)
+from lotto_mlflow.mirror import fetch, leftovers, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
@@ -33,6 +26,7 @@ from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
+from lotto_mlflow.mirror.version_tags import own_facts
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
     Aliases,
@@ -119,7 +113,7 @@ class Mirror:
         """
         self._connection.prepare()
         with self._connection.guarded("opening the tracking store"):
-            registry.newest_number(self._connection, names.REGISTERED_MODEL)
+            registry.newest_version(self._connection.client, names.REGISTERED_MODEL)
             self._connection.known_experiment_id()
             model_folder.warm_up(work_dir)
 
@@ -165,21 +159,15 @@ class Mirror:
     ) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none.
 
-        Parameters
-        ----------
-        registered_model : str
-            The registered model.
-        own : SaveRecord, optional
-            The newest save of it that this folder has pushed; its record goes before its tags.
+        The record of the newest save that this folder has pushed, `own`, goes before its tags:
+        where only they hide that it is the newest, there is no answer.
         """
 
         def ask() -> ModelRecord | None:
-            for record in (own, None):
-                number = registry.newest_number(self._connection, registered_model, record)
-                found = None if number is None else self._full(registered_model, number)
-                if found is not None or record is None:
-                    return found  # else the version of the own save was deleted
-            return None
+            origin = self._connection.origin
+            known = None if own is None else own_facts(own, self.target_name, origin)
+            version = registry.newest_version(self._connection.client, registered_model, own=known)
+            return None if version is None else self._full(version.name, version.version)
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
 
@@ -221,10 +209,12 @@ class Mirror:
         """
 
         def ask() -> list[ModelRecord]:
-            condition = "" if name is None else f'tags.{version_tags.MODEL_NAME_TAG} = "{name}"'
+            condition = "" if name is None else f'tags.{registry.MODEL_NAME_TAG} = "{name}"'
             found = registry.versions(self._connection.client, None, condition)
-            latest = registry.newest_of_each_name(found)
-            return [version_tags.as_record(v) for v in itertools.islice(latest, limit)]
+            newest_first = registry.newest_first(found)
+            by_name = {v.tags[registry.MODEL_NAME_TAG]: v for v in reversed(newest_first)}
+            latest = registry.newest_first(by_name.values())
+            return [registry.as_record(v) for v in itertools.islice(latest, limit)]
 
         return self._connection.ask(ask, "listing the registry", [])
 
@@ -262,7 +252,7 @@ class Mirror:
         """Return whether the registry has a version of a file that no save knew."""
 
         def ask() -> bool:
-            condition = f"tags.{version_tags.BACKFILLED_TAG} = 'true'"
+            condition = f"tags.{registry.BACKFILLED_TAG} = 'true'"
             return any(True for _ in registry.versions(self._connection.client, None, condition, 1))
 
         return self._connection.ask(ask, "looking for files brought in before", False)
@@ -372,7 +362,38 @@ class Mirror:
         return self._connection.ask(moved_from, "asking where artifacts are", None)
 
     def _get(self, reference: VersionReference) -> ModelRecord | None:
-        return lookup.get(self._connection.client, reference)
+        client, name = self._connection.client, reference.registered_model
+        alias = reference.alias
+        version = registry.existing(
+            lambda: (
+                client.get_model_version(name, str(reference.version))
+                if alias is None
+                else client.get_model_version_by_alias(name, alias)
+            )
+        )
+        if version is None:
+            return None
+        number = version.version if reference.version is None else reference.version
+        is_asked_for = (version.name, str(version.version)) == (name, str(number))
+        if not is_asked_for or not registry.is_well_formed(version):
+            raise MirrorError(
+                f"the registry was asked for {reference}, and answers with version "
+                f"{version.version} of {version.name}; nothing was loaded",
+                error_code=None,
+                reference=str(reference),
+            )
+        tags = version.tags
+        if not registry.is_ours(tags):
+            tags = registry.tags_of_logged_model(client, version)
+        if tags is None:
+            raise ForeignModelError(
+                f"{reference} was not made by lotto_mlflow, so its digest is not known; open it "
+                f"with mlflow.pyfunc.load_model({str(reference)!r})",
+                reference=str(reference),
+                run_id=version.run_id,
+                version=int(version.version),
+            )
+        return registry.as_record(version, tags)
 
     def _full(self, registered_model: str, version: str | int) -> ModelRecord | None:
         """Return a version with its aliases, which a search leaves out."""

@@ -11,7 +11,7 @@ from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.mirror import entities, registry, version_tags
+from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
@@ -36,7 +36,7 @@ def is_deleted(run: Run) -> bool:
 
 def is_rest_of_failed_push(run: Run) -> bool:
     """Return whether a run was deleted here, because its push failed, and not by a person."""
-    is_ours = version_tags.SAVE_ID_TAG in run.data.tags
+    is_ours = registry.SAVE_ID_TAG in run.data.tags
     return is_deleted(run) and run.info.status == "FAILED" and is_ours
 
 
@@ -120,10 +120,10 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
     """Mark as deleted what was created, and not recorded any more; no files are touched."""
     client, experiments = connection.client, [connection.experiment_id()]
     noted = {one for ids in noted_ids(connection, record) for one in (ids.run_id, ids.model_id)}
-    of_save = f"tags.{version_tags.SAVE_ID_TAG} = '{record.id}'"
+    of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
     for model in client.search_logged_models(experiments, filter_string=of_save):
         model_id, location = model.model_id, model.artifact_location
-        is_ours = model_id not in noted and version_tags.has_tags_of(record, model.tags)
+        is_ours = model_id not in noted and registry.has_tags_of(record, model.tags)
         if is_ours and model.status == "PENDING" and _is_empty(connection, location, model_id):
             client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
@@ -132,7 +132,7 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
         is_of_start = run.info.start_time in record.payload.run_times_ms
         run_id, location = run.info.run_id, run.info.artifact_uri
         is_ours = (
-            run_id not in noted and is_of_start and version_tags.has_tags_of(record, run.data.tags)
+            run_id not in noted and is_of_start and registry.has_tags_of(record, run.data.tags)
         )
         if is_unfinished and is_ours and _is_empty(connection, location, run_id):
             client.set_terminated(run_id, "FAILED")
@@ -156,7 +156,7 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     version = registry.version_of_save(connection.client, record)
     if version is None:
         return None
-    ids = version_tags.ids_of(version, record)
+    ids = registry.ids_of(version, record)
     run = run_of(connection, ids.run_id)
     if run is not None:
         is_own = _is_own_run(connection, record, run)
@@ -183,7 +183,7 @@ def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
     """Return whether the record says that its push created a run; one of old says nothing."""
     noted = noted_ids(connection, record)
     is_noted = run.info.run_id in {ids.run_id for ids in noted}
-    return is_noted or (not noted and version_tags.has_tags_of(record, run.data.tags))
+    return is_noted or (not noted and registry.has_tags_of(record, run.data.tags))
 
 
 def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | MlflowIds]:

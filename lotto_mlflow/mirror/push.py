@@ -19,15 +19,7 @@ from lotto_mlflow import model_dir
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import (
-    data,
-    entities,
-    fetch,
-    leftovers,
-    model_folder,
-    registry,
-    version_tags,
-)
+from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
 from lotto_mlflow.mirror.connection import Connection, permanent_errors
 from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.records import Attempt, MlflowIds, Note, SaveRecord, is_id
@@ -130,9 +122,8 @@ def _finished(
         was_ours = entities.summary(record, version=ids.version)
         if run.data.tags.get(entities.NOTE_TAG) == was_ours:  # and nobody wrote another
             _name_version(connection.client, ids, record, made.number)
-        ids = replace(
-            ids, version=made.number, registered_model=None, push_delay_ms=made.push_delay_ms
-        )
+        delay_ms = made.push_delay_ms
+        ids = replace(ids, version=made.number, registered_model=None, push_delay_ms=delay_ms)
     return replace(ids, files=written)
 
 
@@ -243,7 +234,7 @@ def _logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
         source_run_id=run_id,
-        tags=entities.tags(version_tags.identity_tags(record) | expected),
+        tags=entities.tags(registry.identity_tags(record) | expected),
         params={param.key: param.value for param in entities.params(description.params)},
         model_type=description.model_type,
     )
@@ -304,7 +295,7 @@ def _note(record: SaveRecord, version: int) -> dict[str, str]:
 
 
 def _run_tags(record: SaveRecord, version: int) -> dict[str, str]:
-    own = record.payload.description.tags | version_tags.identity_tags(record)
+    own = record.payload.description.tags | registry.identity_tags(record)
     own |= _note(record, version)
     own[_MODEL_TYPE_TAG] = record.payload.description.model_type
     if record.payload.description.parent_run_id:

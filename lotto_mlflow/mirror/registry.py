@@ -19,15 +19,18 @@ from lotto_mlflow.mirror import creating, entities, ordering
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.ordering import Facts, NewestVersion
 from lotto_mlflow.mirror.version_tags import (
+    BACKFILLED_TAG,
     LATE_TAG,
     MODEL_ID_TAG,
     MODEL_NAME_TAG,
     SAVE_ID_TAG,
     SHA256_TAG,
     SKLEARN_TAG,
+    as_record,
     facts_of,
-    facts_of_save,
+    has_tags_of,
     identity_tags,
+    ids_of,
     is_copy,
     is_ours,
     is_well_formed,
@@ -39,6 +42,34 @@ from lotto_mlflow.mirror.version_tags import (
 from lotto_mlflow.records import BACKFILL, MlflowIds, SaveRecord
 from lotto_mlflow.requirements import version_in
 
+__all__ = [
+    "BACKFILLED_TAG",
+    "MODEL_NAME_TAG",
+    "SAVE_ID_TAG",
+    "SHA256_TAG",
+    "as_record",
+    "correct_tags",
+    "create_version",
+    "describe_version",
+    "existing",
+    "first_of",
+    "has_tags_of",
+    "identity_tags",
+    "ids_of",
+    "is_ours",
+    "is_well_formed",
+    "model_id_of",
+    "newest_first",
+    "newest_of",
+    "newest_version",
+    "newest_version_before",
+    "pages",
+    "save_id_of",
+    "tag_untagged",
+    "tags_of_logged_model",
+    "version_of_save",
+    "versions",
+]
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000
@@ -88,43 +119,47 @@ def versions(
         yield from (version for version in page if is_ours(version.tags))
 
 
-def newest_number(
-    connection: Connection, registered: str, own: SaveRecord | None = None
-) -> int | None:
-    """Return the number of the version of the newest save: one indexed query, ordinarily.
+def newest_version(
+    client: MlflowClient, registered: str, *, own: Facts | None = None
+) -> ModelVersion | None:
+    """Return the version of the newest save: one indexed query, ordinarily.
 
     Parameters
     ----------
-    connection : Connection
-        The store.
+    client : mlflow.MlflowClient
+        The client of the registry.
     registered : str
         The registered model.
-    own : SaveRecord, optional
-        The newest save that this folder has pushed: its record goes before the tags.
+    own : Facts, optional
+        What a record says of the newest save that a folder has pushed: it goes before the tags.
+
+    Returns
+    -------
+    mlflow.entities.model_registry.ModelVersion or None
+        The version; ``None`` too where it is that of `own`, and its tags are not those of a save.
     """
-    found = {facts.number: facts for facts in _newest_page(connection.client, registered)}
-    known = None if own is None else facts_of_save(connection.target_name, connection.origin, own)
-    if known is not None:
-        tagged = found.get(known.number, known)
-        if known.push_delay_ms is None:  # as in the record of an earlier release
-            known = replace(known, push_delay_ms=tagged.push_delay_ms, origin=tagged.origin)
-        found[known.number] = replace(known, created_ms=tagged.created_ms)
-    newest = ordering.newest(found.values())
-    return None if newest is None else newest.number
+    found = {int(version.version): version for version in _newest_page(client, registered)}
+    facts = {number: facts_of(version) for number, version in found.items()}
+    if own is not None:
+        tagged = facts.get(own.number, own)
+        if own.push_delay_ms is None:  # as in the record of an earlier release
+            own = replace(own, push_delay_ms=tagged.push_delay_ms, origin=tagged.origin)
+        facts[own.number] = replace(own, created_ms=tagged.created_ms)
+    newest = ordering.newest(facts.values())
+    return None if newest is None else found.get(newest.number)
 
 
-def _newest_page(client: MlflowClient, registered: str) -> list[Facts]:
+def _newest_page(client: MlflowClient, registered: str) -> list[ModelVersion]:
     """Return the highest versions, with one at least that is no copy, and not tagged late.
 
     Notes
     -----
     The tag only says that reading on may be worth while: others can set it, too.
     """
-    found: list[Facts] = []
+    found: list[ModelVersion] = []
     for page in pages(client, registered, first_page=_NEWEST_PAGE):
-        ours = [version for version in page if is_ours(version.tags)]
-        found += map(facts_of, ours)
-        if any(LATE_TAG not in v.tags and not is_copy(v) for v in ours):
+        found += [version for version in page if is_ours(version.tags)]
+        if any(LATE_TAG not in v.tags and not is_copy(v) for v in found):
             break
     return found
 
@@ -152,14 +187,6 @@ def newest_first(found: Iterable[ModelVersion]) -> list[ModelVersion]:
     ]
     oldest_first = sorted(placed, key=lambda item: item[0])
     return [version for _, version in reversed(oldest_first)]
-
-
-def newest_of_each_name(found: Iterable[ModelVersion]) -> list[ModelVersion]:
-    """Return the newest version of each model name, the newest of them first."""
-    by_name: dict[str, ModelVersion] = {}
-    for version in newest_first(found):
-        by_name.setdefault(version.tags[MODEL_NAME_TAG], version)
-    return list(by_name.values())
 
 
 def version_of_save(client: MlflowClient, record: SaveRecord) -> ModelVersion | None:
@@ -198,7 +225,7 @@ def newest_version_before(connection: Connection, record: SaveRecord) -> NewestV
 
 
 def _newest_before(connection: Connection, registered: str) -> NewestVersion:
-    found = _newest_page(connection.client, registered)
+    found = list(map(facts_of, _newest_page(connection.client, registered)))
     own_ids = (facts.save_id for facts in found if facts.peers == connection.origin)
     return NewestVersion(
         number=max((facts.number for facts in found), default=0),

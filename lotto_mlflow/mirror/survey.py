@@ -12,7 +12,7 @@ from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.mirror import registry, version_tags
+from lotto_mlflow.mirror import registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
 from lotto_mlflow.records import MlflowIds, SaveRecord
@@ -38,10 +38,12 @@ class Standing:
 
     def is_at(self, ids: MlflowIds) -> bool:
         """Return whether the save is where its record says."""
-        found = self.ids or ids
-        return replace(ids, files={}, push_delay_ms=None) == replace(
-            found, files={}, push_delay_ms=None
-        )
+        return _place_in(ids) == _place_in(self.ids or ids)
+
+
+def _place_in(ids: MlflowIds) -> MlflowIds:
+    """Return what a save is called, without what a push noted beside."""
+    return replace(ids, files={}, push_delay_ms=None)
 
 
 class Survey:
@@ -79,8 +81,8 @@ class Survey:
     def _by_save_id(self) -> dict[str, list[ModelVersion]]:
         found: dict[str, list[ModelVersion]] = {}
         for version in self._versions:
-            if version_tags.is_ours(version.tags):
-                found.setdefault(version_tags.save_id_of(version), []).append(version)
+            if registry.is_ours(version.tags):
+                found.setdefault(registry.save_id_of(version), []).append(version)
         return found
 
     @cached_property
@@ -94,7 +96,7 @@ class Survey:
     def _by_model_id(self) -> dict[str, list[ModelVersion]]:
         found: dict[str, list[ModelVersion]] = {}
         for version in self._versions:
-            found.setdefault(version_tags.model_id_of(version), []).append(version)
+            found.setdefault(registry.model_id_of(version), []).append(version)
         return found
 
     def others_of(self, record: SaveRecord, ids: MlflowIds) -> list[str]:
@@ -153,9 +155,9 @@ class Survey:
         if version is None:
             number = "" if ids is None else f" {ids.version}"
             return Standing(None, missing=f"version{number} was deleted")
-        declared = version.tags.get(version_tags.SHA256_TAG, "")
+        declared = version.tags.get(registry.SHA256_TAG, "")
         is_other = own is not None and _contradicts(record, version)
-        found = ids if own is not None and ids is not None else version_tags.ids_of(version, record)
+        found = ids if own is not None and ids is not None else registry.ids_of(version, record)
         return Standing(found, self._missing_beside(found), declared or "none" if is_other else "")
 
     def _at(self, record: SaveRecord, ids: MlflowIds) -> ModelVersion | None:
@@ -167,12 +169,12 @@ class Survey:
     def _of_save(self, record: SaveRecord, ids: MlflowIds | None) -> Iterator[ModelVersion]:
         """Yield the versions with the save's id, and untagged ones of its run and logged model."""
         for version in self._by_save_id.get(record.id, ()):
-            if version.tags[version_tags.SHA256_TAG] == record.payload.sha256:
+            if version.tags[registry.SHA256_TAG] == record.payload.sha256:
                 yield version
         if ids is not None and ids.run_id:
             for version in self._by_run_id.get(ids.run_id, ()):
-                is_tagged = version_tags.is_ours(version.tags)
-                if not is_tagged and version_tags.model_id_of(version) == ids.model_id:
+                is_tagged = registry.is_ours(version.tags)
+                if not is_tagged and registry.model_id_of(version) == ids.model_id:
                     yield version
 
     def _missing_beside(self, ids: MlflowIds) -> str:
@@ -192,7 +194,7 @@ class Survey:
             return True
         if name in self._model_ids or name in self._by_run_id:
             return True
-        return any(version_tags.model_id_of(v) == name or name in v.source for v in self._versions)
+        return any(registry.model_id_of(v) == name or name in v.source for v in self._versions)
 
     def late_on_top(self) -> Iterator[str]:
         """Yield the registered models whose highest version is of an older save."""
@@ -209,5 +211,5 @@ class Survey:
 def _contradicts(record: SaveRecord, version: ModelVersion) -> bool:
     """Return whether a version says other things than a record; one without tags says nothing."""
     tags = version.tags
-    says_something = version_tags.SAVE_ID_TAG in tags or version_tags.SHA256_TAG in tags
-    return says_something and not version_tags.has_tags_of(record, tags)
+    says_something = registry.SAVE_ID_TAG in tags or registry.SHA256_TAG in tags
+    return says_something and not registry.has_tags_of(record, tags)

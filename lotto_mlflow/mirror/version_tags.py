@@ -99,7 +99,12 @@ def facts_of(version: ModelVersion) -> Facts:
     )
 
 
-def facts_of_save(target_name: str, origin: str, record: SaveRecord) -> Facts | None:
+def is_copy(version: ModelVersion) -> bool:
+    """Return whether a version was made by MLflow's ``copy_model_version``, tags and all."""
+    return str(version.source).startswith("models:/")
+
+
+def own_facts(record: SaveRecord, target_name: str, origin: str) -> Facts | None:
     """Return what a record says of the version of its save; ``None`` where it has none there."""
     ids = record.mirrored.get(target_name)
     if ids is None:
@@ -111,11 +116,6 @@ def facts_of_save(target_name: str, origin: str, record: SaveRecord) -> Facts | 
         origin=origin,
         is_backfill=record.kind == BACKFILL,
     )
-
-
-def is_copy(version: ModelVersion) -> bool:
-    """Return whether a version was made by MLflow's ``copy_model_version``, tags and all."""
-    return str(version.source).startswith("models:/")
 
 
 def model_id_of(version: ModelVersion) -> str:

@@ -52,6 +52,9 @@ def _latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
         version = None if version is None else history.corrected(version, target)
         if version is not None and version.save_id == own.id:
             return version
+        if found is None:
+            found = mirror.latest()
+            return None if found is None else history.corrected(found, target)
     return found
 
 
