@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from made import folder_with_store
 from mlflow import MlflowClient
 from serving import tracking_server
 
-from lotto_mlflow import LiveModel, ModelManager
+from lotto_mlflow import LiveModel, ModelManager, records
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.settings import sqlite_uri
 
@@ -292,3 +293,88 @@ def test_two_hosts_that_save_on_one_day_under_one_generated_name_are_two_version
             assert answered(manager.sync).sent == []
             assert manager.get(path).version == at
             assert [f for f in manager.verify() if f.kind != "mlflow unavailable"] == []
+
+
+@pytest.fixture
+def pair(base_dir: Path, tmp_path: Path) -> tuple[ModelManager, ModelManager]:
+    """Two hosts that open one database, and the clock of the second one is slow."""
+    uri = sqlite_uri(base_dir / "mlflow" / "mlflow.db")
+    return ModelManager(base_dir), ModelManager(tmp_path / "slow", tracking_uri=uri)
+
+
+def _save(manager: ModelManager, name: str, skew: float = RIGHT) -> None:
+    with clocks.shifted(skew):
+        manager.save_model({"model": name}, name, {"n": 1})
+        assert manager.flush(120)
+
+
+def _latest(*managers: ModelManager) -> list[str]:
+    found = [manager.latest(source="registry") for manager in managers]
+    return [record.name[-1] for record in found if record is not None]
+
+
+def test_own_records_overrule_no_newer_save_of_a_host_whose_clock_is_slow(
+    pair: tuple[ModelManager, ModelManager],
+) -> None:
+    own, slow = pair
+    for number in range(1, 4):
+        _save(own, f"lotto_model_{2 * number - 1}")
+        assert _latest(own, slow) == [str(2 * number - 1)] * 2
+        _save(slow, f"lotto_model_{2 * number}", SLOW)
+        assert _latest(own, slow) == [str(2 * number)] * 2
+    assert [finding.kind for finding in own.verify()] == []
+    assert in_order(slow) == list("123456")
+
+
+TAMPERED: dict[str, dict[str, str | None]] = {
+    "a delay": {"push_delay_ms": "99999999999"},
+    "no delay": {"push_delay_ms": None},
+    "a delay that is none": {"push_delay_ms": "soon"},
+    "the folder of another": {"origin": "0" * 16, "push_delay_ms": "99999999999"},
+    "late": {"late": "true"},
+    "another save": {"save_id": "0000000000000000005-00000000"},
+    "no save": {"save_id": None},
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_the_record_of_a_save_goes_before_its_tags_also_beside_the_saves_of_others(
+    name: str, pair: tuple[ModelManager, ModelManager]
+) -> None:
+    own, slow = pair
+    _save(slow, "lotto_model_1", SLOW)
+    _save(own, "lotto_model_2")
+    client = MlflowClient(tracking_uri=slow._folder.target().tracking_uri)
+    for key, value in TAMPERED[name].items():
+        if value is None:
+            client.delete_model_version_tag("lotto_model", "2", key)
+        else:
+            client.set_model_version_tag("lotto_model", "2", key, value)
+    assert _latest(own) == ["2"]
+    assert own.load_model(LATEST) == {"model": "lotto_model_2"}
+    _save(slow, "lotto_model_3", SLOW)
+    assert _latest(own, slow) == ["3", "3"]
+    client.delete_model_version("lotto_model", "3")
+    client.delete_model_version("lotto_model", "2")
+    assert _latest(own, slow) == ["1", "1"]
+
+
+def test_what_an_earlier_release_pushed_is_older_than_what_is_pushed_now(
+    pair: tuple[ModelManager, ModelManager], base_dir: Path
+) -> None:
+    own, slow = pair
+    _save(own, "lotto_model_1")
+    _save(own, "lotto_model_2")
+    client = MlflowClient(tracking_uri=slow._folder.target().tracking_uri)
+    for number in "12":
+        for key in ("push_delay_ms", "origin"):
+            client.delete_model_version_tag("lotto_model", number, key)
+    for path in (base_dir / "mlflow" / "sent").iterdir():
+        record = records.parse(path.read_bytes())
+        ids = {t: replace(one, push_delay_ms=None) for t, one in record.mirrored.items()}
+        path.write_bytes(records.render(replace(record, mirrored=ids)))
+    assert _latest(own, slow) == ["2", "2"]
+    _save(slow, "lotto_model_3", SLOW)
+    assert _latest(own, slow) == ["3", "3"]
+    assert own.load_model(LATEST) == {"model": "lotto_model_3"}
+    assert in_order(own) == list("123")
