@@ -14,6 +14,8 @@ from unittest import mock
 import pytest
 
 CHILD_SECONDS = 300.0
+CACHE_SECONDS = 1
+"""How long a program goes on with a clock that was set anew."""
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def preloaded() -> dict[str, str]:
     -----
     The monotonic clock, which timeouts go by, stays as it is.
     """
-    own = {"LD_PRELOAD": str(library()), "FAKETIME_NO_CACHE": "1"}
+    own = {"LD_PRELOAD": str(library()), "FAKETIME_CACHE_DURATION": f"{CACHE_SECONDS}"}
     return own | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 

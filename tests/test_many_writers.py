@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.exceptions
+import numpy as np
 import postgresql
 import pytest
 from mlflow import MlflowClient
@@ -30,7 +31,11 @@ def _train(gate: Any, out: Any, base_dir: str, uri: str) -> None:
         name = Path(base_dir).name
         gate.wait(LIMIT_SECONDS)
         for number in range(SAVES):
-            manager.save_model({"by": name, "number": number}, metadata={"by": name, "n": number})
+            manager.save_model(
+                {"by": name, "number": number},
+                metadata={"by": name, "n": number},
+                dataset=np.arange(20 + 2 * number).reshape(-1, 2),  # the same for all
+            )
         out.put((name, manager.flush(LIMIT_SECONDS)))
     except Exception as cause:  # noqa: BLE001 - told to the test, which fails
         out.put((name, f"{type(cause).__name__}: {cause}"))
@@ -69,6 +74,8 @@ def _check(folder: Path, uri: str) -> None:
     (experiment,) = client.search_experiments(filter_string="name = 'lotto_model'")
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert [run.info.status for run in runs] == ["FINISHED"] * (TRAINERS * SAVES)
+    used = Counter(one.dataset.digest for run in runs for one in run.inputs.dataset_inputs)
+    assert list(used.values()) == [TRAINERS] * SAVES
     assert not list(folder.glob("trainer-*/mlflow/outbox/*.json"))
     assert not list(folder.glob("trainer-*/mlflow/aside/*.json"))
     reader = ModelManager(folder / "reader", tracking_uri=uri, mirror="off")

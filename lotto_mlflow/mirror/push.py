@@ -19,7 +19,15 @@ from lotto_mlflow import model_dir
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
+from lotto_mlflow.mirror import (
+    creating,
+    data,
+    entities,
+    fetch,
+    leftovers,
+    model_folder,
+    registry,
+)
 from lotto_mlflow.mirror.connection import Connection, permanent_errors
 from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.records import Attempt, MlflowIds, Note, SaveRecord, is_id
@@ -283,7 +291,9 @@ def _name_version(client: MlflowClient, ids: MlflowIds, record: SaveRecord, vers
 def _log(client: MlflowClient, run_id: str, record: SaveRecord, model_id: str) -> None:
     description = record.payload.description
     if description.datasets:
-        client.log_inputs(run_id, data.dataset_inputs(description.datasets))
+        inputs = data.dataset_inputs(description.datasets)
+        # trainers have the same data, and MLflow one row for it
+        creating.repeated(lambda: client.log_inputs(run_id, inputs))
     time_ms = record.payload.saved_at_ns // 10**6
     measured_on = partial(data.measured_on, kept=description.datasets)
     metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)
