@@ -120,11 +120,12 @@ RACES = {
 }
 
 
+@pytest.mark.parametrize("call", ["create_model_version", "log_inputs"])
 @pytest.mark.parametrize("name", RACES)
 def test_a_write_that_another_writer_was_faster_with_is_done_again_in_the_same_flush(
-    name: str, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
+    name: str, call: str, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = MlflowClient.create_model_version, []
+    real, refused = getattr(MlflowClient, call), []
 
     def refuse_twice(self: Any, *arguments: Any, **named: Any) -> Any:
         if len(refused) < 2:
@@ -132,8 +133,8 @@ def test_a_write_that_another_writer_was_faster_with_is_done_again_in_the_same_f
             raise mlflow.exceptions.MlflowException(RACES[name])
         return real(self, *arguments, **named)
 
-    monkeypatch.setattr(MlflowClient, "create_model_version", refuse_twice)
-    manager.save_model({"n": 1}, "lotto_model_1", {"n": 1})
+    monkeypatch.setattr(MlflowClient, call, refuse_twice)
+    manager.save_model({"n": 1}, "lotto_model_1", {"n": 1}, dataset=np.eye(2))
     assert manager.flush(60)
     assert len(refused) == 2
     assert manager.get("lotto_model_1").version == 1

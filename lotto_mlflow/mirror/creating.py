@@ -28,6 +28,8 @@ _SIGNS = (
 MLflow counts versions and looks for rows before it inserts (3.17), and has no code for what the
 database refuses then: it gives up after three tries, or hands on what the database said.
 """
+_NO_MODEL = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
+"""Answers about a registered model that is not there; the second one is that of basic auth."""
 _T = TypeVar("_T")
 
 
@@ -87,7 +89,7 @@ def create_version(
     try:
         return repeated(create, found)
     except MlflowException as cause:
-        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if cause.error_code not in _NO_MODEL:
             raise
     try:
         client.create_registered_model(arguments["name"], description=description)
