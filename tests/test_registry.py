@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import clocks
 import mlflow
 import numpy as np
 import pytest
@@ -221,7 +222,8 @@ def test_an_old_model_pushed_late_is_a_version_but_not_the_latest(
 ) -> None:
     uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
     later = ModelManager(base_dir.parent / "later", tracking_uri=uri)
-    ModelManager(base_dir, mirror="off").save_model(forest, "lotto_model_old")
+    with clocks.shifted(-120):
+        ModelManager(base_dir, mirror="off").save_model(forest, "lotto_model_old")
     later.save_model(regression, "lotto_model_new")
     assert ModelManager(base_dir).flush()
     assert ModelManager(base_dir).get("models:/lotto_model/2").name == "lotto_model_old"

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import clocks
 import mlflow
 import numpy as np
 import pytest
@@ -107,9 +108,11 @@ def test_a_version_is_late_where_others_registered_a_newer_save_meanwhile(
 ) -> None:
     uri = f"sqlite:///{base_dir / 'mlflow' / 'mlflow.db'}"
     other = ModelManager(tmp_path / "other", tracking_uri=uri)
-    manager.save_model({"number": 1}, "lotto_model_1")
+    with clocks.shifted(-240):
+        manager.save_model({"number": 1}, "lotto_model_1")
     monkeypatch.setenv("LOTTO_MIRROR", "off")
-    manager.save_model({"number": 2}, "lotto_model_2")
+    with clocks.shifted(-120):
+        manager.save_model({"number": 2}, "lotto_model_2")
     monkeypatch.delenv("LOTTO_MIRROR")
     other.save_model({"number": 3}, "lotto_model_3")
     assert manager.flush()

@@ -24,6 +24,7 @@ from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
+from lotto_mlflow.mirror.version_tags import own_facts
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
     Aliases,
@@ -158,16 +159,20 @@ class Mirror:
         with self._connection.guarded(f"logging the accuracy of version {ids.version}"):
             return scores.log(self._connection, ids, points)
 
-    def latest(self, registered_model: str = names.REGISTERED_MODEL) -> ModelRecord | None:
+    def latest(
+        self, registered_model: str = names.REGISTERED_MODEL, own: SaveRecord | None = None
+    ) -> ModelRecord | None:
         """Return the newest save that the registry has, ``None`` where it has none.
 
-        Notes
-        -----
-        One query finds it, which leaves out its aliases; `find` returns those.
+        One query finds it, which leaves out its aliases; `find` returns those. The record of the
+        newest save that this folder has pushed, `own`, goes before its tags: where only they hide
+        that it is the newest, there is no answer.
         """
 
         def ask() -> ModelRecord | None:
-            version = registry.newest_version(self._connection.client, registered_model)
+            origin = self._connection.origin
+            known = None if own is None else own_facts(own, self.target_name, origin)
+            version = registry.newest_version(self._connection.client, registered_model, own=known)
             return None if version is None else registry.as_record(version)
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
 from lotto_mlflow.mirror import database, probing, snapshots
+from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
@@ -104,27 +105,6 @@ def _said(cause: Exception) -> str:
     return f"{type(cause).__name__}: {first_line:.500}"
 
 
-@dataclass(frozen=True)
-class NewestVersion:
-    """The newest version of a registered model, as far as is known before another is made.
-
-    Attributes
-    ----------
-    number : int
-        Its number; 0 where there is none.
-    save_id : str
-        The save that it mirrors.
-    """
-
-    number: int = 0
-    save_id: str = ""
-
-    @property
-    def next(self) -> int:
-        """The number that the version made next has, if nobody else makes one first."""
-        return self.number + 1
-
-
 class Connection:
     """A client of one tracking store and registry.
 
@@ -159,6 +139,23 @@ class Connection:
     def tracking_uri(self) -> str:
         """The address of the tracking store, which may be that of a copy for reading alone."""
         return self._address(self._target.tracking_uri)
+
+    @cached_property
+    def origin(self) -> str:
+        """What tells the folder from others that push to the same store: a digest.
+
+        Notes
+        -----
+        A copy of a folder is another one, whose saves get their times from another clock; hence
+        the inode. Hosts may have folders of one path and one inode.
+        """
+        folder = regular.real_path(self._layout.mlflow_dir)
+        try:
+            inode = folder.stat().st_ino
+        except OSError:
+            inode = 0
+        text = f"{socket.gethostname()}\n{folder}\n{inode}"
+        return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
     @cached_property
     def registry_uri(self) -> str:

@@ -144,25 +144,6 @@ def tags(values: Mapping[str, str]) -> dict[str, str]:
     return {names[key]: shortened(value, MAX_TAG) for key, value in values.items()}
 
 
-HOST_TAG, SIZE_TAG = "saved_on", "size_bytes"
-"""On a version: the machine that saved the model, and the size of its file; both are only shown."""
-_SIZE = re.compile(r"[0-9]{1,18}")
-
-
-def origin_tags(record: SaveRecord) -> dict[str, str]:
-    """Return the tags of a version that say where a save was made, and how large it is."""
-    return {HOST_TAG: record.host, SIZE_TAG: str(record.payload.size)}
-
-
-def origin(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what such tags say, as attributes of a `ModelRecord`; they may be anybody's."""
-    size = tags.get(SIZE_TAG, "")
-    return {
-        "host": tags.get(HOST_TAG) or None,
-        "size": int(size) if _SIZE.fullmatch(size) else None,
-    }
-
-
 def link_tag(record: SaveRecord, version: int | str) -> dict[str, str]:
     """Return the tag of a logged model by which the UI shows the version that it became.
 

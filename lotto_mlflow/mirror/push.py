@@ -19,8 +19,17 @@ from lotto_mlflow import model_dir
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.files import copy_tree
 from lotto_mlflow.metadata import to_json
-from lotto_mlflow.mirror import data, entities, fetch, leftovers, model_folder, registry
-from lotto_mlflow.mirror.connection import Connection, NewestVersion, permanent_errors
+from lotto_mlflow.mirror import (
+    creating,
+    data,
+    entities,
+    fetch,
+    leftovers,
+    model_folder,
+    registry,
+)
+from lotto_mlflow.mirror.connection import Connection, permanent_errors
+from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.records import Attempt, MlflowIds, Note, SaveRecord, is_id
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
@@ -117,11 +126,12 @@ def _finished(
         return None
     if found is None:
         before = registry.newest_version_before(connection, record)
-        version = registry.create_version(connection, model, record, before)
+        made = registry.create_version(connection, model, record, before)
         was_ours = entities.summary(record, version=ids.version)
         if run.data.tags.get(entities.NOTE_TAG) == was_ours:  # and nobody wrote another
-            _name_version(connection.client, ids, record, version)
-        ids = replace(ids, version=version, registered_model=None)
+            _name_version(connection.client, ids, record, made.number)
+        delay_ms = made.push_delay_ms
+        ids = replace(ids, version=made.number, registered_model=None, push_delay_ms=delay_ms)
     return replace(ids, files=written)
 
 
@@ -257,10 +267,16 @@ def _fill(
     finally:
         files = put()
     client.finalize_logged_model(model.model_id, "READY")
-    version = registry.create_version(connection, model, record, before)
-    ids = MlflowIds(version=version, run_id=run_id, model_id=model.model_id, files=files)
-    if version != before.next:
-        _name_version(client, ids, record, version)
+    made = registry.create_version(connection, model, record, before)
+    ids = MlflowIds(
+        version=made.number,
+        run_id=run_id,
+        model_id=model.model_id,
+        files=files,
+        push_delay_ms=made.push_delay_ms,
+    )
+    if made.number != before.next:
+        _name_version(client, ids, record, made.number)
     leftovers.finish_run(connection, run_id, record)
     return ids
 
@@ -275,7 +291,9 @@ def _name_version(client: MlflowClient, ids: MlflowIds, record: SaveRecord, vers
 def _log(client: MlflowClient, run_id: str, record: SaveRecord, model_id: str) -> None:
     description = record.payload.description
     if description.datasets:
-        client.log_inputs(run_id, data.dataset_inputs(description.datasets))
+        inputs = data.dataset_inputs(description.datasets)
+        # trainers have the same data, and MLflow one row for it
+        creating.repeated(lambda: client.log_inputs(run_id, inputs))
     time_ms = record.payload.saved_at_ns // 10**6
     measured_on = partial(data.measured_on, kept=description.datasets)
     metrics = entities.metrics(description.metrics, time_ms, model_id, measured_on)

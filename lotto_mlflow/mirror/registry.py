@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from typing import TypeVar
 
 from mlflow import MlflowClient
@@ -17,33 +15,68 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorUnavailableError
-from lotto_mlflow.mirror import entities
-from lotto_mlflow.mirror.connection import Connection, NewestVersion
-from lotto_mlflow.records import BACKFILL, MlflowIds, ModelRecord, SaveRecord, is_digest, is_id
-from lotto_mlflow.records.checks import is_save_id
+from lotto_mlflow.mirror import creating, entities, ordering
+from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.ordering import Facts, NewestVersion
+from lotto_mlflow.mirror.version_tags import (
+    BACKFILLED_TAG,
+    LATE_TAG,
+    MODEL_ID_TAG,
+    MODEL_NAME_TAG,
+    SAVE_ID_TAG,
+    SHA256_TAG,
+    SKLEARN_TAG,
+    as_record,
+    facts_of,
+    has_tags_of,
+    host_tags,
+    identity_tags,
+    ids_of,
+    is_copy,
+    is_ours,
+    is_well_formed,
+    model_id_of,
+    order_tags,
+    push_delay_ms,
+    save_id_of,
+)
+from lotto_mlflow.records import BACKFILL, MlflowIds, SaveRecord
 from lotto_mlflow.requirements import version_in
-from lotto_mlflow.settings import CLOCK_TOLERANCE_SECONDS
-from lotto_mlflow.text import composed
 
-MODEL_NAME_TAG = "model_name"
-SHA256_TAG = "sha256"
-SAVED_AT_TAG = "saved_at"
-SAVE_ID_TAG = "save_id"
-MODEL_ID_TAG = "model_id"
-"""The logged model of a version: MLflow's SQL registry accepts the id, and does not keep it."""
-BACKFILLED_TAG = "backfilled"
-"""On what was found on disk, and not saved by this package."""
-SKLEARN_TAG = "sklearn_version"
-LATE_TAG = "late"
-"""On a version whose save is older than one that already had a version."""
+__all__ = [
+    "BACKFILLED_TAG",
+    "MODEL_NAME_TAG",
+    "SAVE_ID_TAG",
+    "SHA256_TAG",
+    "as_record",
+    "correct_tags",
+    "create_version",
+    "describe_version",
+    "existing",
+    "first_of",
+    "has_tags_of",
+    "identity_tags",
+    "ids_of",
+    "is_ours",
+    "is_well_formed",
+    "model_id_of",
+    "newest_first",
+    "newest_of",
+    "newest_version",
+    "newest_version_before",
+    "pages",
+    "save_id_of",
+    "tag_untagged",
+    "tags_of_logged_model",
+    "version_of_save",
+    "versions",
+]
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000
 _NEWEST_PAGE = 20
 """Versions looked at for the newest save: copies of old ones may have higher numbers."""
-_MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[A-Za-z0-9]{1,126})(?:/|$)")
 _T = TypeVar("_T")
-_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def existing(ask: Callable[[], _T]) -> _T | None:
@@ -79,13 +112,6 @@ def pages(
             return
 
 
-def is_well_formed(version: ModelVersion) -> bool:
-    """Return whether the number and the run of a version are of the form that MLflow gives them."""
-    number = str(version.version)
-    is_number = _NUMBER.fullmatch(number) is not None
-    return is_number and is_id(version.run_id or "") and isinstance(version.name, str)
-
-
 def versions(
     client: MlflowClient, registered: str | None, condition: str = "", first_page: int = _PAGE
 ) -> Iterator[ModelVersion]:
@@ -94,21 +120,38 @@ def versions(
         yield from (version for version in page if is_ours(version.tags))
 
 
-def is_ours(tags: Mapping[str, str]) -> bool:
-    """Return whether tags are those of a save; those of a version may be anybody's."""
-    return (
-        is_save_id(tags.get(SAVE_ID_TAG))
-        and is_digest(tags.get(SHA256_TAG))
-        and names.is_name(tags.get(MODEL_NAME_TAG))
-        and SAVED_AT_TAG in tags
-    )
-
-
 def newest_version(
-    client: MlflowClient, registered: str | None, condition: str = ""
+    client: MlflowClient, registered: str | None, condition: str = "", *, own: Facts | None = None
 ) -> ModelVersion | None:
-    """Return the version of the newest save: one indexed query, ordinarily."""
-    return newest_of(_newest_page(client, registered, condition))[0]
+    """Return the version of the newest save: one indexed query, ordinarily.
+
+    Parameters
+    ----------
+    client : mlflow.MlflowClient
+        The client of the registry.
+    registered : str or None
+        The registered model; ``None`` for all.
+    condition : str
+        What else is asked for, in the words of MLflow's search.
+    own : Facts, optional
+        What a record says of the newest save that a folder has pushed: it goes before the tags.
+
+    Returns
+    -------
+    mlflow.entities.model_registry.ModelVersion or None
+        The version; ``None`` too where it is that of `own`, and its tags are not those of a save.
+    """
+    page = _newest_page(client, registered, condition)
+    if own is None:
+        return newest_of(page)
+    found = {int(version.version): version for version in page}
+    facts = {number: facts_of(version) for number, version in found.items()}
+    tagged = facts.get(own.number, own)
+    if own.push_delay_ms is None:  # as in the record of an earlier release
+        own = replace(own, push_delay_ms=tagged.push_delay_ms, origin=tagged.origin)
+    facts[own.number] = replace(own, created_ms=tagged.created_ms)
+    newest = ordering.newest(facts.values())
+    return None if newest is None else found.get(newest.number)
 
 
 def _newest_page(
@@ -123,42 +166,34 @@ def _newest_page(
     found: list[ModelVersion] = []
     for page in pages(client, registered, condition, _NEWEST_PAGE):
         found += [version for version in page if is_ours(version.tags)]
-        if any(LATE_TAG not in v.tags and not _is_copy(v) for v in found):
+        if any(LATE_TAG not in v.tags and not is_copy(v) for v in found):
             break
     return found
 
 
-def _is_copy(version: ModelVersion) -> bool:
-    """Return whether a version was made by MLflow's ``copy_model_version``, tags and all."""
-    return str(version.source).startswith("models:/")
-
-
-def newest_of(found: Iterable[ModelVersion]) -> tuple[ModelVersion | None, str]:
-    """Return the version of the newest save, and the place of that save in the order of ids.
-
-    Notes
-    -----
-    Of a save whose time has not come yet the number decides: its version is newer than those
-    before it, and older than the next. A copy of an older save stands where that save does.
-    """
-    end = _end_of_time()
-    newest, order = None, ""
-    for version in sorted(found, key=lambda version: int(version.version)):
-        own = save_id_of(version)
-        place = own if own < end else order
-        if place >= order:
-            newest, order = version, place
-    return newest, order
+def newest_of(found: Iterable[ModelVersion]) -> ModelVersion | None:
+    """Return the version of the newest save among those of one registered model."""
+    newest = newest_first(found)
+    return newest[0] if newest else None
 
 
 def newest_first(found: Iterable[ModelVersion]) -> list[ModelVersion]:
-    """Return versions by the order of their saves; those whose time has not come yet are last."""
-    end = _end_of_time()
-    return sorted(found, key=lambda v: (save_id_of(v) < end, save_id_of(v)), reverse=True)
+    """Return versions of any registered models by the order of their saves.
 
-
-def _end_of_time() -> str:
-    return f"{time.time_ns() + CLOCK_TOLERANCE_SECONDS * 10**9:019d}"
+    Notes
+    -----
+    Those of one registered model are in its order, and among those of others by their times.
+    """
+    by_model: dict[str, dict[int, ModelVersion]] = {}
+    for version in found:
+        by_model.setdefault(version.name, {})[int(version.version)] = version
+    placed = [
+        (one.time_ns, versions[one.facts.number])
+        for _, versions in sorted(by_model.items())
+        for one in ordering.in_order(map(facts_of, versions.values()))
+    ]
+    oldest_first = sorted(placed, key=lambda item: item[0])
+    return [version for _, version in reversed(oldest_first)]
 
 
 def version_of_save(client: MlflowClient, record: SaveRecord) -> ModelVersion | None:
@@ -174,48 +209,6 @@ def first_of(record: SaveRecord, found: Iterable[ModelVersion]) -> ModelVersion 
     return min(found, key=lambda v: (v.name != own_name, v.name, int(v.version)), default=None)
 
 
-def ids_of(version: ModelVersion, record: SaveRecord) -> MlflowIds:
-    """Return what a save is called where a version of it was found."""
-    is_renamed = version.name != names.registered_model(record.name)
-    return MlflowIds(
-        version=int(version.version),
-        run_id=version.run_id or "",
-        model_id=model_id_of(version),
-        registered_model=version.name if is_renamed else None,
-    )
-
-
-def model_id_of(version: ModelVersion) -> str:
-    """Return the logged model of a version, as its tag or its source says; empty without one."""
-    match = _MODEL_IN_SOURCE.search(version.source or "")
-    tagged = version.tags.get(MODEL_ID_TAG)
-    return str(tagged if tagged and is_id(tagged) else match.group(1) if match else "")
-
-
-def save_id_of(version: ModelVersion) -> str:
-    """Return the id of the save that a version mirrors; ids sort in save order."""
-    return str(version.tags[SAVE_ID_TAG])
-
-
-def as_record(version: ModelVersion, tags: Mapping[str, str] | None = None) -> ModelRecord:
-    """Return what tags say of a version, by default its own, with no path on disk."""
-    own = version.tags if tags is None else tags
-    return ModelRecord(
-        name=composed(own[MODEL_NAME_TAG]),
-        sha256=own[SHA256_TAG],
-        saved_at=own[SAVED_AT_TAG],
-        saved_at_ns=int(own[SAVE_ID_TAG].partition("-")[0]),
-        registered_model=version.name,
-        version=int(version.version),
-        run_id=version.run_id,
-        model_id=model_id_of(version),
-        sklearn_version=own.get(SKLEARN_TAG),
-        save_id=own[SAVE_ID_TAG],
-        aliases=tuple(sorted(version.aliases)),
-        **entities.origin(own),
-    )
-
-
 def tags_of_logged_model(client: MlflowClient, version: ModelVersion) -> dict[str, str] | None:
     """Return the tags that prove an untagged version to be ours: those of its logged model."""
     model = existing(lambda: client.get_logged_model(model_id_of(version)))
@@ -224,7 +217,7 @@ def tags_of_logged_model(client: MlflowClient, version: ModelVersion) -> dict[st
 
 
 def newest_version_before(connection: Connection, record: SaveRecord) -> NewestVersion:
-    """Return the newest version that a save joins; remembered, if it was made by this connection.
+    """Return the newest version that a save joins; remembered, once this connection made one.
 
     Parameters
     ----------
@@ -234,12 +227,18 @@ def newest_version_before(connection: Connection, record: SaveRecord) -> NewestV
         The save.
     """
     registered = names.registered_model(record.name)
-    known = connection.newest_versions.get(registered, NewestVersion())
-    if known.number and known.save_id <= record.id:
-        return known
-    found = _newest_page(connection.client, registered)
-    number = max((int(version.version) for version in found), default=0)
-    return NewestVersion(number, newest_of(found)[1])
+    known = connection.newest_versions.get(registered)
+    return _newest_before(connection, registered) if known is None else known
+
+
+def _newest_before(connection: Connection, registered: str) -> NewestVersion:
+    found = list(map(facts_of, _newest_page(connection.client, registered)))
+    own_ids = (facts.save_id for facts in found if facts.peers == connection.origin)
+    return NewestVersion(
+        number=max((facts.number for facts in found), default=0),
+        newest=ordering.newest(found),
+        own_id=max(own_ids, default=""),
+    )
 
 
 def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
@@ -250,7 +249,7 @@ def correct_tags(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
         return
     for key, value in identity_tags(record).items():
         if version.tags.get(key) != value:
-            client.set_model_version_tag(name, str(ids.version), key, value)
+            creating.set_version_tag(client, name, ids.version, key, value)
 
 
 def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> None:
@@ -266,23 +265,7 @@ def tag_untagged(client: MlflowClient, ids: MlflowIds, record: SaveRecord) -> No
         is_of_save = version.run_id == ids.run_id and model_id_of(version) == ids.model_id
         if is_of_save and not is_ours(version.tags) and SAVE_ID_TAG not in version.tags:
             for key, value in (identity_tags(record) | {MODEL_ID_TAG: ids.model_id}).items():
-                client.set_model_version_tag(version.name, str(version.version), key, value)
-
-
-def has_tags_of(record: SaveRecord, tags: Mapping[str, str]) -> bool:
-    """Return whether tags name the save, the bytes and the model of a record."""
-    own, keys = identity_tags(record), (SAVE_ID_TAG, SHA256_TAG, MODEL_NAME_TAG)
-    return all(composed(tags.get(key, "")) == own[key] for key in keys)
-
-
-def identity_tags(record: SaveRecord) -> dict[str, str]:
-    """Return the tags by which run, logged model and version of a save are known."""
-    return {
-        MODEL_NAME_TAG: record.name,
-        SHA256_TAG: record.payload.sha256,
-        SAVED_AT_TAG: record.payload.saved_at,
-        SAVE_ID_TAG: record.id,
-    } | ({BACKFILLED_TAG: "true"} if record.kind == BACKFILL else {})
+                creating.set_version_tag(client, version.name, int(version.version), key, value)
 
 
 def create_version(
@@ -290,7 +273,7 @@ def create_version(
     model: LoggedModel,
     record: SaveRecord,
     before: NewestVersion,
-) -> int:
+) -> Facts:
     """Create the version of a save, tagged late where its registered model has a newer save.
 
     Parameters
@@ -306,29 +289,66 @@ def create_version(
 
     Returns
     -------
-    int
-        Its number.
+    Facts
+        Its number, and how long after the save it was pushed.
 
     Notes
     -----
-    The number of the new version shows whether others have registered any since; only then are
-    theirs looked at, too, and is the number in its description corrected.
+    The number of the new version shows whether others have registered any since; only then is the
+    number in its description corrected. One that was pushed right after its save stands where its
+    number stands, so that nothing more is asked. Any other is tagged late from the first moment
+    where it may be, since whoever reads in the next one would go by it.
     """
     registered = names.registered_model(record.name)
-    late = {LATE_TAG: "true"} if before.save_id > record.id else {}
+    wanted = Facts(
+        number=before.next,
+        save_id=record.id,
+        push_delay_ms=push_delay_ms(record),
+        origin=connection.origin,
+        is_backfill=record.kind == BACKFILL,
+    )
+    may_be_late = before.may_be_newer_than(wanted)
+    tags = identity_tags(record) | order_tags(wanted)
+    tags |= {LATE_TAG: "true"} if may_be_late else {}
     described = partial(entities.summary, record, model.model_id, model.experiment_id)
-    tags = identity_tags(record) | late
     created = _create(connection, model, record, tags, described(version=before.next))
-    if created != before.next:
-        describe_version(connection.client, record, created, described(version=created))
-    if late:
-        return created
-    if created > before.next and _has_newer(connection.client, record, before.number):
-        connection.client.set_model_version_tag(registered, str(created), LATE_TAG, "true")
-        connection.newest_versions.pop(registered, None)
-    else:
-        connection.newest_versions[registered] = NewestVersion(created, record.id)
-    return created
+    made = replace(facts_of(created), push_delay_ms=wanted.push_delay_ms, origin=wanted.origin)
+    made = replace(made, save_id=record.id, is_backfill=wanted.is_backfill, is_late=False)
+    if made.number != before.next:
+        describe_version(connection.client, record, made.number, described(version=made.number))
+    made = _with_last_delay(connection.client, registered, record, made)
+    _note_newest(connection, registered, made, before, is_tagged=may_be_late)
+    return made
+
+
+def _with_last_delay(
+    client: MlflowClient, registered: str, record: SaveRecord, made: Facts
+) -> Facts:
+    """Return a version with the delay of the try that made it, where MLflow tried for long."""
+    last = replace(made, push_delay_ms=push_delay_ms(record))
+    if last.is_prompt == made.is_prompt:
+        return made
+    for key, value in order_tags(last).items():
+        creating.set_version_tag(client, registered, made.number, key, value)
+    return last
+
+
+def _note_newest(
+    connection: Connection, registered: str, made: Facts, before: NewestVersion, *, is_tagged: bool
+) -> None:
+    """Remember which version is the newest, and correct the tag of the one just made."""
+    client = connection.client
+    if not made.is_prompt and made.number != before.next:
+        before = _newest_before(connection, registered)  # others have made some meanwhile
+    is_last = before.is_before(made)
+    if is_tagged and is_last:
+        client.delete_model_version_tag(registered, str(made.number), LATE_TAG)
+    elif not is_tagged and not is_last:
+        creating.set_version_tag(client, registered, made.number, LATE_TAG, "true")
+    newest = made if is_last else before.newest
+    own_id = before.own_id if made.peers is None else max(before.own_id, made.save_id)
+    number = max(made.number, before.number)
+    connection.newest_versions[registered] = NewestVersion(number, newest, own_id)
 
 
 def describe_version(
@@ -340,22 +360,15 @@ def describe_version(
         client.update_model_version(registered, str(version), description)
 
 
-def _has_newer(client: MlflowClient, record: SaveRecord, number: int) -> bool:
-    """Return whether a version after the one of this number is of a newer save."""
-    found = versions(client, names.registered_model(record.name))
-    later = takewhile(lambda version: int(version.version) > number, found)
-    return newest_of(later)[1] > record.id
-
-
 def _create(
     connection: Connection,
     model: LoggedModel,
     record: SaveRecord,
     tags: dict[str, str],
     description: str,
-) -> int:
+) -> ModelVersion:
     client, registered = connection.client, names.registered_model(record.name)
-    tags = tags | {MODEL_ID_TAG: model.model_id} | entities.origin_tags(record)
+    tags = tags | {MODEL_ID_TAG: model.model_id} | host_tags(record)
     sklearn_version = version_in(record.payload.description.requirements, "scikit-learn")
     if sklearn_version is not None:
         tags[SKLEARN_TAG] = sklearn_version
@@ -369,32 +382,17 @@ def _create(
         "description": description,
         "await_creation_for": None,
     }
-    try:
-        return _number_of(client.create_model_version(**arguments), registered)
-    except MlflowException as cause:
-        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    with _existing_allowed():
-        summary = entities.registered_model_summary(registered)
-        client.create_registered_model(registered, description=summary)
-    return _number_of(client.create_model_version(**arguments), registered)
 
+    def found() -> ModelVersion | None:
+        of_run = client.search_model_versions(f"run_id = '{model.source_run_id}'")
+        return next((v for v in of_run if v.name == registered and not is_copy(v)), None)
 
-def _number_of(created: ModelVersion, registered: str) -> int:
+    of_model = entities.registered_model_summary(registered)
+    created = creating.create_version(client, arguments, of_model, found)
     if created.name != registered or not is_well_formed(created):
         raise MirrorUnavailableError(
             f"the registry was given a version of {registered}, and answers with version "
             f"{created.version!r:.50} of {created.name!r:.100}",
             error_code=None,
         )
-    return int(created.version)
-
-
-@contextmanager
-def _existing_allowed() -> Iterator[None]:
-    """Let a creation pass where another process was faster."""
-    try:
-        yield
-    except MlflowException as cause:
-        if cause.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    return created

@@ -38,7 +38,12 @@ class Standing:
 
     def is_at(self, ids: MlflowIds) -> bool:
         """Return whether the save is where its record says."""
-        return replace(ids, files={}) == replace(self.ids or ids, files={})
+        return _place_in(ids) == _place_in(self.ids or ids)
+
+
+def _place_in(ids: MlflowIds) -> MlflowIds:
+    """Return what a save is called, without what a push noted beside."""
+    return replace(ids, files={}, push_delay_ms=None)
 
 
 class Survey:
@@ -199,7 +204,7 @@ class Survey:
                 by_model.setdefault(version.name, []).append(version)
         for name, found in sorted(by_model.items()):
             top = max(found, key=lambda version: int(version.version))
-            if registry.newest_of(found)[0] is not top:
+            if registry.newest_of(found) is not top:
                 yield name
 
 

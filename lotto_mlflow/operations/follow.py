@@ -262,8 +262,8 @@ class Version:
 
     def _newest(self, target: Target) -> Mark:
         """Return what decides which version of ``lotto_model`` is of the newest save."""
-        found = self._folder.mirror(target).latest()
         own = self._folder.history().newest_sent(names.REGISTERED_MODEL, target)
+        found = self._folder.mirror(target).latest(own=own)
         if found is None and own is None:
             raise ModelNotFoundError(
                 f"{self._reference} is not in the registry: it has no version yet; save a model",

@@ -215,6 +215,7 @@ def _record(folder: ModelFolder, request: _Request, staged: Staged, time_ns: int
         replaced_sha256=history.unrecorded_digest(name),
         earlier_sha256=history.earlier_digests(name),
         started_at_ns=_started_at_ns(request, time_ns),
+        clock_ahead_ns=max(0, time_ns - time.time_ns()),
     )
     return Record(
         id=new_id(time_ns),

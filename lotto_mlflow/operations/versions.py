@@ -58,15 +58,32 @@ def wait_for_queued(folder: ModelFolder, target: Target) -> None:
 def _latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     wait_for_queued(folder, target)
     mirror, history = folder.mirror(target), folder.history()
-    found = mirror.latest()
     own = history.newest_sent(names.REGISTERED_MODEL, target)
-    if own is not None and (found is None or str(found.save_id) < own.id):
+    found = mirror.latest(own=own)
+    found = None if found is None else history.corrected(found, target)
+    if own is not None and _is_older_save(history, found, own):
         number = own.mirrored[target.name].version
         version = mirror.find(VersionReference(names.REGISTERED_MODEL, version=number))
         version = None if version is None else history.corrected(version, target)
         if version is not None and version.save_id == own.id:
             return version
-    return None if found is None else history.corrected(found, target)
+        if found is None:
+            found = mirror.latest()
+            return None if found is None else history.corrected(found, target)
+    return found
+
+
+def _is_older_save(history: History, found: ModelRecord | None, own: SaveRecord) -> bool:
+    """Return whether what the registry shows as the newest is an older save of this folder.
+
+    Notes
+    -----
+    Ids of one folder are of one clock. The registry's own order says where the saves of others
+    stand, whose clocks may be slow or fast.
+    """
+    if found is None:
+        return True
+    return history.own_save_of_version(found) is not None and str(found.save_id) < own.id
 
 
 def of_version(

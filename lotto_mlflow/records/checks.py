@@ -190,6 +190,7 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "model_id": is_id,
         "registered_model": _or_none(_is_text),
         "files": _are_digests,
+        "push_delay_ms": _or_none(_is_file_time),
     },
     Attempt: {"run_id": is_id, "model_id": is_id},
     SavePayload: {
@@ -206,6 +207,7 @@ CHECKS: dict[Any, dict[str, Callable[[Any], bool]]] = {
         "earlier_sha256": _or_none(_is_list_of_digests),
         "mtime_ns": _or_none(_is_file_time),
         "started_at_ns": _or_none(_is_count),
+        "clock_ahead_ns": _is_count,
     },
     RestorePayload: {
         "name": _is_text,

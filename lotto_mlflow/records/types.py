@@ -123,6 +123,9 @@ class MlflowIds:
     files : dict of str to str
         SHA-256 of each file of the MLflow model folder, by its path in it; empty where it was
         pushed by an earlier release.
+    push_delay_ms : int or None
+        How long after the save its version was made, by the clock of this host; ``None`` where an
+        earlier release pushed it, or where it was found there.
     """
 
     version: int
@@ -130,6 +133,7 @@ class MlflowIds:
     model_id: str
     registered_model: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    push_delay_ms: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +229,9 @@ class SavePayload:
         Modification time of the file, where it is not `saved_at_ns`.
     started_at_ns : int or None
         When the training began, or else the call of the save; ``None`` where that is not known.
+    clock_ahead_ns : int
+        By how much `saved_at_ns` was ahead of the clock at the save: times of saves rise where the
+        clock is set back.
     extra : dict
         Fields of a later release, kept as they are.
     """
@@ -242,6 +249,7 @@ class SavePayload:
     earlier_sha256: list[str] | None = None
     mtime_ns: int | None = None
     started_at_ns: int | None = None
+    clock_ahead_ns: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
