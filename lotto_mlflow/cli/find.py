@@ -34,6 +34,25 @@ _SORTS: dict[str, Callable[[ModelRecord], Any]] = {
     "size": lambda record: record.size,
     "version": lambda record: record.version,
 }
+_Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", "-m", help="Show this metric, too; may be given several times."),
+]
+_Sort = Annotated[
+    str,
+    typer.Option(
+        "--sort",
+        help="saved_at, size, version or a metric, the largest first, or name from A to Z.",
+    ),
+]
+_Reverse = Annotated[
+    bool, typer.Option("--reverse", "-r", help="Turn the order round: the smallest loss first.")
+]
+_Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many.")]
+_Source = Annotated[
+    Literal["filesystem", "registry"],
+    typer.Option("--source", help="Which view: trained/, or what all machines saved."),
+]
 
 
 @app.command(
@@ -43,27 +62,11 @@ _SORTS: dict[str, Callable[[ModelRecord], Any]] = {
 )
 def list_models(
     ctx: typer.Context,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", "-m", help="Show this metric, too; may be given several times."),
-    ] = None,
-    sort: Annotated[
-        str,
-        typer.Option(
-            "--sort",
-            help="saved_at, size, version or a metric, the largest first, or name from A to Z.",
-        ),
-    ] = "saved_at",
-    reverse: Annotated[
-        bool, typer.Option("--reverse", "-r", help="Turn the order round: the smallest loss first.")
-    ] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many.")
-    ] = None,
-    source: Annotated[
-        Literal["filesystem", "registry"],
-        typer.Option("--source", help="Which view: trained/, or what all machines saved."),
-    ] = "filesystem",
+    metric: _Metrics = None,
+    sort: _Sort = "saved_at",
+    reverse: _Reverse = False,
+    limit: _Limit = None,
+    source: _Source = "filesystem",
     base_dir: BaseDir = None,
     as_json: Json = False,
     debug: Debug = False,

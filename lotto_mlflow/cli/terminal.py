@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from lotto_mlflow.records import Arrived, Progress
+from lotto_mlflow.records import Progress
 from lotto_mlflow.text import one_line, safe_line, size_as_text, without_secrets
 
 if TYPE_CHECKING:
@@ -97,14 +97,38 @@ def _columns() -> list[Any]:
 
 
 class _Reports:
-    """A `Progress` that also hears of the bytes of a download."""
+    """A `Progress` that draws what it hears on a bar, of the bytes of a download too."""
 
-    def __init__(self, report: Progress, arrived: Arrived) -> None:
-        self._report = report
-        self.arrived = arrived
+    def __init__(self, bars: Any, verb: str) -> None:
+        self._bars = bars
+        self._task = bars.add_task(verb, total=None, size="", rate="", model="")
+        self._start, self._moved, self._moving = 0.0, 0, 0
 
     def __call__(self, done: int, total: int, size_bytes: int, name: str) -> None:
-        self._report(done, total, size_bytes, name)
+        self._start = self._start or time.monotonic()  # importing MLflow moves nothing
+        self._moved, self._moving = self._moved + self._moving, size_bytes
+        self._bars.update(
+            self._task,
+            completed=done,
+            total=total,
+            size=size_as_text(self._moved + self._moving),  # with the model that is on its way
+            rate=self._rate(self._moved) if self._moved else "",
+            model=safe_line(name),
+            refresh=done == 0,  # the first may take long, or be over before the next drawing
+        )
+
+    def arrived(self, count: int, size: int) -> None:
+        """Draw how many bytes of a download are there."""
+        self._bars.update(
+            self._task,
+            completed=count / size if size else 0,  # the part of this model that is there
+            size=f"{size_as_text(count)}{f' of {size_as_text(size)}' if size else ''}",
+            rate=self._rate(count),
+            refresh=True,  # it may be over before the next drawing
+        )
+
+    def _rate(self, count: int) -> str:
+        return f"{size_as_text(int(count / max(time.monotonic() - self._start, 1e-6)))}/s"
 
 
 @contextmanager
@@ -132,32 +156,4 @@ def bar(verb: str) -> Iterator[Progress | None]:
         Bars(*_columns(), console=drawn, redirect_stdout=False) as bars,
         redirect_stderr(SafeStream(sys.stderr)),
     ):
-        task = bars.add_task(verb, total=None, size="", rate="", model="")
-        start, moved, moving = 0.0, 0, 0
-
-        def report(done: int, total: int, size_bytes: int, name: str) -> None:
-            nonlocal start, moved, moving
-            start = start or time.monotonic()  # importing MLflow moves nothing
-            moved, moving = moved + moving, size_bytes
-            rate = moved / max(time.monotonic() - start, 1e-6)
-            bars.update(
-                task,
-                completed=done,
-                total=total,
-                size=size_as_text(moved + moving),  # with the model that is on its way
-                rate=f"{size_as_text(int(rate))}/s" if moved else "",
-                model=safe_line(name),
-                refresh=done == 0,  # the first may take long, or be over before the next drawing
-            )
-
-        def arrived(count: int, size: int) -> None:
-            rate = count / max(time.monotonic() - start, 1e-6)
-            bars.update(
-                task,
-                completed=count / size if size else 0,  # the part of this model that is there
-                size=f"{size_as_text(count)}{f' of {size_as_text(size)}' if size else ''}",
-                rate=f"{size_as_text(int(rate))}/s",
-                refresh=True,  # it may be over before the next drawing
-            )
-
-        yield _Reports(report, arrived)
+        yield _Reports(bars, verb)
