@@ -173,6 +173,19 @@ class Journal:
         os.replace(folder, target)
         sync_dir(self._outbox_dir)
 
+    def drop_left_artifacts(self) -> None:
+        """Remove artifacts that a process fetched for a record that is sent, and that died then.
+
+        Notes
+        -----
+        The caller sees to it that nobody pushes meanwhile.
+        """
+        for folder in self._outbox_dir.iterdir():
+            if regular.is_folder(folder):
+                entry = self.with_id(folder.name)
+                if entry is not None and entry.state == "sent":
+                    remove_tree(folder)
+
     def pending(self) -> list[Entry]:
         """Return the records of work that was not seen to end, oldest first."""
         return self._in_outbox("pending")

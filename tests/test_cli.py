@@ -110,6 +110,7 @@ def test_the_json_of_each_command_has_the_keys_that_are_documented(
         "import-results": (tmp_path / "draws.csv",), "check": (),
         "prune": ("--keep-last", "9"), "delete": ("lotto_model_b",),
         "promote": ("2", "--alias", "tried"), "history": ("tried",),
+        "migrate": ("--to", f"sqlite:///{tmp_path / 'to.db'}"),
     }  # fmt: skip
     columns = "draw_no,draw_date,n1,n2,n3,n4,n5,n6,bonus"
     (tmp_path / "draws.csv").write_text(f"{columns}\n999,,1,2,3,4,5,6,7\n")

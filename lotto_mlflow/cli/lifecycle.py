@@ -157,7 +157,9 @@ def _kind(move: AliasMove) -> str:
 
 
 def _version(holder: AliasHolder | None) -> str:
-    return output.NONE if holder is None else str(holder.version)
+    if holder is None:
+        return output.NONE
+    return str(holder.version) if holder.version else "deleted"
 
 
 def _print_move(move: AliasMove, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``verify``, ``sync``, ``restore``, ``relocate``: find differences, and fix them."""
+"""``verify``, ``sync``, ``migrate``, ``restore``, ``relocate``: find differences, and fix them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from lotto_mlflow import settings
 from lotto_mlflow.cli import output, terminal
 from lotto_mlflow.cli.application import (
     BaseDir,
@@ -21,7 +22,8 @@ from lotto_mlflow.cli.application import (
 )
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
-from lotto_mlflow.records import SyncReport
+from lotto_mlflow.records import MigrateReport, SyncReport
+from lotto_mlflow.text import HIDDEN, shell_command
 
 
 @app.command(
@@ -130,6 +132,11 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
     if report.recorded:
         verb = "would record" if report.dry_run else "recorded"
         terminal.line(f"{verb} predictions of other programs: {len(report.recorded)}")
+    _print_failed(report, base_dir)
+
+
+def _print_failed(report: SyncReport | MigrateReport, base_dir: Path | None) -> None:
+    """Print what was refused, and the commands that help."""
     for name, reason in report.failed.items():
         fix = report.fixes.get(name)
         text = reason if fix is None else reason.removesuffix(f"; {fix.in_words()}")
@@ -137,6 +144,66 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
         terminal.line(f"    {text}")
         if fix is not None:
             output.print_fix(fix, "", base_dir)
+
+
+@app.command(
+    "migrate",
+    short_help="Bring everything to another store.",
+    epilog=epilog("migrate"),
+)
+def migrate(
+    ctx: typer.Context,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="URI",
+            help="Address of an MLflow server, http://…, or of a database, postgresql://… or "
+            "sqlite:///….",
+        ),
+    ],
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring saves, aliases with their history, and people's tags to another store.
+
+    The current store is only read. What was cut off is finished by the same command; exit code 1
+    where something could not be migrated.
+    """
+    with calling(), bar("migrating") as progress:
+        report = existing_manager_of(ctx, base_dir).migrate(to, progress=progress)
+    if as_json:
+        output.print_json(vars(report) | {"fixes": {n: vars(f) for n, f in report.fixes.items()}})
+    else:
+        _print_migrated(report, named_base_dir(ctx))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print_migrated(report: MigrateReport, base_dir: Path | None) -> None:
+    for count, what in (
+        (len(report.sent), "saves sent"),
+        (len(report.found), "saves found there"),
+        (len(report.predictions), "predictions whose figures were sent"),
+        (report.notes, "tags and descriptions copied"),
+        (report.moves, "moves of aliases copied"),
+        (len(report.aliases), "aliases set"),
+        (report.verified, "versions compared with the digests of their saves"),
+    ):
+        if count or what.startswith("saves sent"):
+            terminal.line(f"{count} {what}")
+    for name, reason in report.left.items():
+        terminal.line(f"stays behind: {name}")
+        terminal.line(f"    {reason}")
+    _print_failed(report, base_dir)
+    if not report.failed:
+        terminal.line("the current store is as it was; to use the other one from now on:")
+        terminal.command(shell_command(["export", f"MLFLOW_TRACKING_URI={report.to}"]), "    ")
+        if HIDDEN in report.to:
+            terminal.line(f"    with its secrets in the place of {HIDDEN}")
+        if settings.read().registry_uri is not None:
+            terminal.command("unset MLFLOW_REGISTRY_URI", "    ")
 
 
 @app.command(

@@ -23,6 +23,7 @@ from lotto_mlflow.records import (
     Finding,
     MlflowIds,
     Note,
+    PredictionPayload,
     PredictionRecord,
     Record,
     ResultRecord,
@@ -143,7 +144,7 @@ def _push_prediction(
     found, payload = Predictions(folder.journal), record.payload
     score = score_of(record, found.results())
     counting = found.named(payload.model, payload.draw_no).counting_ids
-    ids = found.ids_of_save(payload, mirror.target_name)
+    ids = _ids_of_save(mirror, found, payload)
     if score is None or record.id not in counting or ids is None:
         return record.mirrored.get(mirror.target_name)
     is_there = mirror.log_scores(ids, points_of(record, score))
@@ -164,6 +165,22 @@ def _push_result(
     return WITHOUT_RUN
 
 
+def _ids_of_save(
+    mirror: Mirror, found: Predictions, payload: PredictionPayload
+) -> MlflowIds | None:
+    """Return what the save that predicted is called in a store, wherever the save was made.
+
+    Notes
+    -----
+    Of a save that another folder made, the prediction knows the store that it was found in. Where
+    that folder has moved to this store since, it is asked for the save.
+    """
+    ids = found.ids_of_save(payload, mirror.target_name)
+    if ids is not None or found.save_of(payload) is not None or payload.sha256 is None:
+        return ids
+    return mirror.survey().ids_of_save(payload.save_id, payload.sha256)
+
+
 def send_figures(
     folder: ModelFolder,
     mirror: Mirror,
@@ -181,8 +198,12 @@ def send_figures(
     target_name, results = mirror.target_name, found.results()
     by_run: dict[MlflowRun, list[tuple[Entry, PredictionRecord]]] = {}
     ids_of_run: dict[MlflowRun, MlflowIds] = {}
+    ids_of: dict[str, MlflowIds | None] = {}
     for entry, record in lacking:
-        ids = found.ids_of_save(record.payload, target_name)
+        save_id = record.payload.save_id
+        if save_id not in ids_of:
+            ids_of[save_id] = _ids_of_save(mirror, found, record.payload)
+        ids = ids_of[save_id]
         if ids is not None:
             run = (ids.run_id, ids.model_id)
             ids_of_run[run] = ids

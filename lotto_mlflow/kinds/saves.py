@@ -67,6 +67,7 @@ def _push_save(
     for hashes_all in (False, True):
         pkl_path = folder.store.link_bytes_of(record.payload, work_dir, hashes_all=hashes_all)
         pkl_path = pkl_path or mirror.file_of_save(record, folder.downloads)
+        pkl_path = pkl_path or _file_elsewhere(folder, mirror, record)
         if pkl_path is None:
             break
         try:
@@ -88,6 +89,16 @@ def _push_save(
         f"{layout.trained_dir} nor in {layout.backup_dir}",
         error_code="BYTES_GONE",
     )
+
+
+def _file_elsewhere(folder: ModelFolder, mirror: Mirror, record: SaveRecord) -> Path | None:
+    """Return a file that another store with a known address has of a save, if one has any."""
+    for target in (folder.target(), folder.embedded_target()):
+        if target.name in record.mirrored and target.name != mirror.target_name:
+            found = folder.mirror(target).file_of_save(record, folder.downloads)
+            if found is not None:
+                return found
+    return None
 
 
 def _verify_save(verification: Verification, entry: Entry, record: SaveRecord) -> Iterator[Finding]:

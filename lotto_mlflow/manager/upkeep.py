@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow import operations
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.records import Finding, ModelRecord, Progress, SyncReport
+from lotto_mlflow.records import Finding, MigrateReport, ModelRecord, Progress, SyncReport
 
 if TYPE_CHECKING:
     from lotto_mlflow.operations.restore import RestoreSource
@@ -72,6 +72,50 @@ class Upkeep:
             retry_aside=retry_aside,
             progress=progress,
         )
+
+    def migrate(self, to: str, *, progress: Progress | None = None) -> MigrateReport:
+        """Bring all that the current store has of this folder to another store.
+
+        That is what `sync` does under the other store, in save order; the aliases with the history
+        of their moves; tags and descriptions that people gave registered models, versions, runs
+        and logged models; and the figures of predictions. At the end the bytes of each version
+        there are compared with the digest of its save.
+
+        Parameters
+        ----------
+        to : str
+            Address of an MLflow server (``http://…``), or of a database (``postgresql://…``,
+            ``sqlite:///…``).
+        progress : callable, optional
+            As in `lotto_mlflow.records.Progress`; each save is counted up to three times: when it
+            is sent, when its tags are copied, and when its digest is compared.
+
+        Returns
+        -------
+        MigrateReport
+            What was done.
+
+        Raises
+        ------
+        SettingsError
+            If ``to`` is no such address, or that of the current store. Nothing was changed.
+        MirrorUnavailableError
+            If one of the stores cannot be asked, or the other one is of another release of MLflow.
+            What was migrated before that stays, and the next call goes on.
+        SyncRunningError
+            If another migration or sync of the folder is running. Nothing was changed.
+
+        Notes
+        -----
+        The current store is only read, and stays the current one until ``MLFLOW_TRACKING_URI``
+        names the other. Idempotent; who is killed is followed by a call that goes on, and nothing
+        is there twice. Saves go on meanwhile, and a second call brings those. Versions have other
+        numbers there, after those that others made; in the history of an alias they are the numbers
+        there, 0 for versions that had been deleted. What people changed there meanwhile stays.
+        Each folder brings its own saves: where several save to one store, migrate each of them; an
+        alias that has stood for a save of another folder comes when that save is there.
+        """
+        return operations.migrate.migrate(self._folder, to, progress)
 
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> list[Finding]:
         """Compare disk, records and MLflow, and return every difference.

@@ -21,6 +21,7 @@ from lotto_mlflow.mirror import push as pushing
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.copies import Copies
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
@@ -309,6 +310,10 @@ class Mirror:
             self._books[registered_model] = book
         return ledger.moves
 
+    def copies_from(self, source: Mirror) -> Copies:
+        """Return what copies to this store what people added to saves in another one."""
+        return Copies(source._connection, self._connection)
+
     def models_with_moves(self) -> list[str]:
         """Return the registered models that have a history of their aliases."""
         doing = "looking for the histories of aliases"
@@ -356,8 +361,9 @@ class Mirror:
         return model_dir.is_intact(folder, sha256, ids.files or model_dir.digests(folder))
 
     def _model_dir(self, model_id: str) -> Path:
-        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        return models_dir / model_id / "artifacts"
+        return (
+            self._layout.artifacts_dir / names.REGISTERED_MODEL / "models" / model_id / "artifacts"
+        )
 
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:
         """Download the folder of a logged model; ``None`` where it lies on this machine."""
@@ -392,5 +398,4 @@ class Mirror:
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""
-        moved_from = self._connection.moved_from
-        return self._connection.ask(moved_from, "asking where artifacts are", None)
+        return self._connection.ask(self._connection.moved_from, "asking where artifacts are", None)

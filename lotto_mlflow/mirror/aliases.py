@@ -174,6 +174,33 @@ class AliasBook:
 
         return self._write(set_alias, f"setting {move.alias}")
 
+    def adopt(self, alias: str, version: int, move: AliasMove | None) -> None:
+        """Set an alias as another store has it, after its moves were copied from there.
+
+        Parameters
+        ----------
+        alias : str
+            The alias.
+        version : int
+            What it stands for.
+        move : AliasMove or None
+            Its last move, if that is recorded, and ends with this version.
+        """
+
+        def set_alias() -> None:
+            self._set_alias(alias, str(version))
+            newest = self._read(is_by_name=True).last(alias)
+            if move is not None and newest is not None and newest.number != move.number:
+                self._set(newest)  # of a promoter who came in between
+
+        self._write(set_alias, f"setting {alias}")
+        if move is not None:
+            self.describe(version, move)
+
+    def describe(self, version: int, move: AliasMove) -> None:
+        """Have the description of a version say since when it has an alias, by its last move."""
+        self._write(partial(self._describe, version, move), f"describing version {version}")
+
     def _mark(self, move: AliasMove, outcome: str) -> None:
         key = f"{key_of(int(move.number or 0))}{DONE}"
         try:
@@ -223,12 +250,17 @@ class AliasBook:
             _logger.info("version %d of %s is not described: %s", number, self._name, cause)
 
 
+def split_description(description: str) -> tuple[str, str]:
+    """Return the lines of a description that say since when a version has aliases, and the rest."""
+    of_all = re.match(r"(?:Alias `[\w-]+` since [^\n]*(?:\n|$))*", description)
+    lines = of_all[0] if of_all else ""
+    return lines, description[len(lines) :].lstrip("\n") if lines else description
+
+
 def _with_alias(description: str, alias: str, since: str | None) -> str:
     """Return a description that says since when a version has an alias, or nothing of it."""
     own = re.compile(rf"Alias `{re.escape(alias)}` since [^\n]*(?:\n|$)")
-    of_all = re.match(r"(?:Alias `[\w-]+` since [^\n]*(?:\n|$))*", description)
-    lines = of_all[0] if of_all else ""
-    rest = description[len(lines) :].lstrip("\n") if lines else description
+    lines, rest = split_description(description)
     lines = own.sub("", lines)
     if since is not None:
         lines = f"{lines}Alias `{alias}` since {_time_as_text(since)}\n"

@@ -29,10 +29,11 @@ from lotto_mlflow.errors import (
     OtherSchemaError,
 )
 from lotto_mlflow.files import local_path, lock_at, locked
-from lotto_mlflow.layout import REGISTERED_MODEL, Layout
+from lotto_mlflow.layout import REGISTERED_MODEL, Layout, registered_model
 from lotto_mlflow.mirror import database, probing, snapshots
 from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.mirror.places import Places
+from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
 from lotto_mlflow.threads import bounded
@@ -133,6 +134,8 @@ class Connection:
         self._experiment_id: str | None = None
         self.newest_versions: dict[str, NewestVersion] = {}
         """By registered model, the newest version that was made here."""
+        self.registered_as: dict[str, str] = {}
+        """By id of a save, the registered model that it goes to, if its name gives another."""
         self.is_stale = False
 
     @cached_property
@@ -171,6 +174,10 @@ class Connection:
         own = database.without_progress_logs() if self.is_embedded else nullcontext()
         with translated(f"opening {self._shown}"), own:
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
+
+    def registered_model_of(self, record: SaveRecord) -> str:
+        """Return the registered model that a save that is pushed becomes a version of."""
+        return self.registered_as.get(record.id) or registered_model(record.name)
 
     def create(self) -> None:
         """Create the databases that do not exist yet; any number of processes may."""

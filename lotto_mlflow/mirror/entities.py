@@ -144,7 +144,9 @@ def tags(values: Mapping[str, str]) -> dict[str, str]:
     return {names[key]: shortened(value, MAX_TAG) for key, value in values.items()}
 
 
-def link_tag(record: SaveRecord, version: int | str) -> dict[str, str]:
+def link_tag(
+    record: SaveRecord, version: int | str, registered: str | None = None
+) -> dict[str, str]:
     """Return the tag of a logged model by which the UI shows the version that it became.
 
     Notes
@@ -153,8 +155,8 @@ def link_tag(record: SaveRecord, version: int | str) -> dict[str, str]:
     ``register_model`` does (MLflow 3.17, mlflow.tracking._model_registry.fluent), and a server
     does where it does not have it yet.
     """
-    registered = {"name": registered_model(record.name), "version": str(version)}
-    return {_VERSIONS_TAG: json.dumps([registered])}
+    name = registered or registered_model(record.name)
+    return {_VERSIONS_TAG: json.dumps([{"name": name, "version": str(version)}])}
 
 
 def summary(
@@ -163,6 +165,7 @@ def summary(
     experiment_id: str | None = None,
     *,
     version: int | None = None,
+    registered: str | None = None,
 ) -> str:
     """Return the short Markdown text that run, logged model and version show as description.
 
@@ -177,6 +180,8 @@ def summary(
         to its run, unless the version's source is a ``models:/`` URI (MLflow 3.17).
     version : int, optional
         Number of its version, where that is known.
+    registered : str, optional
+        The registered model, where it is not the one that the model's name gives.
 
     Returns
     -------
@@ -189,7 +194,7 @@ def summary(
     facts = [
         *_facts(record),
         *_link(model_id, experiment_id),
-        *_loading_calls(record, model_id, version),
+        *_loading_calls(registered or registered_model(record.name), record, model_id, version),
     ]
     parts = [
         _headline(record),
@@ -269,11 +274,13 @@ def _link(model_id: str | None, experiment_id: str | None) -> Iterator[str]:
         yield f"- logged model [{model_id}]({page})"
 
 
-def _loading_calls(record: SaveRecord, model_id: str | None, version: int | None) -> Iterator[str]:
+def _loading_calls(
+    registered: str, record: SaveRecord, model_id: str | None, version: int | None
+) -> Iterator[str]:
     """Yield the calls that open a version, and predict with its logged model."""
     calls = []
     if version is not None:
-        reference = str(VersionReference(registered_model(record.name), version=version))
+        reference = str(VersionReference(registered, version=version))
         calls.append((f"lotto_mlflow.load_model({reference!r})", f"opens version {version}"))
     if model_id is not None and record.payload.description.predicts:
         call = f"mlflow.pyfunc.load_model({f'models:/{model_id}'!r})"

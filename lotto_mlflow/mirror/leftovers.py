@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from lotto_mlflow import regular
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError
 from lotto_mlflow.files import local_path
-from lotto_mlflow.layout import REGISTERED_MODEL
+from lotto_mlflow.layout import REGISTERED_MODEL, registered_model_of
 from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.places import shown
@@ -247,11 +247,18 @@ def _correct_number(connection: Connection, record: SaveRecord, ids: MlflowIds, 
     """Have a version that a push did not get to finish, and its logged model, name its number."""
     client = connection.client
     with suppress(MlflowException):  # the logged model may have been deleted since
-        client.set_logged_model_tags(ids.model_id, entities.link_tag(record, ids.version))
-    if ids.registered_model is None:  # nobody renamed or copied it yet
-        experiment_id = run.info.experiment_id
-        text = entities.summary(record, ids.model_id, experiment_id, version=ids.version)
-        registry.describe_version(client, record, ids.version, text)
+        link = entities.link_tag(record, ids.version, ids.registered_model)
+        client.set_logged_model_tags(ids.model_id, link)
+    registered = connection.registered_model_of(record)
+    if registered_model_of(ids, record.name) == registered:  # nobody renamed or copied it yet
+        text = entities.summary(
+            record,
+            ids.model_id,
+            run.info.experiment_id,
+            version=ids.version,
+            registered=registered,
+        )
+        registry.describe_version(client, registered, ids.version, text)
 
 
 def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:

@@ -127,11 +127,15 @@ def _finished(
     if found is None:
         before = registry.newest_version_before(connection, record)
         made = registry.create_version(connection, model, record, before)
-        was_ours = entities.summary(record, version=ids.version)
-        if run.data.tags.get(entities.NOTE_TAG) == was_ours:  # and nobody wrote another
-            _name_version(connection.client, ids, record, made.number)
+        was_ours = [
+            entities.summary(record, version=ids.version, registered=name)
+            for name in (None, ids.registered_model)
+        ]
+        if run.data.tags.get(entities.NOTE_TAG) in was_ours:  # and nobody wrote another
+            _name_version(connection, ids, record, made.number)
+        other = _other_name(connection, record)
         delay_ms = made.push_delay_ms
-        ids = replace(ids, version=made.number, registered_model=None, push_delay_ms=delay_ms)
+        ids = replace(ids, version=made.number, registered_model=other, push_delay_ms=delay_ms)
     return replace(ids, files=written)
 
 
@@ -225,7 +229,7 @@ def _started(connection: Connection, record: SaveRecord, before: NewestVersion) 
             connection.experiment_id(),
             start_time=record.payload.run_times_ms[0],
             run_name=record.name,
-            tags=_run_tags(record, before.next),
+            tags=_run_tags(connection, record, before.next),
         )
     except MlflowException:
         connection.refresh_experiment()
@@ -237,7 +241,9 @@ def _logged_model(
 ) -> LoggedModel:
     description = record.payload.description
     # the version is made last, and its number is the next one, unless another machine is faster
-    expected = entities.link_tag(record, before.next) | _note(record, before.next)
+    registered = connection.registered_model_of(record)
+    expected = entities.link_tag(record, before.next, registered)
+    expected |= _note(connection, record, before.next)
     return connection.client.create_logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
@@ -272,19 +278,27 @@ def _fill(
         version=made.number,
         run_id=run_id,
         model_id=model.model_id,
+        registered_model=_other_name(connection, record),
         files=files,
         push_delay_ms=made.push_delay_ms,
     )
     if made.number != before.next:
-        _name_version(client, ids, record, made.number)
+        _name_version(connection, ids, record, made.number)
     leftovers.finish_run(connection, run_id, record)
     return ids
 
 
-def _name_version(client: MlflowClient, ids: MlflowIds, record: SaveRecord, version: int) -> None:
+def _other_name(connection: Connection, record: SaveRecord) -> str | None:
+    """Return the registered model of a save, ``None`` where its name gives that."""
+    registered = connection.registered_model_of(record)
+    return registered if registered != names.registered_model(record.name) else None
+
+
+def _name_version(connection: Connection, ids: MlflowIds, record: SaveRecord, version: int) -> None:
     """Have the pages of run and logged model name another version than was expected."""
-    note = _note(record, version)
-    client.set_logged_model_tags(ids.model_id, entities.link_tag(record, version) | note)
+    client, note = connection.client, _note(connection, record, version)
+    link = entities.link_tag(record, version, connection.registered_model_of(record))
+    client.set_logged_model_tags(ids.model_id, link | note)
     client.set_tag(ids.run_id, entities.NOTE_TAG, note[entities.NOTE_TAG])
 
 
@@ -300,13 +314,15 @@ def _log(client: MlflowClient, run_id: str, record: SaveRecord, model_id: str) -
     client.log_batch(run_id, metrics=metrics, params=entities.params(description.params))
 
 
-def _note(record: SaveRecord, version: int) -> dict[str, str]:
-    return {entities.NOTE_TAG: entities.summary(record, version=version)}
+def _note(connection: Connection, record: SaveRecord, version: int) -> dict[str, str]:
+    registered = connection.registered_model_of(record)
+    text = entities.summary(record, version=version, registered=registered)
+    return {entities.NOTE_TAG: text}
 
 
-def _run_tags(record: SaveRecord, version: int) -> dict[str, str]:
+def _run_tags(connection: Connection, record: SaveRecord, version: int) -> dict[str, str]:
     own = record.payload.description.tags | registry.identity_tags(record)
-    own |= _note(record, version)
+    own |= _note(connection, record, version)
     own[_MODEL_TYPE_TAG] = record.payload.description.model_type
     if record.payload.description.parent_run_id:
         own["mlflow.parentRunId"] = record.payload.description.parent_run_id

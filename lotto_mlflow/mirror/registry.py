@@ -226,7 +226,7 @@ def newest_version_before(connection: Connection, record: SaveRecord) -> NewestV
     record : SaveRecord
         The save.
     """
-    registered = names.registered_model(record.name)
+    registered = connection.registered_model_of(record)
     known = connection.newest_versions.get(registered)
     return _newest_before(connection, registered) if known is None else known
 
@@ -299,7 +299,7 @@ def create_version(
     number stands, so that nothing more is asked. Any other is tagged late from the first moment
     where it may be, since whoever reads in the next one would go by it.
     """
-    registered = names.registered_model(record.name)
+    registered = connection.registered_model_of(record)
     wanted = Facts(
         number=before.next,
         save_id=record.id,
@@ -310,12 +310,14 @@ def create_version(
     may_be_late = before.may_be_newer_than(wanted)
     tags = identity_tags(record) | order_tags(wanted)
     tags |= {LATE_TAG: "true"} if may_be_late else {}
-    described = partial(entities.summary, record, model.model_id, model.experiment_id)
+    described = partial(
+        entities.summary, record, model.model_id, model.experiment_id, registered=registered
+    )
     created = _create(connection, model, record, tags, described(version=before.next))
     made = replace(facts_of(created), push_delay_ms=wanted.push_delay_ms, origin=wanted.origin)
     made = replace(made, save_id=record.id, is_backfill=wanted.is_backfill, is_late=False)
     if made.number != before.next:
-        describe_version(connection.client, record, made.number, described(version=made.number))
+        describe_version(connection.client, registered, made.number, described(version=made.number))
     made = _with_last_delay(connection.client, registered, record, made)
     _note_newest(connection, registered, made, before, is_tagged=may_be_late)
     return made
@@ -351,12 +353,9 @@ def _note_newest(
     connection.newest_versions[registered] = NewestVersion(number, newest, own_id)
 
 
-def describe_version(
-    client: MlflowClient, record: SaveRecord, version: int, description: str
-) -> None:
+def describe_version(client: MlflowClient, registered: str, version: int, description: str) -> None:
     """Give a version another description; one that may not be changed fails no push."""
     with suppress(MlflowException):
-        registered = names.registered_model(record.name)
         client.update_model_version(registered, str(version), description)
 
 
@@ -367,7 +366,7 @@ def _create(
     tags: dict[str, str],
     description: str,
 ) -> ModelVersion:
-    client, registered = connection.client, names.registered_model(record.name)
+    client, registered = connection.client, connection.registered_model_of(record)
     tags = tags | {MODEL_ID_TAG: model.model_id} | host_tags(record)
     sklearn_version = version_in(record.payload.description.requirements, "scikit-learn")
     if sklearn_version is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -160,6 +161,25 @@ class Survey:
         found = ids if own is not None and ids is not None else registry.ids_of(version, record)
         return Standing(found, self._missing_beside(found), declared or "none" if is_other else "")
 
+    def ids_of_save(self, save_id: str, sha256: str) -> MlflowIds | None:
+        """Return what a save that another folder made is called here; nothing is listed."""
+        connection = self._connection
+        condition = f"tags.{registry.SAVE_ID_TAG} = '{save_id}'"
+
+        def ask() -> MlflowIds | None:
+            found = registry.versions(connection.client, None, condition)
+            own = (v for v in found if v.tags[registry.SHA256_TAG] == sha256)
+            first = min(own, key=lambda version: (version.name, int(version.version)), default=None)
+            if first is None:
+                return None
+            return MlflowIds(
+                version=int(first.version),
+                run_id=first.run_id or "",
+                model_id=registry.model_id_of(first),
+            )
+
+        return connection.ask(ask, f"looking for the save {save_id}", None)
+
     def _at(self, record: SaveRecord, ids: MlflowIds) -> ModelVersion | None:
         """Return the version that a record names, if it is of the record's run or save."""
         name = registered_model_of(ids, record.name)
@@ -195,6 +215,22 @@ class Survey:
         if name in self._model_ids or name in self._by_run_id:
             return True
         return any(registry.model_id_of(v) == name or name in v.source for v in self._versions)
+
+    def with_copies(self, registered_models: Mapping[str, str]) -> dict[str, int]:
+        """Return how many versions of saves other registered models have, by their names.
+
+        Parameters
+        ----------
+        registered_models : mapping of str to str
+            The registered model that each save is in, by the id of the save.
+        """
+        found = (
+            version.name
+            for save_id, own in registered_models.items()
+            for version in self._by_save_id.get(save_id, ())
+            if version.name != own
+        )
+        return dict(Counter(found))
 
     def late_on_top(self) -> Iterator[str]:
         """Yield the registered models whose highest version is of an older save."""

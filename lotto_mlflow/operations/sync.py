@@ -62,10 +62,11 @@ def sync(
     resend: bool,
     retry_aside: bool,
     progress: Progress | None,
+    to: Target | None = None,
 ) -> SyncReport:
-    """Push everything that the current store lacks, in save order."""
+    """Push everything that a store, by default the current one, lacks, in save order."""
     current = folder.settings()
-    target = folder.target(current)
+    target = to or folder.target(current)
     folder.check_format()
     with ExitStack() as stack:
         stack.enter_context(
@@ -124,6 +125,7 @@ def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:
     with folder.workspace() as work_dir, locked(folder.lock()):
         folder.note_format(work_dir)
         recover(folder, work_dir)
+        journal.drop_left_artifacts()
         if retry_aside:
             for entry in (*journal.entries(), *journal.of_draws()):
                 record = journal.read(entry) if entry.state == "aside" else None
@@ -257,11 +259,10 @@ def _fetch_artifacts(
 
     Notes
     -----
-    Only the current store and the embedded one have a known address: the name of a store in a
-    record is none.
+    Only the current store, the embedded one, and the one that it goes to have a known address: the
+    name of a store in a record is none.
     """
-    embedded = folder.embedded_target()
-    known = {embedded.name: embedded, target.name: target}
+    known = {one.name: one for one in (folder.embedded_target(), folder.target(), target)}
     for name, ids in record.mirrored.items():
         try:
             if name not in known:

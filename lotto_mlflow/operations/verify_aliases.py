@@ -49,6 +49,8 @@ def _stuck(move: AliasMove) -> Finding:
 
 def _changed(move: AliasMove, present: AliasHolder | None) -> Finding:
     before = "none" if move.from_ is None else f"version {move.from_.version}"
+    if move.from_ is not None and not move.from_.version:
+        before = "a version that was deleted"
     if present is None:
         detail = f"{move.alias} stands for nothing, and its history ends with {before}"
         repair = "promote the model that it is to stand for, or roll back"

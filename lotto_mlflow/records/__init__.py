@@ -41,7 +41,7 @@ from lotto_mlflow.records.lifecycle import (
     token_of,
 )
 from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
-from lotto_mlflow.records.reports import Finding, Health, HealthStatus, SyncReport
+from lotto_mlflow.records.reports import Finding, Health, HealthStatus, MigrateReport, SyncReport
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -91,6 +91,7 @@ __all__ = [
     "Finding",
     "Health",
     "HealthStatus",
+    "MigrateReport",
     "MlflowIds",
     "ModelAccuracy",
     "ModelRecord",

@@ -32,7 +32,7 @@ class AliasHolder:
     Attributes
     ----------
     version : int
-        Its number.
+        Its number; 0 in a history that was migrated, of a version that had been deleted before.
     save_id : str or None
         The save that it is of; ``None`` where others made the version.
     sha256 : str or None
@@ -243,7 +243,7 @@ def _holder(value: Any) -> AliasHolder | None:
     if value is None:
         return None
     version, save_id, sha256 = value["version"], value.get("save_id"), value.get("sha256")
-    if type(version) is not int or not 0 < version < _END_OF_COUNT:
+    if type(version) is not int or not 0 <= version < _END_OF_COUNT:
         raise ValueError("no version has this number")
     if save_id is not None and not is_save_id(save_id):
         raise ValueError("no save has this id")

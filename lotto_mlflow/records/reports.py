@@ -56,6 +56,53 @@ class SyncReport:
             self.fixes[name] = fix
 
 
+@dataclass(frozen=True)
+class MigrateReport:
+    """What a migration to another store did.
+
+    Attributes
+    ----------
+    to : str
+        The store, its secrets masked.
+    sent : list of str
+        Names of the saves that were sent now, in save order.
+    backfilled : list of str
+        Names of the files among them that no save knew.
+    found : list of str
+        Names of the saves that were there already, where their records did not say.
+    aliases : list of str
+        Aliases that were set now, as ``REGISTERED_MODEL@ALIAS``.
+    moves : int
+        Moves of aliases that were copied now.
+    notes : int
+        Tags and descriptions of people that were copied now.
+    predictions : list of str
+        Predictions whose figures were sent now, as ``NAME@DRAW``.
+    verified : int
+        Versions there whose bytes have the digest of their save.
+    left : dict of str to str
+        What stays behind, such as an alias of a version that this package did not make, and why.
+    failed : dict of str to str
+        What could not be migrated, and why, by name of the save, version or alias; the next
+        migration tries it again.
+    fixes : dict of str to Fix
+        The call that helps, for each of `failed` where one does.
+    """
+
+    to: str
+    sent: list[str] = field(default_factory=list)
+    backfilled: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    aliases: list[str] = field(default_factory=list)
+    moves: int = 0
+    notes: int = 0
+    predictions: list[str] = field(default_factory=list)
+    verified: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    fixes: dict[str, Fix] = field(default_factory=dict)
+
+
 FindingKind = Literal[
     "damaged",
     "changed",
