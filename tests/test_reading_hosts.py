@@ -226,7 +226,7 @@ def test_every_command_does_what_is_expected_of_a_reading_host(
         ("history", 0, "promote"),
         ("check --alias champion", 0, "lotto_model_a"),
         ("verify", 0, "both views agree"),
-        ("predictions", 0, "no such prediction"),
+        ("predictions", 0, "there is no prediction"),
         ("accuracy", 0, "No prediction"),
         ("sync --dry-run", 0, "would send 0"),
         ("delete lotto_model_a", 1, "was not saved in this folder"),

@@ -96,6 +96,11 @@ def _columns() -> list[Any]:
     ]
 
 
+def _rate(count: int, start: float) -> str:
+    """Return how many bytes came in a second since a moment, as people read it."""
+    return f"{size_as_text(int(count / max(time.monotonic() - start, 1e-6)))}/s"
+
+
 class _Reports:
     """A `Progress` that also hears of the bytes of a download."""
 
@@ -139,24 +144,22 @@ def bar(verb: str) -> Iterator[Progress | None]:
             nonlocal start, moved, moving
             start = start or time.monotonic()  # importing MLflow moves nothing
             moved, moving = moved + moving, size_bytes
-            rate = moved / max(time.monotonic() - start, 1e-6)
             bars.update(
                 task,
                 completed=done,
                 total=total,
                 size=size_as_text(moved + moving),  # with the model that is on its way
-                rate=f"{size_as_text(int(rate))}/s" if moved else "",
+                rate=_rate(moved, start) if moved else "",
                 model=safe_line(name),
                 refresh=done == 0,  # the first may take long, or be over before the next drawing
             )
 
         def arrived(count: int, size: int) -> None:
-            rate = count / max(time.monotonic() - start, 1e-6)
             bars.update(
                 task,
                 completed=count / size if size else 0,  # the part of this model that is there
                 size=f"{size_as_text(count)}{f' of {size_as_text(size)}' if size else ''}",
-                rate=f"{size_as_text(int(rate))}/s",
+                rate=_rate(count, start),
                 refresh=True,  # it may be over before the next drawing
             )
 

@@ -91,17 +91,7 @@ def restore(
     progress: Progress | None,
 ) -> ModelRecord:
     """Bring a model and its metadata back into ``trained/`` and ``metadata/``."""
-    if not (backup is None or isinstance(backup, str)):
-        raise InvalidReferenceError(f"backup is {backup!r:.100}; give the name of a file")
-    if backup is not None and source == "registry":
-        raise SettingsError(
-            f"backup is {backup!r:.300}, and the registry has no backups; leave it out, or restore "
-            "from backups",
-            value=backup,
-        )
-    if source not in get_args(RestoreSource):
-        allowed = ", ".join(get_args(RestoreSource))
-        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
+    _check_arguments(source, backup)
     report, target = progress or no_progress, folder.target()
     folder.check_format()
     with folder.disk_errors("the model could not be restored", "The folder is as it was"):
@@ -124,6 +114,20 @@ def restore(
                 _restore(folder, target, found, source, work_dir)
     report(1, 1, 0, "")
     return find.get(folder, folder.layout.model_path(found.name))
+
+
+def _check_arguments(source: str, backup: str | None) -> None:
+    if not (backup is None or isinstance(backup, str)):
+        raise InvalidReferenceError(f"backup is {backup!r:.100}; give the name of a file")
+    if backup is not None and source == "registry":
+        raise SettingsError(
+            f"backup is {backup!r:.300}, and the registry has no backups; leave it out, or restore "
+            "from backups",
+            value=backup,
+        )
+    if source not in get_args(RestoreSource):
+        allowed = ", ".join(get_args(RestoreSource))
+        raise SettingsError(f"source is {source!r}; allowed are {allowed}", value=source)
 
 
 def _recover_first(folder: ModelFolder) -> None:
