@@ -26,6 +26,7 @@ from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.layout import Layout, is_lotto_model
+from lotto_mlflow.manager import ModelManager
 from lotto_mlflow.records import ModelRecord
 
 _SORTS: dict[str, Callable[[ModelRecord], Any]] = {
@@ -51,7 +52,10 @@ _Reverse = Annotated[
 _Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many.")]
 _Source = Annotated[
     Literal["filesystem", "registry"],
-    typer.Option("--source", help="Which view: trained/, or what all machines saved."),
+    typer.Option(
+        "--source",
+        help="Which view: the folder, or the registry, which has what all machines saved.",
+    ),
 ]
 
 
@@ -80,10 +84,8 @@ def list_models(
     """
     needs_runs = bool(metric) or sort not in _SORTS
     with calling():
-        manager = manager_of(ctx, base_dir)
-        # only saves in their order are asked for no more than are shown
         most = limit if (sort, reverse, needs_runs) == ("saved_at", False, False) else None
-        records = manager.records(limit=most, source=source, with_runs=needs_runs)
+        records = _found(manager_of(ctx, base_dir), source, most, with_runs=needs_runs)
     newest = next((r for r in records if is_lotto_model(f"{r.name}.pkl")), None)
     for name in metric or []:
         _check_metric(ctx, records, name)
@@ -94,6 +96,14 @@ def list_models(
         terminal.note(f"there is no model in {_place(ctx, base_dir, source)} yet{_else(source)}")
     else:
         _print_list(chosen, newest, metric or [], has_hosts=source == "registry")
+
+
+def _found(
+    manager: ModelManager, source: Any, most: int | None, *, with_runs: bool
+) -> list[ModelRecord]:
+    """Return the models of a view; the registry, which knows their order, is asked for the most."""
+    limit = most if source == "registry" else None
+    return manager.records(limit=limit, source=source, with_runs=with_runs)
 
 
 def _place(ctx: typer.Context, base_dir: Path | None, source: str) -> str:
@@ -223,9 +233,7 @@ def _main_fields(record: ModelRecord) -> list[tuple[str, str]]:
 )
 def latest(
     ctx: typer.Context,
-    source: Annotated[
-        Literal["filesystem", "registry"], typer.Option("--source", help="Which view to ask.")
-    ] = "filesystem",
+    source: _Source = "filesystem",
     base_dir: BaseDir = None,
     as_json: Json = False,
     debug: Debug = False,

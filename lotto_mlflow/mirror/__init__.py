@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,11 +203,8 @@ class Mirror:
 
     def find(self, reference: VersionReference) -> ModelRecord | None:
         """Return the version that a number or an alias names, ``None`` where there is none."""
-        return self._connection.ask(
-            lambda: lookups.version(self._connection.client, reference),
-            f"looking up {reference}",
-            None,
-        )
+        ask = partial(lookups.version, self._connection.client, reference)
+        return self._connection.ask(ask, f"looking up {reference}", None)
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
         """Return the newest version of each model name, newest save first.
