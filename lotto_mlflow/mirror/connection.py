@@ -30,7 +30,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout
-from lotto_mlflow.mirror import database, probing, snapshots
+from lotto_mlflow.mirror import database, probing, refusals, snapshots
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.settings import Target, sqlite_path
 from lotto_mlflow.text import masked, without_secrets
@@ -47,13 +47,15 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str, explain: Callable[[], str] = str) -> Iterator[None]:
     """Turn whatever MLflow raises into `MirrorError` or `MirrorUnavailableError`.
 
     Parameters
     ----------
     doing : str
         What was asked of MLflow, for the message.
+    explain : callable
+        Returns what may be behind an error that says nothing of it, or nothing.
     """
     try:
         with existing_current_folder():
@@ -65,8 +67,12 @@ def translated(doing: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        helps = f"; {advice.of_error(cause)}" if advice.number_of(cause) is not None else ""
-        raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
+        helps = refusals.advice_of(cause)
+        if not helps and advice.number_of(cause) is not None:
+            helps = advice.of_error(cause)
+        helps = helps or explain()
+        message = f"{doing} failed: {_said(cause)}{'; ' if helps else ''}{helps}"
+        raise kind(message, error_code=code) from cause
 
 
 @contextmanager
@@ -285,11 +291,14 @@ class Connection:
     def guarded(self, doing: str) -> Iterator[None]:
         """Do as `translated`, and note where a database failed that a probe had found usable."""
         try:
-            with translated(doing):
+            with translated(doing, self._other_releases):
                 yield
         except MirrorUnavailableError:
             self.is_stale = self.is_stale or probing.is_sql(self.tracking_uri)
             raise
+
+    def _other_releases(self) -> str:
+        return "; ".join(filter(None, map(probing.other_release, self._uris)))
 
     def experiment_id(self) -> str:
         """Return the id of the experiment, which is created where it is missing.

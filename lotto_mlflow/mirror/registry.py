@@ -38,6 +38,8 @@ LATE_TAG = "late"
 """On a version whose save is older than one that already had a version."""
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
+FORBIDDEN = "PERMISSION_DENIED"
+"""MLflow's basic auth answers so about what is not there, too."""
 _PAGE = 1_000
 _NEWEST_PAGE = 20
 """Versions looked at for the newest save: copies of old ones may have higher numbers."""
@@ -372,7 +374,7 @@ def _create(
     try:
         return _number_of(client.create_model_version(**arguments), registered)
     except MlflowException as cause:
-        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if cause.error_code not in ("RESOURCE_DOES_NOT_EXIST", FORBIDDEN):
             raise
     with _existing_allowed():
         summary = entities.registered_model_summary(registered)

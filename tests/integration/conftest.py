@@ -52,6 +52,7 @@ def serve(
         options: list[str] | None = None,
         settings: dict[str, str] | None = None,
         workers: int = 1,
+        scheme: str = "http",
     ) -> TrackingServer:
         server = TrackingServer(
             tmp_path_factory.mktemp(name),
@@ -59,6 +60,7 @@ def serve(
             proxied(name) if options is None else options,
             object_store.environment() | (settings or {}),
             workers,
+            scheme,
         )
         started.append(server)
         return server.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -45,6 +46,8 @@ class TrackingServer:
         Its environment, beside that of this process.
     workers : int
         How many processes answer.
+    scheme : str
+        ``https`` where its options have certificates.
     """
 
     def __init__(
@@ -54,9 +57,10 @@ class TrackingServer:
         options: list[str],
         settings: Mapping[str, str],
         workers: int = 1,
+        scheme: str = "http",
     ) -> None:
         self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri = f"{scheme}://127.0.0.1:{self.port}"
         self.log_path = folder / "server.log"
         self._folder = folder
         self._settings = dict(settings)
@@ -95,8 +99,9 @@ class TrackingServer:
     def _answers(self) -> bool:
         try:
             urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-        except OSError:
-            return False
+        except OSError as cause:
+            # one that speaks TLS is up as soon as it refuses this
+            return isinstance(getattr(cause, "reason", None), ssl.SSLError)
         return True
 
     def requests(self) -> list[tuple[str, str]]:
