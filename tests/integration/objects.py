@@ -95,6 +95,7 @@ class SeaweedFS(ObjectStore):
         command = [_weed(), "server", f"-dir={data_dir}", "-ip=127.0.0.1", "-s3"]
         command += [f"-{name}={port}" for name, port in self._ports.items()]
         command += [f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0"]
+        command += ["-s3.port.lance=0"]  # else it wants a port of its own, and ends without
         command += ["-master.volumeSizeLimitMB=256", "-volume.max=0", "-master.telemetry=false"]
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
@@ -121,6 +122,10 @@ class SeaweedFS(ObjectStore):
                 if time.monotonic() > deadline:
                     pytest.fail(f"SeaweedFS is not ready\n{log}")
                 time.sleep(0.2)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def stop(self) -> None:
         """Kill the process, by its id; what was stored stays. If asked, it takes 25 s to end."""

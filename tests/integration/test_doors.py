@@ -8,6 +8,7 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from integration.conftest import Serve
 from integration.doors import Authority, Gate, gate
+from integration.patience import patiently
 from integration.servers import TrackingServer, proxied
 from typer.testing import CliRunner
 
@@ -64,9 +66,9 @@ def comes_in(manager: ModelManager, elsewhere: Path, forest: Any, rows: Any) -> 
     assert manager.flush(60)
     record = manager.get(path)
     assert record.version is not None
-    assert manager.verify(deep=True) == []
-    reader = ModelManager(elsewhere)
-    loaded = reader.load_model(f"models:/{record.registered_model}/{record.version}")
+    assert patiently(lambda: manager.verify(deep=True)) == []
+    reader, uri = ModelManager(elsewhere), f"models:/{record.registered_model}/{record.version}"
+    loaded = patiently(lambda: reader.load_model(uri))
     assert np.array_equal(loaded.predict(rows[0]), forest.predict(rows[0]))
 
 
@@ -94,7 +96,7 @@ def refused(manager: ModelManager, caplog: pytest.LogCaptureFixture, model: Any)
 def comes_later(manager: ModelManager) -> None:
     """What waited is brought by the next push, once."""
     assert len(manager.sync().sent) == 1
-    assert manager.verify() == []
+    assert patiently(manager.verify) == []
     assert len([r for r in manager.records() if r.version is not None]) == 1
 
 
@@ -108,6 +110,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, serve: Serve) -> TrackingS
         f"database_uri = sqlite:///{folder}/accounts.db\nadmin_username = admin\n"
         f"admin_password = {ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "auth_cache_ttl_seconds = 60\n"  # else each request takes what a password's hash takes
     )
     settings = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini")}
     settings |= {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-forms-645"}
@@ -142,7 +145,7 @@ def test_basic_auth_lets_a_trainer_save_and_keeps_the_save_of_one_with_a_wrong_p
     assert "401" in told
     assert "MLFLOW_TRACKING_PASSWORD" in told
     with pytest.raises(MirrorUnavailableError, match="MLFLOW_TRACKING_PASSWORD"):
-        manager.latest(source="registry")
+        patiently(lambda: manager.latest(source="registry"))
     shown = caplog.text
     env(PASSWORD=TRAINER)
     comes_later(manager)
@@ -165,17 +168,17 @@ def test_a_reader_of_basic_auth_looks_up_and_loads_and_its_saves_wait(
     record = trainer.get(trainer.save_model(forest, metadata={"a": 1}))
     assert trainer.flush(60)
     record = trainer.get(record.name)
-    trainer.promote(record.name, "production")
+    patiently(lambda: trainer.promote(record.name, "production"))
     env(USERNAME="reader", PASSWORD=READER)
     reader = ModelManager(host("reader"))
-    newest = reader.latest(source="registry")
+    newest = patiently(lambda: reader.latest(source="registry"))
     assert newest is not None
     assert newest.sha256 == record.sha256
-    for uri in ("latest", str(record.version)):
-        loaded = reader.load_model(f"models:/lotto_model/{uri}")
+    for uri in ("models:/lotto_model/latest", f"models:/lotto_model/{record.version}"):
+        loaded = patiently(partial(reader.load_model, uri))
         assert np.array_equal(loaded.predict(rows[0]), forest.predict(rows[0]))
-    assert reader.load_model("models:/lotto_model@production") is not None
-    assert reader.verify() == []
+    assert patiently(partial(reader.load_model, "models:/lotto_model@production")) is not None
+    assert patiently(reader.verify) == []
     for command in (["check"], ["list"], ["history"], ["latest", "--source", "registry"]):
         done = CliRunner().invoke(app, [*command, "--base-dir", str(host("reader"))])
         assert done.exit_code in (0, 1), (command, done.output)
@@ -219,7 +222,7 @@ def test_a_bearer_token_opens_and_an_expired_one_keeps_the_save(
         no_secret(secret, host("three"), shown, caplog.text)
     env(TOKEN=None)
     with pytest.raises(MirrorUnavailableError, match="does not know who asks"):
-        manager.latest(source="registry")
+        patiently(lambda: manager.latest(source="registry"))
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +261,7 @@ def test_a_server_with_a_private_authority_is_trusted_by_mlflows_setting_alone(
         assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in told
         env(SERVER_CERT_PATH=path)
         with pytest.raises(MirrorUnavailableError, match=said) as caught:
-            manager.latest(source="registry")
+            patiently(lambda: manager.latest(source="registry"))
         told = str(caught.value)
     env(SERVER_CERT_PATH=authority.path)
     comes_later(manager)
@@ -286,7 +289,7 @@ def test_a_server_asks_for_certificates_of_its_clients(
         assert "MLFLOW_TRACKING_CLIENT_CERT_PATH" in told
         env(CLIENT_CERT_PATH=path)
         with pytest.raises(MirrorUnavailableError) as caught:
-            manager.latest(source="registry")
+            patiently(lambda: manager.latest(source="registry"))
         told = str(caught.value)
     assert "/none.pem" in told
     mine = authority.issue("trainer")
