@@ -179,6 +179,9 @@ def test_a_reader_of_basic_auth_looks_up_and_loads_and_its_saves_wait(
         assert np.array_equal(loaded.predict(rows[0]), forest.predict(rows[0]))
     assert patiently(partial(reader.load_model, "models:/lotto_model@production")) is not None
     assert patiently(reader.verify) == []
+    version = record.version
+    assert version is not None
+    patiently(lambda: reader.restore(version, source="registry"))
     for command in (["check"], ["list"], ["history"], ["latest", "--source", "registry"]):
         done = CliRunner().invoke(app, [*command, "--base-dir", str(host("reader"))])
         assert done.exit_code in (0, 1), (command, done.output)

@@ -82,7 +82,9 @@ def test_a_large_model_is_uploaded_in_flat_memory(
         saver = ModelManager(folder, mirror="off", tracking_uri=server.uri)
         path = Path(saver.save_model(model, f"{name}-{way}-{megabytes}"))
         size = path.stat().st_size
-        peak, seconds = in_child(_PUSHING, folder, server.uri, **keys)[-2:]  # after what MLflow says
+        peak, seconds = in_child(_PUSHING, folder, server.uri, **keys)[
+            -2:
+        ]  # after what MLflow says
         peaks.append(int(peak) * 1024)
     growth = peaks[1] - peaks[0]
     assert size > megabytes * MEGABYTE
