@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from lotto_mlflow import advice, regular
+from lotto_mlflow import regular
 from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import (
     Fix,
@@ -67,12 +67,8 @@ def translated(doing: str, explain: Callable[[], str] = str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        helps = refusals.advice_of(cause)
-        if not helps and advice.number_of(cause) is not None:
-            helps = advice.of_error(cause)
-        helps = helps or explain()
-        message = f"{doing} failed: {_said(cause)}{'; ' if helps else ''}{helps}"
-        raise kind(message, error_code=code) from cause
+        helps = refusals.end_of_message(cause, explain)
+        raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
 
 
 @contextmanager
@@ -291,14 +287,11 @@ class Connection:
     def guarded(self, doing: str) -> Iterator[None]:
         """Do as `translated`, and note where a database failed that a probe had found usable."""
         try:
-            with translated(doing, self._other_releases):
+            with translated(doing, partial(probing.other_releases, self._uris)):
                 yield
         except MirrorUnavailableError:
             self.is_stale = self.is_stale or probing.is_sql(self.tracking_uri)
             raise
-
-    def _other_releases(self) -> str:
-        return "; ".join(filter(None, map(probing.other_release, self._uris)))
 
     def experiment_id(self) -> str:
         """Return the id of the experiment, which is created where it is missing.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import socket
 import re
+import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -172,14 +172,18 @@ def _release_of(uri: str) -> str | None:
     return None if found is None else found[0]
 
 
-def other_release(uri: str) -> str:
-    """Return which release of MLflow a server has, and what to do, if it is not the installed one.
+def other_releases(uris: Iterable[str]) -> str:
+    """Return which releases of MLflow servers have, and what to do, if it is not the installed one.
 
     Returns
     -------
     str
         Empty where it is the installed one, but for the last number, or cannot be told.
     """
+    return "; ".join(filter(None, map(_other_release, uris)))
+
+
+def _other_release(uri: str) -> str:
     found = _release_of(uri) if uri.startswith(_HTTP_SCHEMES) else None
     if found is None or found.split(".")[:2] == mlflow.__version__.split(".")[:2]:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
@@ -17,6 +17,8 @@ from mlflow.environment_variables import (
     MLFLOW_TRACKING_TOKEN,
     MLFLOW_TRACKING_USERNAME,
 )
+
+from lotto_mlflow import advice
 
 WANTS_CERTIFICATE = (
     "a server that asks for the certificate of its clients may end connections so: "
@@ -137,6 +139,23 @@ def advice_of(cause: BaseException) -> str:
         if found is not None:
             return found
     return ""
+
+
+def end_of_message(cause: BaseException, explain: Callable[[], str]) -> str:
+    """Return the end of a message of an error: what helps, or may be behind it, or nothing.
+
+    Parameters
+    ----------
+    cause : BaseException
+        The error.
+    explain : callable
+        Asked where nothing is known that helps.
+    """
+    helps = advice_of(cause)
+    if not helps and advice.number_of(cause) is not None:
+        helps = advice.of_error(cause)
+    helps = helps or explain()
+    return f"; {helps}" if helps else ""
 
 
 def _chain(cause: BaseException) -> Iterator[BaseException]:
