@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def test_a_save_lies_in_the_bucket_and_comes_back_from_it_verified(
     assert Path(str(found)).read_bytes() == path.read_bytes()
     version = manager.latest().version
     assert elsewhere.restore(version, source="registry").sha256 == manager.latest().sha256
+    (listed,) = elsewhere.records(source="registry", limit=1)
+    assert (listed.name, listed.host) == (path.stem, socket.gethostname())
+    assert elsewhere.verify(deep=True) == []
 
     object_store.bucket.put_object(Key=key, Body=stored[:-1] + b"?")
     stranger = ModelManager(tmp_path / "third", tracking_uri=direct_server.uri)
