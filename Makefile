@@ -14,7 +14,7 @@ EXAMPLE_VENV := .venv-example
 EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'numpy==2.2.*' 'matplotlib>=3.10.8,<4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example ui test faults bench bench-peers check format lint types coverage
+.PHONY: help demo example ui test test-server faults bench bench-peers check format lint types coverage
 .PHONY: screenshots clean
 
 help:  ## List the targets
@@ -32,7 +32,12 @@ example: $(EXAMPLE_VENV)/.ready  ## Build mlruns_example/ again, with the oldest
 
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --ignore=tests/integration --cov --cov-report=
+
+test-server: $(VENV)/.test  ## Run MLflow's server over PostgreSQL and SeaweedFS (TABLE=1 writes the table)
+	rm -rf .server && mkdir .server
+	LOTTO_SERVER_FIGURES=$(CURDIR)/.server LOTTO_SERVER_LONG=$(LONG) $(BIN)/python -m pytest tests/integration
+	PYTHONPATH=tests $(BIN)/python -m integration.report .server $(if $(TABLE),--write tests/integration/README.md)
 
 faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes it, LONG=1: 1 h)
 	rm -rf .faults && mkdir .faults
@@ -90,5 +95,5 @@ $(EXAMPLE_VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .bench .screenshots .coverage .coverage.*
+	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .server .bench .screenshots .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from lotto_mlflow import advice, regular
+from lotto_mlflow import regular
 from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import (
     Fix,
@@ -30,7 +30,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import local_path, lock_at, locked
 from lotto_mlflow.layout import REGISTERED_MODEL, Layout, registered_model
-from lotto_mlflow.mirror import database, probing, snapshots
+from lotto_mlflow.mirror import database, probing, refusals, snapshots
 from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.records import SaveRecord
@@ -49,13 +49,15 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str, explain: Callable[[], str] = str) -> Iterator[None]:
     """Turn whatever MLflow raises into `MirrorError` or `MirrorUnavailableError`.
 
     Parameters
     ----------
     doing : str
         What was asked of MLflow, for the message.
+    explain : callable
+        Returns what may be behind an error that says nothing of it, or nothing.
     """
     try:
         with existing_current_folder():
@@ -67,7 +69,7 @@ def translated(doing: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
-        helps = f"; {advice.of_error(cause)}" if advice.number_of(cause) is not None else ""
+        helps = refusals.end_of_message(cause, explain)
         raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
 
 
@@ -289,7 +291,7 @@ class Connection:
     def guarded(self, doing: str) -> Iterator[None]:
         """Do as `translated`, and note where a database failed that a probe had found usable."""
         try:
-            with translated(doing):
+            with translated(doing, partial(probing.other_releases, self._uris)):
                 yield
         except MirrorUnavailableError:
             self.is_stale = self.is_stale or probing.is_sql(self.tracking_uri)

@@ -28,8 +28,10 @@ _SIGNS = (
 MLflow counts versions and looks for rows before it inserts (3.17), and has no code for what the
 database refuses then: it gives up after three tries, or hands on what the database said.
 """
-_NO_MODEL = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
-"""Answers about a registered model that is not there; the second one is that of basic auth."""
+FORBIDDEN = "PERMISSION_DENIED"
+"""MLflow's basic auth answers so about what is not there, too."""
+_NO_MODEL = ("RESOURCE_DOES_NOT_EXIST", FORBIDDEN)
+"""Answers about a registered model that is not there."""
 _T = TypeVar("_T")
 
 

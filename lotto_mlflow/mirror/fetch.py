@@ -27,7 +27,7 @@ from lotto_mlflow.errors import (
 )
 from lotto_mlflow.files import copy_tree, local_path, may_write
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import leftovers
+from lotto_mlflow.mirror import leftovers, room
 from lotto_mlflow.mirror.connection import Connection, translated
 from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.model_dir import DATA_FILE
@@ -184,6 +184,7 @@ def _downloaded(
     """
     doing = f"fetching version {record.version} of {record.registered_model}"
     with translated(doing), _watched(target_dir, arrived, record.size or 0):
+        room.check(connection, uri, record, target_dir.parent)
         try:
             found = _download(connection, _at(uri, DATA_FILE), target_dir)
         except Exception as cause:

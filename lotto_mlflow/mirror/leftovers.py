@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities import LifecycleStage, LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
@@ -18,21 +19,58 @@ from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import REGISTERED_MODEL, registered_model_of
 from lotto_mlflow.mirror import entities, registry
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.creating import FORBIDDEN
 from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.records import Attempt, MlflowIds, SaveRecord, is_id
 
 _logger = logging.getLogger("lotto_mlflow")
+_T = TypeVar("_T")
 _OF_COPIES = "source_path LIKE 'models:/%'"
 
 
 def run_of(connection: Connection, run_id: str) -> Run | None:
     """Return a run, deleted or not; ``None`` where it was removed for good."""
-    return registry.existing(lambda: connection.client.get_run(run_id))
+    client, condition = connection.client, f"attributes.run_id = '{run_id}'"
+
+    def listed(experiments: list[str]) -> Sequence[object]:
+        found: Sequence[object] = client.search_runs(experiments, condition, ViewType.ALL, 1)
+        return found
+
+    return _existing(connection, lambda: client.get_run(run_id), run_id, listed)
 
 
 def logged_model_of(connection: Connection, model_id: str) -> LoggedModel | None:
     """Return a logged model; ``None`` where it was deleted."""
-    return registry.existing(lambda: connection.client.get_logged_model(model_id))
+    client, condition = connection.client, f"model_id = '{model_id}'"
+
+    def listed(experiments: list[str]) -> Sequence[object]:
+        found: Sequence[object] = client.search_logged_models(experiments, condition, max_results=1)
+        return found
+
+    return _existing(connection, lambda: client.get_logged_model(model_id), model_id, listed)
+
+
+def _existing(
+    connection: Connection,
+    ask: Callable[[], _T],
+    one: str,
+    listed: Callable[[list[str]], Sequence[object]],
+) -> _T | None:
+    """Return what MLflow answers, ``None`` where there is no such thing.
+
+    Notes
+    -----
+    MLflow's basic auth forbids to get what is not there, as if it were somebody else's. Whoever may
+    read the experiment, and finds no such thing listed there, knows that it is gone.
+    """
+    try:
+        return registry.existing(ask)
+    except MlflowException as cause:
+        experiment_id = connection.known_experiment_id()
+        is_unclear = cause.error_code == FORBIDDEN and is_id(one)
+        if not is_unclear or experiment_id is None or listed([experiment_id]):
+            raise
+        return None
 
 
 def is_deleted(run: Run) -> bool:

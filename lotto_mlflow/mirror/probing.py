@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +23,9 @@ from mlflow.store import db_migrations
 
 from lotto_mlflow import advice
 from lotto_mlflow.errors import Fix, MirrorUnavailableError, OtherSchemaError
+from lotto_mlflow.mirror import refusals
 from lotto_mlflow.settings import sqlite_path
-from lotto_mlflow.text import masked, shell_command
+from lotto_mlflow.text import masked, shell_command, without_secrets
 
 _SECONDS = 2.0
 _PROBED_EVERY_SECONDS = 60.0
@@ -32,6 +34,10 @@ _ANSWERED: dict[tuple[str, ...], float] = {}
 _HTTP_SCHEMES = ("http://", "https://")
 _SQL_SCHEMES = ("postgresql", "mysql", "mssql")
 _TIMEOUT_ARGUMENTS = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
+_RELEASE = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}(?:\.?(?:a|b|rc|dev)\d{0,4})?")
+_FIRST_RELEASE = 3
+_servers_that_fit: set[str] = set()
+"""Those that were asked for their release; none takes an older one."""
 _REVISION = "SELECT version_num FROM alembic_version"
 _WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num"
 
@@ -68,6 +74,8 @@ def is_there(uri: str, *, for_writing: bool) -> bool:
     path = sqlite_path(uri)
     if uri.startswith(_HTTP_SCHEMES):
         _ask_http_server(uri)
+        if for_writing:
+            _check_release(uri)
     elif path is not None:
         if not path.exists():
             return False
@@ -124,14 +132,19 @@ def _accepts(uri: str) -> bool:
 
 def _ask_http_server(uri: str) -> None:
     try:
-        answer = requests.get(f"{uri}/health", timeout=_SECONDS, stream=True)
+        settings = refusals.tls_settings()
+        answer = requests.get(f"{uri}/health", timeout=_SECONDS, stream=True, **settings)
         answer.close()
-    except requests.exceptions.SSLError:
-        return  # it answered: MLflow has settings of its own for certificates
-    except requests.RequestException as cause:
-        raise MirrorUnavailableError(
-            f"{masked(uri)} does not answer: {type(cause).__name__}", error_code=None
-        ) from cause
+    except OSError as cause:
+        if refusals.is_of_certificates(cause):
+            said = without_secrets(refusals.of_certificates(cause))
+            message = f"{masked(uri)} and this client do not trust each other: {said}"
+        else:
+            said = f"{type(cause).__name__}: {without_secrets(refusals.reason_of(cause))}"
+            message = f"{masked(uri)} does not answer: {said}"
+            if uri.startswith("https:") and refusals.is_cut(cause):
+                message = f"{message}; {refusals.WANTS_CERTIFICATE}"
+        raise MirrorUnavailableError(message, error_code=None) from cause
     if answer.status_code >= 500:
         raise MirrorUnavailableError(
             f"{masked(uri)} answers with HTTP {answer.status_code}", error_code=None
@@ -142,6 +155,58 @@ def _ask_http_server(uri: str) -> None:
             f"{masked(uri)} is no MLflow server: its /health answers with JSON; check the address",
             error_code=None,
         )
+
+
+def _release_of(uri: str) -> str | None:
+    """Return the release of MLflow that a server says it has, ``None`` where it says none."""
+    try:
+        answer = requests.get(
+            f"{uri}/version",
+            timeout=_SECONDS,
+            headers=refusals.credentials(),
+            **refusals.tls_settings(),
+        )
+    except OSError:
+        return None
+    found = _RELEASE.fullmatch(answer.text.strip()) if answer.ok else None
+    return None if found is None else found[0]
+
+
+def other_releases(uris: Iterable[str]) -> str:
+    """Return which releases of MLflow servers have, and what to do, if it is not the installed one.
+
+    Returns
+    -------
+    str
+        Empty where it is the installed one, but for the last number, or cannot be told.
+    """
+    return "; ".join(filter(None, map(_other_release, uris)))
+
+
+def _other_release(uri: str) -> str:
+    found = _release_of(uri) if uri.startswith(_HTTP_SCHEMES) else None
+    if found is None or found.split(".")[:2] == mlflow.__version__.split(".")[:2]:
+        return ""
+    ours = mlflow.__version__
+    return (
+        f"the server has MLflow {found} and this client {ours}, which may not understand each "
+        f"other: install mlflow=={found} here, or mlflow=={ours} there"
+    )
+
+
+def _check_release(uri: str) -> None:
+    """Refuse a server whose MLflow has no logged models, before anything is written to it."""
+    if uri in _servers_that_fit:
+        return
+    found = _release_of(uri)
+    if found is not None and int(found.split(".")[0]) < _FIRST_RELEASE:
+        raise MirrorUnavailableError(
+            f"{masked(uri)} has MLflow {found}, which has no logged models, and this client "
+            f"{mlflow.__version__}: install mlflow>={_FIRST_RELEASE} there",
+            error_code=None,
+        )
+    if found is not None:
+        _servers_that_fit.add(uri)
 
 
 def _revision_of_file(path: Path, *, for_writing: bool) -> str:
