@@ -359,9 +359,8 @@ class Mirror:
         return model_dir.is_intact(folder, sha256, ids.files or model_dir.digests(folder))
 
     def _model_dir(self, model_id: str) -> Path:
-        return (
-            self._layout.artifacts_dir / names.REGISTERED_MODEL / "models" / model_id / "artifacts"
-        )
+        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
+        return models_dir / model_id / "artifacts"
 
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:
         """Download the folder of a logged model; ``None`` where it lies on this machine."""

@@ -125,18 +125,28 @@ def _finished(
     if written is None:
         return None
     if found is None:
-        before = registry.newest_version_before(connection, record)
-        made = registry.create_version(connection, model, record, before)
-        was_ours = [
-            entities.summary(record, version=ids.version, registered=name)
-            for name in (None, ids.registered_model)
-        ]
-        if run.data.tags.get(entities.NOTE_TAG) in was_ours:  # and nobody wrote another
-            _name_version(connection, ids, record, made.number)
-        other = _other_name(connection, record)
-        delay_ms = made.push_delay_ms
-        ids = replace(ids, version=made.number, registered_model=other, push_delay_ms=delay_ms)
+        ids = _registered_again(connection, record, run, model, ids)
     return replace(ids, files=written)
+
+
+def _registered_again(
+    connection: Connection, record: SaveRecord, run: Run, model: LoggedModel, ids: MlflowIds
+) -> MlflowIds:
+    """Make another version of a save whose own is gone; return what the save is called then."""
+    before = registry.newest_version_before(connection, record)
+    made = registry.create_version(connection, model, record, before)
+    was_ours = [
+        entities.summary(record, version=ids.version, registered=name)
+        for name in (None, ids.registered_model)
+    ]
+    if run.data.tags.get(entities.NOTE_TAG) in was_ours:  # and nobody wrote another
+        _name_version(connection, ids, record, made.number)
+    return replace(
+        ids,
+        version=made.number,
+        registered_model=_other_name(connection, record),
+        push_delay_ms=made.push_delay_ms,
+    )
 
 
 def _is_noted(connection: Connection, record: SaveRecord, found: MlflowIds) -> bool:
