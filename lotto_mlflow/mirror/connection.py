@@ -35,7 +35,7 @@ from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.mirror.places import Places
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.settings import Target, sqlite_path
-from lotto_mlflow.text import masked, without_secrets
+from lotto_mlflow.text import masked
 from lotto_mlflow.threads import bounded
 
 EXPERIMENT = REGISTERED_MODEL
@@ -44,7 +44,6 @@ LOOKUP_SECONDS = 5.0
 _PERMANENT = frozenset({"INVALID_PARAMETER_VALUE"})
 """Answers to a record that will be the same however often it is sent."""
 _TOO_LARGE = 413
-_LONGEST_MESSAGE = 10_000
 _T = TypeVar("_T")
 
 
@@ -70,7 +69,7 @@ def translated(doing: str, explain: Callable[[], str] = str) -> Iterator[None]:
         is_permanent = code in _PERMANENT or status == _TOO_LARGE
         kind = MirrorError if is_permanent else MirrorUnavailableError
         helps = refusals.end_of_message(cause, explain)
-        raise kind(f"{doing} failed: {_said(cause)}{helps}", error_code=code) from cause
+        raise kind(f"{doing} failed: {refusals.said(cause)}{helps}", error_code=code) from cause
 
 
 @contextmanager
@@ -90,22 +89,7 @@ def permanent_errors(doing: str) -> Iterator[None]:
     except (OSError, LottoMlflowError):
         raise
     except Exception as cause:
-        raise MirrorError(f"{doing} failed: {_said(cause)}", error_code=None) from cause
-
-
-def _said(cause: Exception) -> str:
-    """Return what another library said, in short: its kind, and the first line of its message.
-
-    Notes
-    -----
-    Secrets are masked before the message is cut, since half a secret is no longer known as one.
-    """
-    message = without_secrets(str(cause)[:_LONGEST_MESSAGE]).strip()
-    lines = [line for line in message.splitlines() if line and not line.startswith("#####")]
-    first_line = lines[0] if lines else type(cause).__name__
-    if first_line.endswith(":") and len(lines) > 1:  # of a list of failures, the first
-        first_line = f"{first_line} {lines[1]}"
-    return f"{type(cause).__name__}: {first_line:.500}"
+        raise MirrorError(f"{doing} failed: {refusals.said(cause)}", error_code=None) from cause
 
 
 class Connection:

@@ -19,6 +19,7 @@ from mlflow.environment_variables import (
 )
 
 from lotto_mlflow import advice
+from lotto_mlflow.text import without_secrets
 
 WANTS_CERTIFICATE = (
     "a server that asks for the certificate of its clients may end connections so: "
@@ -54,6 +55,7 @@ _OF_OBJECT_STORE = re.compile(
 )
 _DEEPEST = 8
 _LONGEST_REASON = 200
+_LONGEST_MESSAGE = 10_000
 
 
 def tls_settings() -> dict[str, Any]:
@@ -156,6 +158,21 @@ def end_of_message(cause: BaseException, explain: Callable[[], str]) -> str:
         helps = advice.of_error(cause)
     helps = helps or explain()
     return f"; {helps}" if helps else ""
+
+
+def said(cause: Exception) -> str:
+    """Return what another library said, in short: its kind, and the first line of its message.
+
+    Notes
+    -----
+    Secrets are masked before the message is cut, since half a secret is no longer known as one.
+    """
+    message = without_secrets(str(cause)[:_LONGEST_MESSAGE]).strip()
+    lines = [line for line in message.splitlines() if line and not line.startswith("#####")]
+    first_line = lines[0] if lines else type(cause).__name__
+    if first_line.endswith(":") and len(lines) > 1:  # of a list of failures, the first
+        first_line = f"{first_line} {lines[1]}"
+    return f"{type(cause).__name__}: {first_line:.500}"
 
 
 def _chain(cause: BaseException) -> Iterator[BaseException]:
