@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,19 @@ class ObjectStore:
     @property
     def bucket(self) -> Any:
         return self._client("resource").Bucket(BUCKET)
+
+
+class Moto(ObjectStore):
+    """Moto's S3 server, which turns clients away when it is asked to."""
+
+    def allow(self, requests: int | str) -> None:
+        """Have it answer so many requests more, or ``"inf"``, and refuse those after them."""
+        asked = urllib.request.Request(
+            f"{self.uri}/moto-api/reset-auth",
+            data=str(requests).encode(),
+            headers={"Content-Type": "text/plain"},
+        )
+        urllib.request.urlopen(asked, timeout=30).close()
 
 
 class SeaweedFS(ObjectStore):
@@ -157,10 +171,10 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
 
 
 @contextmanager
-def moto(folder: Path) -> Iterator[ObjectStore]:
+def moto(folder: Path) -> Iterator[Moto]:
     """Run moto's S3 server with an empty bucket, until the block ends."""
     _need("moto", "boto3")
-    store = ObjectStore(free_port())
+    store = Moto(free_port())
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(store.port)]
     with served(command, f"{store.uri}/moto-api/", folder / "log.txt"):
         store.create_bucket()

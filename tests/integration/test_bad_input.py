@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from faults.disks import small_disk
-from integration.objects import ObjectStore, SeaweedFS
+from integration.objects import ObjectStore, SeaweedFS, moto
 from integration.relay import relay
 from integration.servers import TrackingServer
 from integration.test_load import in_child, weights
@@ -134,6 +134,30 @@ try:
 except OSError as error:
     print("refused:", error)
 """
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_a_store_that_turns_a_client_away_in_mid_upload_gets_the_save_later(
+    host: Callable[[str], Path],
+    direct_server: TrackingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: int,
+) -> None:
+    """Moto answers so many requests, and refuses each one after them."""
+    with moto(tmp_path) as store:
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        manager = ModelManager(host("one"), tracking_uri=direct_server.uri)
+        store.allow(allowed)
+        manager.save_model({"n": allowed}, f"away {allowed}", {"n": 1}, artifacts={"a.txt": "b"})
+        assert not manager.flush(SECONDS)
+        assert len(waiting(host("one"))) == 1
+        store.allow("inf")
+        assert manager.sync().sent == [f"away {allowed}"]
+        assert manager.verify(deep=True) == []
+        reader = ModelManager(host("two"), tracking_uri=direct_server.uri)
+        assert reader.load_model(f"models:/away {allowed}/1") == {"n": allowed}
 
 
 def test_a_bucket_that_refuses_is_told_and_gets_the_save_with_the_right_keys(
