@@ -116,13 +116,13 @@ class DownloadCache:
         return target, True
 
     @contextmanager
-    def held(self, find: Callable[[], Path]) -> Iterator[Path]:
+    def reading(self, find: Callable[[], Path]) -> Iterator[Path]:
         """Keep a file from being removed as a download until the block ends.
 
         Parameters
         ----------
         find : callable
-            Returns the file; called again where that was removed before it could be held.
+            Returns the file; called again where that was removed before it could be locked.
 
         Yields
         ------
@@ -138,7 +138,7 @@ class DownloadCache:
                     raise
                 continue
             with file:
-                hold(file)
+                lock_for_reading(file)
                 if is_last or regular.is_file(path):
                     yield path
                     return
@@ -199,7 +199,7 @@ class DownloadCache:
                 excess -= one.size
 
 
-def hold(file: BinaryIO) -> None:
+def lock_for_reading(file: BinaryIO) -> None:
     """Show that an open file is being read, until it is closed.
 
     Notes

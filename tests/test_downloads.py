@@ -281,7 +281,7 @@ import sys
 from lotto_mlflow import downloads, regular
 from pathlib import Path
 with regular.opened(Path(sys.argv[1])) as file:
-    downloads.hold(file)
+    downloads.lock_for_reading(file)
     print("ready", flush=True)
     sys.stdin.readline()
 """
@@ -313,7 +313,7 @@ def test_a_file_is_held_while_a_restore_reads_it_and_looked_for_anew_where_it_we
             gone.append(path)
         return path
 
-    with world.cache.held(find) as path:
+    with world.cache.reading(find) as path:
         world.get("b")
         assert path.is_file()
     world.get("c")

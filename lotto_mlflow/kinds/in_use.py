@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
 
-def held(mirror: Mirror, registered: str) -> dict[int, str]:
+def protected_versions(mirror: Mirror, registered: str) -> dict[int, str]:
     """Return why versions of a registered model must stay, by their numbers.
 
     Parameters

@@ -85,7 +85,7 @@ def _push(
     save = _save_of(folder, record)
     if save is not None:
         try:
-            _check_is_not_held(mirror, record, save)
+            _check_is_not_protected(mirror, record, save)
             left = mirror.remove(save, is_forced=record.payload.is_forced)
         except ModelInUseError:  # nothing was removed
             folder.journal.drop(folder.journal.entry_of(record, "begun"))
@@ -97,13 +97,13 @@ def _push(
         _remove_from_disk(folder, record, save, work_dir)
 
 
-def _check_is_not_held(mirror: Mirror, record: PruneRecord, save: SaveRecord) -> None:
+def _check_is_not_protected(mirror: Mirror, record: PruneRecord, save: SaveRecord) -> None:
     """See that a version that a limit chose has not come into use since."""
     ids = save.mirrored.get(mirror.target_name)
     if ids is None or record.payload.is_deletion:
         return
     name = registered_model_of(ids, save.name)
-    why = in_use.held(mirror, name).get(ids.version)
+    why = in_use.protected_versions(mirror, name).get(ids.version)
     if why is not None:
         raise ModelInUseError(
             f"version {ids.version} of {name} stays, {why}; nothing of {save.name} was removed",

@@ -135,7 +135,7 @@ def load_file(
         with _opened(path) as opened:
             file = history.file(path, os.fstat(opened.fileno()))
             if file.is_download:
-                downloads.hold(opened)
+                downloads.lock_for_reading(opened)
             _check_pickles_are_allowed(file, version)
             copy, found = store.private_copy(opened, path)
         with copy:

@@ -15,7 +15,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.base import going
-from lotto_mlflow.kinds.in_use import held
+from lotto_mlflow.kinds.in_use import protected_versions
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.operations.removals import Chosen, described, finish, remove
 from lotto_mlflow.push import PushWorker
@@ -220,7 +220,7 @@ def _in_use(mirror: Mirror, target: Target, saves: list[SaveRecord]) -> Iterator
             continue
         name = registered_model_of(ids, save.name)
         if name not in by_model:
-            by_model[name] = held(mirror, name)
+            by_model[name] = protected_versions(mirror, name)
         others = survey.others_of(save, ids)
         if ids.version in by_model[name]:
             yield save.id, by_model[name][ids.version]

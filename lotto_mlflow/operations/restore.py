@@ -100,7 +100,7 @@ def restore(
             folder.make_dirs()
             with (
                 folder.workspace() as work_dir,
-                folder.downloads.held(lambda: _fetched(folder, target, version, report)) as path,
+                folder.downloads.reading(lambda: _fetched(folder, target, version, report)) as path,
             ):
                 found = _from_registry(folder, target, version, path, work_dir)
                 _restore(folder, target, found, source, work_dir)
