@@ -1,4 +1,4 @@
-"""The order of versions, against plain rules; real hosts are in `test_hosts`."""
+"""The order of versions, against plain rules; real hosts are in `faults/test_hosts`."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from lotto_mlflow import LiveModel, ModelManager, records
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.settings import sqlite_uri
 
+TITLE = "Hosts with wrong clocks"
 ANSWER_SECONDS = 120.0
 LATEST = "models:/lotto_model/latest"
 MINUTE, DAY = 60.0, 86_400.0
@@ -70,6 +72,7 @@ class World:
         self._server = server
         self.uri = server.uri
         self._before = {version.version for version in _versions(self.uri)}
+        self.saved: list[str] = []
         self.pass_time(60 * MINUTE)
 
     def pass_time(self, seconds: float) -> None:
@@ -89,6 +92,7 @@ class World:
     def save(self, name: str, model: str, *, online: bool = True) -> None:
         with self.host(name, mirror="sync" if online else "off") as manager:
             manager.save_model({"model": model}, model, {"n": 1})
+            self.saved.append(model)
             assert not online or manager.flush(120)
 
     def flush(self, name: str) -> None:
@@ -148,8 +152,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
 
 
 @pytest.fixture
-def world(tmp_path: Path, server: Server) -> World:
-    return World(tmp_path, server)
+def world(tmp_path: Path, server: Server, figures: Callable[..., None]) -> Iterator[World]:
+    """A world of its own, in which every save has one version in the end."""
+    world = World(tmp_path, server)
+    yield world
+    mirrored = Counter(version.tags["model_name"] for version in world.versions())
+    lost = [name for name, count in Counter(world.saved).items() if mirrored[name] != count]
+    figures(TITLE, tried=len(world.saved), lost=len(lost))
+    assert lost == []
 
 
 def test_over_a_server_hosts_with_any_clocks_see_one_order_also_across_an_outage(
