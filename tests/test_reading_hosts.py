@@ -202,6 +202,8 @@ def test_every_lookup_and_load_finds_what_others_saved(reader: ModelManager) -> 
         assert live.model == {"n": 1}
         assert live.record.host == "trainer-1"
     assert reader.verify(deep=True) == []
+    (missing,) = reader.check().findings
+    assert (missing.kind, missing.repair) == ("no model", "save one, or ask for an alias, too")
     restored = reader.restore("other", source="registry")
     assert restored.sha256 == reader.get("models:/other/2").sha256
     assert restored.metadata is not None

@@ -94,7 +94,8 @@ def _newest(folder: ModelFolder, target: Target, report: Report, *, is_subject: 
     if is_subject:
         trained_dir = folder.layout.trained_dir
         detail = f"there is no model in {trained_dir}"
-        report.add("critical", Finding("no model", "", trained_dir, detail, "save one"))
+        helps = "save one" if target.is_embedded else "save one, or ask for an alias, too"
+        report.add("critical", Finding("no model", "", trained_dir, detail, helps))
 
 
 def _described(history: History, target: Target, file: ModelFile) -> ModelRecord:
