@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import clocks
 import pytest
 from mlflow import MlflowClient
 from proxying import Proxy, proxied
@@ -20,6 +21,7 @@ from lotto_mlflow.errors import (
     InvalidReferenceError,
     MirrorUnavailableError,
     ModelNotFoundError,
+    SettingsError,
 )
 from lotto_mlflow.records import ModelRecord
 
@@ -247,6 +249,50 @@ def test_every_command_does_what_is_expected_of_a_reading_host(
         assert done.exit_code == code, (command, done.output)
         assert said in done.output, command
     assert trainers["trainer-1"].get(CHAMPION).name == "lotto_model_a"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("restore 2 --source registry", "lotto_model_b"),
+        ("promote 2", "stands for version 2"),
+        ("rollback", "version 1"),
+        ("check --alias champion", "lotto_model_a"),
+    ],
+)
+def test_a_command_on_what_a_server_has_needs_no_folder(
+    trainers: dict[str, ModelManager],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    server_uri: str,
+    command: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_uri)
+    if command == "rollback":
+        trainers["trainer-2"].promote("models:/lotto_model/2")
+    monkeypatch.setenv("LOTTO_APP_DIR", str(tmp_path / "fresh"))
+    done = CliRunner().invoke(app, command.split())
+    trainers["trainer-1"].promote("lotto_model_a")
+    assert done.exit_code == 0, done.output
+    assert said in done.output
+
+
+def test_a_download_of_a_save_to_come_is_no_latest_that_stays(
+    trainers: dict[str, ModelManager], reader: ModelManager
+) -> None:
+    with clocks.shifted(2 * 86_400):
+        trainers["trainer-2"].save_model({"n": 9}, "to come", {"n": 9})
+        assert trainers["trainer-2"].flush(SECONDS)
+    assert reader.load_model("models:/to come/1") == {"n": 9}
+    assert reader.verify() == []
+
+
+@pytest.mark.parametrize("source", ["filesystem", "registry"])
+@pytest.mark.parametrize("limit", [-1, "x", 1.5, True])
+def test_a_limit_that_is_none_is_refused(reader: ModelManager, source: Any, limit: Any) -> None:
+    with pytest.raises(SettingsError, match="give how many"):
+        reader.records(limit=limit, source=source)
 
 
 def test_a_prediction_of_what_another_host_saved_is_recorded(reader: ModelManager) -> None:

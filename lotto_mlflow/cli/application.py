@@ -145,6 +145,17 @@ def existing_manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:
     return ModelManager(base_dir)
 
 
+def sharing_manager_of(ctx: typer.Context, given: Path | None) -> ModelManager:
+    """Return the manager of the current folder, for a command that works on what a server has.
+
+    Notes
+    -----
+    On a host that shares a tracking server, the folder need not be there yet.
+    """
+    is_shared = settings.read().tracking_uri is not None
+    return manager_of(ctx, given) if is_shared else existing_manager_of(ctx, given)
+
+
 @contextmanager
 def calling() -> Iterator[None]:
     """Keep what a library prints out of stdout, which is for the answer alone."""

@@ -18,6 +18,7 @@ from lotto_mlflow.cli.application import (
     existing_manager_of,
     named_base_dir,
     print_traceback,
+    sharing_manager_of,
 )
 from lotto_mlflow.cli.output import epilog, in_commands
 from lotto_mlflow.errors import LottoMlflowError
@@ -59,7 +60,8 @@ def check(
     """
     try:
         with calling():
-            health = existing_manager_of(ctx, base_dir).check(max_age, alias, deep)
+            find_manager = existing_manager_of if alias is None else sharing_manager_of
+            health = find_manager(ctx, base_dir).check(max_age, alias, deep)
     except Exception as error:  # noqa: BLE001 - whatever it is, exit code 1 would be a warning
         health = _unknown(ctx, error)
     if as_json:

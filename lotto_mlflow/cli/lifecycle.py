@@ -14,8 +14,8 @@ from lotto_mlflow.cli.application import (
     Reference,
     app,
     calling,
-    existing_manager_of,
     manager_of,
+    sharing_manager_of,
     usage,
 )
 from lotto_mlflow.cli.output import epilog
@@ -67,7 +67,7 @@ def promote(
     if metric is None and (lower_is_better or min_gain):
         raise usage("--lower-is-better and --min-gain are of a metric; name it with --metric", ctx)
     with calling():
-        move = existing_manager_of(ctx, base_dir).promote(
+        move = sharing_manager_of(ctx, base_dir).promote(
             reference,
             alias,
             metric=metric,
@@ -94,7 +94,7 @@ def rollback(
 ) -> None:
     """Have an alias stand for what it stood for before; again, for what was before that."""
     with calling():
-        move = existing_manager_of(ctx, base_dir).rollback(
+        move = sharing_manager_of(ctx, base_dir).rollback(
             alias, registered_model=registered_model, reason=reason
         )
     _print_move(move, as_json=as_json)

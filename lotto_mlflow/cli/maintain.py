@@ -18,6 +18,7 @@ from lotto_mlflow.cli.application import (
     calling,
     existing_manager_of,
     named_base_dir,
+    sharing_manager_of,
     usage,
 )
 from lotto_mlflow.cli.output import epilog
@@ -233,8 +234,9 @@ def restore(
     """
     if backup is not None and source == "registry":
         raise usage("--backup names a file in backups/, and has no meaning with the registry", ctx)
+    find_manager = sharing_manager_of if source == "registry" else existing_manager_of
     with calling(), bar("restoring") as progress:
-        record = existing_manager_of(ctx, base_dir).restore(
+        record = find_manager(ctx, base_dir).restore(
             reference, source=source, backup=backup, progress=progress
         )
     if as_json:

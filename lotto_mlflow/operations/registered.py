@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, since, versions
 from lotto_mlflow.records import ModelRecord
@@ -37,6 +38,11 @@ def records(
     -----
     What tags of versions say is corrected by the records of the folder.
     """
+    is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+    if limit is not None and not is_count:
+        raise SettingsError(
+            f"limit is {limit!r:.100}; give how many models are wanted, or None", value=limit
+        )
     if find.checked(source) == "filesystem":
         return find.records(folder, name, limit)
     target = folder.target()
@@ -60,10 +66,10 @@ def _newest_of_all(folder: ModelFolder, target: Target, limit: int | None) -> li
     versions.wait_for_queued(folder, target)
     history = folder.history()
     found: dict[str, ModelRecord] = {}
-    for version in folder.mirror(target).records(limit=limit):
+    for version in folder.mirror(target).records():
         corrected = history.corrected(version, target)
         found.setdefault(corrected.name, corrected)
-    return list(found.values())
+    return list(found.values())[:limit]
 
 
 def _at_hand(
