@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,7 +202,10 @@ class Mirror:
 
     def find(self, reference: VersionReference) -> ModelRecord | None:
         """Return the version that a number or an alias names, ``None`` where there is none."""
-        ask = partial(lookups.version, self._connection.client, reference)
+
+        def ask() -> ModelRecord | None:
+            return lookups.version(self._connection.client, reference)
+
         return self._connection.ask(ask, f"looking up {reference}", None)
 
     def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
