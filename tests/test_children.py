@@ -19,7 +19,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
 
 TESTS = Path(__file__).parent
-README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+OPERATIONS = (TESTS.parent / ".github" / "OPERATIONS.md").read_text(encoding="utf-8")
 CELERY = [sys.executable, "-m", "celery", "-A", "celery_app"]
 WAIT_SECONDS = 120.0
 
@@ -91,8 +91,8 @@ def test_with_the_recipe_celerys_children_push_what_they_saved(
     assert [manager.get(f"x{number}").version for number in range(2)] == [1, 1]
 
 
-def test_the_recipe_is_the_one_that_the_readme_gives() -> None:
-    (recipe,) = re.findall(r"`(worker_process_shutdown\.connect\(.*?weak=False\))`", README)
+def test_the_recipe_is_the_one_that_the_page_on_operations_gives() -> None:
+    (recipe,) = re.findall(r"`(worker_process_shutdown\.connect\(.*?weak=False\))`", OPERATIONS)
     assert f"    {recipe}\n" in (TESTS / "celery_app.py").read_text(encoding="utf-8")
 
 

@@ -196,7 +196,7 @@ def test_a_server_that_goes_away_leaves_the_model_in_use(
     ("reference", "questions"),
     [
         (CHAMPION, ["get_model_version_by_alias"]),
-        ("models:/lotto_model/latest", ["search_model_versions", "get_model_version"]),
+        ("models:/lotto_model/latest", ["search_model_versions"]),
     ],
 )
 def test_a_look_at_the_registry_asks_no_more_however_many_versions_there_are(
