@@ -30,6 +30,7 @@ from lotto_mlflow import ModelManager
 from lotto_mlflow.cli import app
 from lotto_mlflow.draws import closes_at
 from lotto_mlflow.errors import (
+    InvalidReferenceError,
     MirrorUnavailableError,
     ModelNotFoundError,
     OtherSchemaError,
@@ -718,3 +719,137 @@ def steps(uri: str, name: str) -> list[int]:
     )
     found = client.get_metric_history(str(version.run_id), "backtest.hits_per_game")
     return sorted(point.step for point in found)
+
+
+@pytest.fixture
+def restoring(tmp_path: Path, server_uri: str) -> tuple[ModelManager, ModelManager, str]:
+    """The managers of a folder that saved a model, and of one that restored it; and its name."""
+    name = f"restored {os.urandom(4).hex()}"
+    saving = ModelManager(tmp_path / "b", tracking_uri=server_uri)
+    saving.save_model({"host": "b"}, name, {"score": 2})
+    assert saving.flush(120)
+    restoring = ModelManager(tmp_path / "r", tracking_uri=server_uri)
+    restoring.restore(name, source="registry")
+    return saving, restoring, name
+
+
+def forget_saves(base_dir: Path) -> None:
+    """Have the records of restores as an earlier release wrote them."""
+    for path in (base_dir / "mlflow" / "sent").glob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["kind"] == "restore":
+            values["payload"]["save_id"] = None
+            path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def places(uri: str, name: str) -> list[tuple[str, str, bool]]:
+    """Return the number, the save and whether it is late of each version of a model."""
+    found = client_of(uri).search_model_versions(f"name = '{name}'")
+    return sorted((str(v.version), v.tags["save_id"], "late" in v.tags) for v in found)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_prediction_of_a_restored_file_is_of_the_save_of_the_other_host(
+    restoring: tuple[ModelManager, ModelManager, str], tmp_path: Path, server_uri: str, is_old: bool
+) -> None:
+    saving, reader, name = restoring
+    if is_old:
+        forget_saves(tmp_path / "r")
+    save_id = saving.get(name).save_id
+    made = reader.record_prediction(name, 1000, GAME, made_at=before(1000))
+    assert (made.save_id, made.version, made.sha256) == (save_id, 1, saving.get(name).sha256)
+    reader.record_result(1000, DRAWN, BONUS)
+    assert reader.flush(120)
+    assert steps(server_uri, name) == [1000]
+    assert is_old or reader.get(name).save_id == save_id
+    assert reader.sync().sent == []
+    assert reader.verify(deep=True) == []
+    assert places(server_uri, name) == [("1", save_id, False)]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("is_saving_first", [False, True])
+def test_a_restored_file_and_its_save_are_one_version_whichever_host_migrates_first(
+    restoring: tuple[ModelManager, ModelManager, str],
+    tmp_path: Path,
+    server_uri: str,
+    empty_uri: str,
+    is_saving_first: bool,
+    is_old: bool,
+) -> None:
+    saving, reader, name = restoring
+    if is_old:
+        forget_saves(tmp_path / "r")
+    hosts = [saving, reader] if is_saving_first else [reader, saving]
+    first, second = (host.migrate(empty_uri) for host in hosts)
+    assert (first.sent, first.failed) == ([name], {})
+    assert (second.sent, second.found, second.failed) == ([], [name], {})
+    save_id = saving.get(name).save_id
+    assert places(empty_uri, name) == [("1", save_id, False)]
+    again = [host.migrate(empty_uri) for host in hosts]
+    assert [(report.sent, report.found) for report in again] == [([], []), ([], [])]
+    for folder in "rb":
+        here = ModelManager(tmp_path / folder, tracking_uri=server_uri)
+        there = ModelManager(tmp_path / folder, tracking_uri=empty_uri)
+        for manager in (here, there):
+            assert manager.verify(deep=True) == []
+            assert manager.sync().sent == []
+            path = str(manager.get(name).path)
+            assert (manager.get(name).version, manager.load_model(path)) == (1, {"host": "b"})
+    moved = ModelManager(tmp_path / "r", tracking_uri=empty_uri)
+    assert moved.record_prediction(name, 1000, GAME, made_at=before(1000)).save_id == save_id
+    moved.record_result(1000, DRAWN, BONUS)
+    assert moved.flush(120)
+    assert steps(empty_uri, name) == [1000]
+    assert places(server_uri, name) == places(empty_uri, name) == [("1", save_id, False)]
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_a_host_that_restored_a_save_and_migrated_it_first_never_deletes_it(
+    restoring: tuple[ModelManager, ModelManager, str],
+    tmp_path: Path,
+    server_uri: str,
+    empty_uri: str,
+    is_forced: bool,
+) -> None:
+    _, reader, name = restoring
+    reader.migrate(empty_uri)
+    reader.save_model({"host": "r"}, name, {"score": 3})
+    assert reader.flush(120)
+    for uri in (server_uri, empty_uri):
+        manager = ModelManager(tmp_path / "r", tracking_uri=uri)
+        with pytest.raises(InvalidReferenceError, match="another host"):
+            manager.delete(f"models:/{name}/1", dry_run=False, force=is_forced)
+        manager.prune(keep_last=1, dry_run=False)
+        assert "1" in {number for number, *_ in places(uri, name)}
+
+
+def test_a_restored_file_that_was_changed_is_of_no_save_of_the_other_host(
+    restoring: tuple[ModelManager, ModelManager, str], tmp_path: Path, empty_uri: str
+) -> None:
+    saving, reader, name = restoring
+    path = Path(str(reader.get(name).path))
+    time_ns = path.stat().st_mtime_ns
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b" ")
+    os.utime(path, ns=(time_ns, time_ns))
+    report = reader.migrate(empty_uri)
+    assert report.sent == []
+    assert places(empty_uri, name) == []
+    made = reader.record_prediction(name, 1000, GAME, made_at=before(1000))
+    assert made.save_id != saving.get(name).save_id
+    assert made.version is None
+
+
+def test_a_restored_file_that_comes_back_from_the_backups_is_still_of_its_save(
+    restoring: tuple[ModelManager, ModelManager, str], empty_uri: str
+) -> None:
+    saving, reader, name = restoring
+    reader.save_model({"host": "r"}, name, {"score": 3})
+    assert reader.flush(120)
+    back = reader.restore(name)
+    assert (back.version, back.save_id) == (1, saving.get(name).save_id)
+    assert reader.load_model(str(back.path)) == {"host": "b"}
+    assert sorted(reader.migrate(empty_uri).sent) == [name, name]
+    assert saving.migrate(empty_uri).found == [name]
+    assert len(places(empty_uri, name)) == 2

@@ -34,15 +34,13 @@ def backfill_record(
     the file's. The id is derived from time, name and digest, so that a folder that was brought in
     twice gives one version of each.
     """
-    import hashlib  # imported lazily
-    import socket
+    import socket  # imported lazily
 
     metadata = file.metadata or {}
     moment = _moment_of(metadata, timezone)
     saved_at_ns = file.time_ns if moment is None else nanoseconds(moment)
     if moment is None:
         moment = datetime.fromtimestamp(file.status.st_mtime, timezone)
-    digest = hashlib.sha256(f"{name}\n{file.sha256}".encode()).hexdigest()
     payload = SavePayload(
         name=name,
         sha256=file.sha256,
@@ -56,12 +54,20 @@ def backfill_record(
         started_at_ns=training_started_ns(metadata, max(saved_at_ns, 0), timezone),
     )
     return Record(
-        id=f"{max(saved_at_ns, 0):019d}-{digest[:8]}",
+        id=id_of_backfill(name, file.sha256, payload.saved_at_ns),
         kind=BACKFILL,
         host=socket.gethostname(),
         target=target.name,
         payload=payload,
     )
+
+
+def id_of_backfill(name: str, sha256: str, saved_at_ns: int) -> str:
+    """Return the id that the record of a file gets, in whatever folder it is found."""
+    import hashlib  # imported lazily
+
+    digest = hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()
+    return f"{saved_at_ns:019d}-{digest[:8]}"
 
 
 def _moment_of(metadata: dict[str, Any], timezone: ZoneInfo) -> datetime | None:

@@ -21,6 +21,7 @@ from lotto_mlflow.operations import find, versions
 from lotto_mlflow.operations.aliases import check_reason
 from lotto_mlflow.operations.prune import begin
 from lotto_mlflow.operations.removals import Chosen, described, remove
+from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -46,7 +47,7 @@ def delete(
     target, report = folder.target(), PruneReport(dry_run=dry_run)
     outcome = "What was decided to go is removed by the next save or sync"
     with folder.disk_errors("the model could not be deleted", outcome):
-        save = _pushed(folder, target, _meant(folder, target, model))
+        save = _pushed(folder, target, _own(folder, _meant(folder, target, model)))
         if not dry_run:
             begin(folder, target, report)
             save = _again(folder, save)
@@ -100,6 +101,23 @@ def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[s
             name=record.name,
         )
     return found
+
+
+def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+    """Return a save that this folder made.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If another host made it, and this folder only restored it. Nothing was deleted.
+    """
+    if is_of_another_host(folder.history(), save):
+        raise InvalidReferenceError(
+            f"the save of {save.name} of {save.payload.saved_at} was made on another host, and "
+            "only restored in this folder; it was left as it is, delete it where it was saved",
+            reference=save.name,
+        )
+    return save
 
 
 def _of_version(history: History, target: Target, version: ModelRecord) -> SaveRecord:

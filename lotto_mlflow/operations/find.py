@@ -221,7 +221,7 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
         version=ids.version if ids else None,
         run_id=ids.run_id if ids else None,
         model_id=ids.model_id if ids else None,
-        save_id=save.id if save else None,
+        save_id=save.id if save else recorded and recorded.payload.save_id,
         sklearn_version=version_in(payload.description.requirements, "scikit-learn")
         if payload
         else None,

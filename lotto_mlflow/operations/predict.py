@@ -19,7 +19,7 @@ from lotto_mlflow.draws import (
 )
 from lotto_mlflow.errors import InvalidPredictionError
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import find, recording
+from lotto_mlflow.operations import find, recording, restored
 from lotto_mlflow.operations.backfill import backfill_record, nanoseconds
 from lotto_mlflow.predicted import NamedPredictions, Predictions, score_of
 from lotto_mlflow.records import (
@@ -134,11 +134,15 @@ def payload_of(
         )
     save_id, sha256 = model.save_id, model.sha256
     history, path = folder.history(), model.path
-    if save_id is None and path is not None:  # it gets a record, of this id, by sync
-        file = history.file(path)
-        earlier = history.earlier_digests(model.name)
-        backfilled = backfill_record(model.name, file, target, current.timezone, earlier)
-        save_id, sha256 = backfilled.id, file.sha256
+    if path is not None and history.save_with_id(save_id) is None:
+        file, asks = history.file(path), current.mirror != "off"
+        own, sha256 = restored.find(folder, history, file, asks=asks), file.sha256
+        save_id = None if own is None else own.save_id
+        if own is None:  # whatever was restored there, these bytes are others
+            model = replace(model, version=None, run_id=None, model_id=None)
+        if save_id is None:  # it gets a record, of this id, by sync
+            earlier = history.earlier_digests(model.name)
+            save_id = backfill_record(model.name, file, target, current.timezone, earlier).id
     has_record = folder.journal.with_id(str(save_id)) is not None
     is_elsewhere = not has_record and model.version is not None
     return PredictionPayload(

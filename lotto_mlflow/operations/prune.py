@@ -18,6 +18,7 @@ from lotto_mlflow.kinds.base import going
 from lotto_mlflow.kinds.in_use import protected_versions
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.operations.removals import Chosen, described, finish, remove
+from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Progress, PrunedSave, PruneReport, SaveRecord, no_progress
 from lotto_mlflow.settings import Settings, Target, as_number
@@ -177,7 +178,8 @@ def _by_registered_model(history: History, target: Target) -> dict[str, list[_Sa
     leaving = going(history)
     for entry in history.entries():  # newest first
         save = None if entry.state == "pending" else history.read(entry)
-        if save is not None and save.is_save and save.id not in leaving:
+        is_own = save is not None and save.is_save and not is_of_another_host(history, save)
+        if save is not None and is_own and save.id not in leaving:
             name = registered_model_of(save.mirrored.get(target.name), save.name)
             found.setdefault(name, []).append((entry, save))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,7 +25,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import find, gone, versions
+from lotto_mlflow.operations import find, gone, restored, versions
 from lotto_mlflow.operations.load import fix_from_registry
 from lotto_mlflow.records import (
     RESTORE,
@@ -67,8 +67,8 @@ class _Source:
         Content of the metadata file.
     save_id : str or None
         Record of the save, where there is one.
-    ids : MlflowIds or None
-        What it is called in the current store, if it came from there.
+    mirrored : dict of str to MlflowIds
+        What it is called in the stores that have it, if it came from one.
     metadata_mode : int or None
         Who may read and write the file of the metadata, where there is one.
     """
@@ -79,7 +79,7 @@ class _Source:
     time_ns: int
     metadata: bytes | None
     save_id: str | None
-    ids: MlflowIds | None = None
+    mirrored: dict[str, MlflowIds] = field(default_factory=dict)
     metadata_mode: int | None = None
 
 
@@ -110,7 +110,7 @@ def restore(
             file = _backup(folder, history, target, name_or_version, backup)
             folder.make_dirs()
             with folder.workspace() as work_dir:
-                found = _from_backups(history, file, report)
+                found = _from_backups(folder, history, file, report)
                 _restore(folder, target, found, source, work_dir)
     report(1, 1, 0, "")
     return find.get(folder, folder.layout.model_path(found.name))
@@ -204,7 +204,7 @@ def _record(
         host=socket.gethostname(),
         target=target.name,
         payload=payload,
-        mirrored={} if found.ids is None else {target.name: found.ids},
+        mirrored=found.mirrored,
     )
 
 
@@ -230,7 +230,9 @@ def _content_of(metadata_path: Path) -> bytes | None:
         return None
 
 
-def _from_backups(history: History, file: ModelFile, report: Progress) -> _Source:
+def _from_backups(
+    folder: ModelFolder, history: History, file: ModelFile, report: Progress
+) -> _Source:
     name = history.name_of(file)
     report(0, 1, file.status.st_size, name)
     save = history.save_of(file)
@@ -239,8 +241,15 @@ def _from_backups(history: History, file: ModelFile, report: Progress) -> _Sourc
     if recorded is not None and metadata.strict(file.metadata) != recorded:  # damaged, or gone
         content = metadata.to_json(recorded)
     expected = history.expected(file)
-    save_id = None if save is None else save.id
-    return _Source(name, file.path, expected, file.time_ns, content, save_id, metadata_mode=mode)
+    source = _Source(name, file.path, expected, file.time_ns, content, None, metadata_mode=mode)
+    if save is not None:
+        return replace(source, save_id=save.id)
+    earlier = restored.find(
+        folder, history, file, asks=False
+    )  # of another host, and from its registry
+    if earlier is None:
+        return source
+    return replace(source, save_id=earlier.save_id, mirrored=earlier.record.mirrored)
 
 
 def _fetched(folder: ModelFolder, target: Target, version: ModelRecord, report: Progress) -> Path:
@@ -266,12 +275,14 @@ def _from_registry(
         frozenset({str(version.sha256)}),
         time_ns,
         content,
-        None if save is None else save.id,
-        MlflowIds(
-            version=version.version or 0,
-            run_id=version.run_id or "",
-            model_id=version.model_id or "",
-        ),
+        version.save_id if save is None else save.id,
+        {
+            target.name: MlflowIds(
+                version=version.version or 0,
+                run_id=version.run_id or "",
+                model_id=version.model_id or "",
+            )
+        },
     )
 
 

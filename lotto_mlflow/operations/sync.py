@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow.errors import (
     LottoMlflowError,
@@ -21,13 +21,14 @@ from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.kinds import push, recover
 from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import prediction_files, removals
+from lotto_mlflow.operations import prediction_files, removals, restored
 from lotto_mlflow.operations.backfill import backfill_record
 from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
     MlflowIds,
     Progress,
+    Record,
     SaveRecord,
     SyncReport,
     no_progress,
@@ -44,10 +45,11 @@ _logger = logging.getLogger("lotto_mlflow")
 class _Work:
     """One record to push; ``entry`` is missing for a file that no record knows yet.
 
-    ``found`` is where the store has it already, for the record to say so.
+    ``found`` is where the store has it already, for the record to say so; that may be the record
+    of a restore.
     """
 
-    record: SaveRecord
+    record: Record[Any]
     entry: Entry | None
     is_resent: bool = False
     may_be_mirrored: bool = False
@@ -87,7 +89,7 @@ def sync(
         _note_unreadable(folder, history, report)
         work = _recorded(folder, history, mirror, target, resend=resend)
         unknown = list(history.unknown_files(target, include_backups=include_backups))
-        work += _unrecorded(history, mirror, target, current, unknown, report)
+        work += _unrecorded(folder, history, mirror, target, current, unknown, report)
         work.sort(key=lambda item: item.record.id)
         _push_all(folder, mirror, target, work, report, progress or no_progress)
         prediction_files.send(folder, mirror, target, report, resend=resend)
@@ -191,6 +193,7 @@ def _resent(
 
 
 def _unrecorded(
+    folder: ModelFolder,
     history: History,
     mirror: Mirror,
     target: Target,
@@ -215,9 +218,33 @@ def _unrecorded(
             continue
         earlier = history.earlier_digests(name)
         record = backfill_record(name, file, target, current.timezone, earlier)
-        work = _Work(record, None, may_be_mirrored=may_be)
+        work = _of_another_host(folder, history, mirror, file, record)
+        work = work or _Work(record, None, may_be_mirrored=may_be)
         found.setdefault((name, file.sha256), work)
     return list(found.values())
+
+
+def _of_another_host(
+    folder: ModelFolder,
+    history: History,
+    mirror: Mirror,
+    file: ModelFile,
+    backfilled: SaveRecord,
+) -> _Work | None:
+    """Return what is to be done for a file from a registry; ``None`` where it is none.
+
+    Notes
+    -----
+    It keeps the id of its save, so that the store gets one version of it, whoever comes first.
+    """
+    own = restored.find(folder, history, file, asks=True)
+    save = None if own is None else own.as_save(backfilled)
+    if own is None or save is None or folder.journal.with_id(save.id) is not None:
+        return None
+    there = mirror.survey().standing(save, None).ids
+    if there is not None and mirror.holds(there, save):
+        return _Work(own.record, own.entry, found=there)
+    return _Work(save, None, may_be_mirrored=True)
 
 
 def _push(
@@ -225,7 +252,7 @@ def _push(
 ) -> None:
     record, entry = item.record, item.entry
     if item.found is not None and entry is not None:
-        if not report.dry_run:
+        if not report.dry_run and entry.state != "pending":
             with folder.workspace() as work_dir:
                 noted = replace(record, mirrored=record.mirrored | {target.name: item.found})
                 folder.journal.rewrite(entry, noted, work_dir)
