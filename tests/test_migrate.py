@@ -38,7 +38,7 @@ from lotto_mlflow.errors import (
     SyncRunningError,
 )
 from lotto_mlflow.files import lock_at, locked
-from lotto_mlflow.records import AliasMove, MigrateReport, parse
+from lotto_mlflow.records import RESTORE, AliasMove, MigrateReport, parse, render
 
 OTHER, KOREAN, FIRST_NAME, NEW_NAME = "other", "두번째 모델", "renamed", "prod"
 TEXT = "People wrote this.\n\nIn two lines."
@@ -736,10 +736,10 @@ def restoring(tmp_path: Path, server_uri: str) -> tuple[ModelManager, ModelManag
 def forget_saves(base_dir: Path) -> None:
     """Have the records of restores as an earlier release wrote them."""
     for path in (base_dir / "mlflow" / "sent").glob("*.json"):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["kind"] == "restore":
-            values["payload"]["save_id"] = None
-            path.write_text(json.dumps(values), encoding="utf-8")
+        record = parse(path.read_bytes())
+        if record.kind == RESTORE:
+            payload = replace(record.payload, save_id=None)
+            path.write_bytes(render(replace(record, payload=payload)))
 
 
 def places(uri: str, name: str) -> list[tuple[str, str, bool]]:

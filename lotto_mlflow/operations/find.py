@@ -202,7 +202,8 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
     declared = file.metadata or {}
     save = history.save_of(file)
     payload = None if save is None else save.payload
-    recorded = history.restore_of(file) if save is None else save
+    restored = history.restore_of(file) if save is None else None
+    recorded, restored_id = save or restored, restored and restored.payload.save_id
     ids = None if recorded is None else recorded.mirrored.get(target.name)
     if payload is None:
         params, metrics = params_and_metrics(declared)
@@ -221,7 +222,7 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
         version=ids.version if ids else None,
         run_id=ids.run_id if ids else None,
         model_id=ids.model_id if ids else None,
-        save_id=save.id if save else recorded and recorded.payload.save_id,
+        save_id=save.id if save else restored_id,
         sklearn_version=version_in(payload.description.requirements, "scikit-learn")
         if payload
         else None,

@@ -244,9 +244,7 @@ def _from_backups(
     source = _Source(name, file.path, expected, file.time_ns, content, None, metadata_mode=mode)
     if save is not None:
         return replace(source, save_id=save.id)
-    earlier = restored.find(
-        folder, history, file, asks=False
-    )  # of another host, and from its registry
+    earlier = restored.find(folder, history, file, asks=False)  # which another host saved
     if earlier is None:
         return source
     return replace(source, save_id=earlier.save_id, mirrored=earlier.record.mirrored)
