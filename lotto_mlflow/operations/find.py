@@ -203,7 +203,8 @@ def record_of(history: History, target: Target, file: ModelFile) -> ModelRecord:
     save = history.save_of(file)
     payload = None if save is None else save.payload
     restored = history.restore_of(file) if save is None else None
-    recorded, restored_id = save or restored, restored and restored.payload.save_id
+    recorded = save or restored
+    restored_id = None if restored is None else restored.payload.save_id
     ids = None if recorded is None else recorded.mirrored.get(target.name)
     if payload is None:
         params, metrics = params_and_metrics(declared)
