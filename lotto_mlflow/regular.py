@@ -86,6 +86,14 @@ def refusal(path: Path) -> OSError | None:
     return None
 
 
+def is_one_file(one: Path | None, other: Path | None) -> bool:
+    """Return whether two paths, of which links may be a part, lead to one file that is there."""
+    try:
+        return one is not None and other is not None and one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def real_path(path: Path) -> Path:
     """Return a path without links; ``Path.resolve`` raises where links lead in a circle.
 

@@ -349,6 +349,11 @@ def question(names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(quoted)}?" if quoted else ""
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with what is counted, as in ``1 save`` and ``2 saves``."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
 def size_as_text(size_bytes: int) -> str:
     """Return a size as people read it, in powers of 1000.
 

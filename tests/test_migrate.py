@@ -6,9 +6,11 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from typing import Any
 
 import postgresql
 import pytest
+from integration.doors import Authority
 from made import folder_with_store
 from mlflow import MlflowClient
 from predicting import BONUS, DRAWN, GAME, before, next_draw, travel
@@ -360,6 +363,13 @@ def test_the_command_says_what_it_did_and_how_to_go_on(
         "http://",
         "ftp://lotto:secret-645@127.0.0.1/x",
         "postgres://lotto:secret-645@127.0.0.1/x",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///?timeout=3",
+        "sqlite:///:memory:",
+        "sqlite+pysqlite:///:memory:",
+        "sqlite:/mlflow.db",
+        "sqlite://lotto/mlflow.db",
         7,
         None,
     ],
@@ -392,6 +402,57 @@ def test_the_current_store_is_refused_by_whatever_address(
     assert contents(small_dir, "") == before_it
 
 
+@pytest.fixture
+def reader_dir(tmp_path: Path) -> Path:
+    """A folder that has saved nothing."""
+    return tmp_path / "reader"
+
+
+def test_the_current_store_is_refused_where_only_others_saved(
+    small: ModelManager, server_uri: str, reader_dir: Path
+) -> None:
+    small.migrate(server_uri)
+    reader = ModelManager(reader_dir, tracking_uri=server_uri)
+    reader.restore("lotto_model_1", source="registry")
+    before_it = contents(reader_dir, "")
+    with pytest.raises(SettingsError, match="the same store by another address"):
+        reader.migrate(server_uri.replace("127.0.0.1", "localhost"))
+    assert contents(reader_dir, "") == before_it
+
+
+def test_one_file_is_one_store_by_whatever_path(
+    small: ModelManager, small_dir: Path, reader_dir: Path, tmp_path: Path
+) -> None:
+    database = small_dir / "mlflow" / "mlflow.db"
+    (tmp_path / "linked").symlink_to(small_dir)
+    (tmp_path / "link.db").symlink_to(database)
+    (tmp_path / "hard.db").hardlink_to(database)
+    reader = ModelManager(reader_dir, tracking_uri=embedded_uri(small_dir))
+    assert reader.get("models:/lotto_model/1").name == "lotto_model_0"
+    same = (tmp_path / "linked" / "mlflow" / "mlflow.db", tmp_path / "link.db")
+    for path in (*same, tmp_path / "hard.db"):
+        for manager in (small, reader):
+            with pytest.raises(SettingsError, match="is the current store; nothing was migrated"):
+                manager.migrate(f"sqlite:///{path}")
+    shutil.copyfile(database, tmp_path / "copy.db")
+    with pytest.raises(SettingsError, match="or a copy of it; nothing was migrated"):
+        reader.migrate(f"sqlite:///{tmp_path / 'copy.db'}")
+    moved = ModelManager(small_dir, tracking_uri=f"sqlite:///{tmp_path / 'new.db'}")
+    with pytest.raises(SettingsError, match="the store inside the folder"):
+        moved.migrate(f"sqlite:///{tmp_path / 'link.db'}")
+
+
+def test_a_registry_that_two_stores_share_makes_them_not_one(
+    small: ModelManager, small_dir: Path, reader_dir: Path, empty_uri: str, tmp_path: Path
+) -> None:
+    shutil.copyfile(tmp_path / "to.db", tmp_path / "tracking.db")
+    shared = embedded_uri(small_dir)
+    source = {"tracking_uri": f"sqlite:///{tmp_path / 'tracking.db'}", "registry_uri": shared}
+    one = ModelManager(reader_dir, **source)
+    assert one.get("models:/lotto_model/1").name == "lotto_model_0"
+    assert one.migrate(shared).failed == {}
+
+
 @contextmanager
 def silent_port() -> Iterator[int]:
     """Listen, and never answer."""
@@ -420,7 +481,7 @@ def test_a_store_that_does_not_answer_is_said_at_once_and_nothing_is_done(
     before_it, begin = contents(small_dir, ""), time.monotonic()
     with silent_port() as port:
         address = to.format(free=free_port(), silent=port)
-        with pytest.raises(MirrorUnavailableError) as caught:
+        with pytest.raises(MirrorUnavailableError, match=r"; nothing was migrated$") as caught:
             small.migrate(address)
         done = call(small_dir, None, "migrate", "--to", address)
     assert time.monotonic() - begin < 60
@@ -433,29 +494,172 @@ def test_a_store_that_does_not_answer_is_said_at_once_and_nothing_is_done(
 
 class _Answers(http.server.BaseHTTPRequestHandler):
     version = ""
+    token = ""
+    other = (404, "")
+    is_endless = False
 
     def do_GET(self) -> None:
-        text = {"/health": "OK", "/version": self.version}.get(self.path)
-        self.send_response(404 if text is None else 200)
+        text = {"/health": "OK", "/version": self.version or None}.get(self.path)
+        if self.path != "/health" and self.token not in self.headers.get("Authorization", ""):
+            text, status = None, 401
+        else:
+            status = self.other[0] if text is None else 200
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write((text or "").encode())
+        self.wfile.write((self.other[1] if text is None else text).encode())
+        while self.is_endless and self.path == "/version":
+            self.wfile.write(b"0" * 65_536)
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize(("version", "which"), [("2.22.1", "older"), ("17.0.0", "newer")])
-def test_a_server_of_another_mlflow_is_refused_and_named(
-    small: ModelManager, small_dir: Path, version: str, which: str
-) -> None:
-    handler = type("Handler", (_Answers,), {"version": version})
-    before_it = contents(small_dir, "")
+@contextmanager
+def answering(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[str]:
+    """Run a server that is none of this MLflow; yield its address."""
+    handler = type("Handler", (_Answers,), how)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(MirrorUnavailableError, match=f"MLflow {version}, {which} than"):
-            small.migrate(f"http://127.0.0.1:{server.server_port}")
+        yield f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+OLD_AND_NEW = [
+    ("2.22.1", "has MLflow 2.22.1, which has no logged models, and this client"),
+    ("17.0.0.dev0+ours", "has MLflow 17.0.0.dev0, which is of a newer major version, and this"),
+]
+
+
+@pytest.mark.parametrize(("version", "said"), OLD_AND_NEW)
+def test_a_server_of_another_mlflow_is_refused_and_named(
+    small: ModelManager, small_dir: Path, reader_dir: Path, version: str, said: str
+) -> None:
+    before_it = contents(small_dir, "")
+    with answering(version=version) as uri:
+        with pytest.raises(MirrorUnavailableError, match=said) as caught:
+            small.migrate(uri)
+        ModelManager(reader_dir, tracking_uri=uri).save_model({"n": 3}, "later", {"n": 3})
+        with pytest.raises(MirrorUnavailableError, match=said):  # a push that asked changes nothing
+            small.migrate(uri)
+    assert re.search(r"install mlflow\S+ (here|there); nothing was migrated$", str(caught.value))
     assert contents(small_dir, "") == before_it
+
+
+@pytest.mark.parametrize(("version", "said"), OLD_AND_NEW)
+def test_a_server_of_another_mlflow_is_refused_behind_a_private_authority_and_a_token(
+    small: ModelManager,
+    small_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    said: str,
+) -> None:
+    authority = Authority(tmp_path, "ours")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(authority.issue("server"))
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(authority.path))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-645")
+    before_it = contents(small_dir, "")
+    with (
+        answering(tls, version=version, token="Bearer t0ken-645") as uri,
+        pytest.raises(MirrorUnavailableError, match=said),
+    ):
+        small.migrate(uri)
+    assert contents(small_dir, "") == before_it
+
+
+def test_of_what_a_server_says_it_is_only_the_beginning_is_read(small: ModelManager) -> None:
+    begin = time.monotonic()
+    with (
+        answering(version="3.", is_endless=True) as uri,
+        pytest.raises(MirrorUnavailableError, match="no MLflow server at http"),
+    ):
+        small.migrate(uri)
+    assert time.monotonic() - begin < 60
+
+
+PAGE = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+
+
+@pytest.mark.parametrize(
+    "other", [(404, PAGE), (405, PAGE), (200, PAGE), (404, '{"detail": "Not Found"}'), (404, "")]
+)
+def test_an_address_without_an_mlflow_server_is_named_as_such(
+    small: ModelManager, small_dir: Path, other: tuple[int, str]
+) -> None:
+    before_it = contents(small_dir, "")
+    with answering(other=other) as uri, pytest.raises(MirrorUnavailableError) as caught:
+        small.migrate(f"{uri}/wrong")
+    said = f"there is no MLflow server at {uri}/wrong; check the address; nothing was migrated"
+    assert str(caught.value) == said
+    assert contents(small_dir, "") == before_it
+
+
+def test_a_path_that_the_server_does_not_serve_is_named_as_such(
+    small: ModelManager, small_dir: Path, server_uri: str
+) -> None:
+    before_it = contents(small_dir, "")
+    for path in ("wrong", "a/b"):
+        with pytest.raises(MirrorUnavailableError, match="there is no MLflow server at http"):
+            small.migrate(f"{server_uri}/{path}")
+    assert contents(small_dir, "") == before_it
+
+
+def test_who_is_refused_by_a_server_is_not_said_that_it_is_none(small: ModelManager) -> None:
+    with (
+        answering(version="3.17.2", token="Bearer t0ken-645", other=(401, PAGE)) as uri,
+        pytest.raises(MirrorUnavailableError, match="does not know who asks") as caught,
+    ):
+        small.migrate(uri)
+    assert "no MLflow server" not in str(caught.value)
+    assert str(caught.value).endswith("; nothing was migrated")
+
+
+def test_a_file_that_is_no_database_is_left_and_another_migration_is_advised(
+    small: ModelManager, small_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "junk.db"
+    path.write_bytes(b"this is no database" * 100)
+    before_it = contents(small_dir, "")
+    with pytest.raises(MirrorUnavailableError, match="; nothing was migrated; ") as caught:
+        small.migrate(f"sqlite:///{path}")
+    done = call(small_dir, None, "migrate", "--to", f"sqlite:///{path}")
+    for text in (str(caught.value), done.output):
+        assert "sync" not in text
+        assert "call migrate again" in text
+    assert f"migrate --to sqlite:///{path}" in done.output
+    assert path.read_bytes() == b"this is no database" * 100
+    assert contents(small_dir, "") == before_it
+    path.unlink()
+    assert small.migrate(f"sqlite:///{path}").verified == 3
+
+
+def test_what_is_one_is_called_one(small: ModelManager, small_dir: Path, empty_uri: str) -> None:
+    small.delete("lotto_model_2", dry_run=False)
+    client = client_of(embedded_uri(small_dir))
+    client.set_model_version_tag("lotto_model", "1", "team", "red")
+    client.copy_model_version("models:/lotto_model/1", "staged")
+    done = call(small_dir, None, "migrate", "--to", empty_uri)
+    assert "\n2 moves of aliases copied\n1 alias set\n" in done.stdout
+    assert "\n1 tag or description copied\n" in done.stdout
+    assert "1 of its versions is a copy of what other" in done.stdout
+    small.save_model({"n": 4}, "lotto_model_4")
+    assert small.flush(120)
+    done = call(small_dir, None, "migrate", "--to", empty_uri)
+    assert "1 save sent\n" in done.stdout
+    assert not re.findall(r"^1 \w+s\b.*", done.stdout, re.MULTILINE)
+
+
+def test_one_version_is_compared_with_its_digest(tmp_path: Path, empty_uri: str) -> None:
+    manager = ModelManager(tmp_path / "one", mirror="off")
+    manager.save_model({"n": 1}, "lotto_model_1")
+    done = call(tmp_path / "one", None, "migrate", "--to", empty_uri)
+    assert "1 save sent\n1 version compared with the digest of its save\n" in done.stdout
+    done = call(tmp_path / "one", None, "migrate", "--to", empty_uri)
+    assert done.stdout.startswith("0 saves sent\n")
 
 
 @pytest.mark.parametrize("revision", ["89d4b8295536", "ffffffffffff"])
@@ -483,6 +687,7 @@ def test_a_store_that_may_only_be_read_gets_nothing_and_gets_it_all_later(
     with pytest.raises(MirrorUnavailableError, match="read-only") as caught:
         small.migrate(uri)
     assert postgresql.PASSWORD not in str(caught.value)
+    assert str(caught.value).endswith("; nothing was migrated")
     assert contents(small_dir, "") == before_it
     database_server.execute(f"{read_only} off")
     report = small.migrate(uri)

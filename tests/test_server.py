@@ -88,6 +88,7 @@ def test_a_file_damaged_on_the_server_is_found_by_a_deep_look_and_sent_again(
     original = served.read_bytes()
     served.write_bytes(b"x" * len(original))
     assert manager.verify() == []
+    assert "the files of 1 version in " in caplog.text
     assert "were not looked at" in caplog.text
     (found,) = manager.verify(deep=True)
     assert (found.kind, found.name) == ("damaged", "looked at")

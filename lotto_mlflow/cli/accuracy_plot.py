@@ -13,7 +13,7 @@ from lotto_mlflow import chance
 from lotto_mlflow.errors import Fix, MissingExtraError
 from lotto_mlflow.operations.accuracy import SIGNIFICANT, p_as_text
 from lotto_mlflow.records import ModelAccuracy, Prediction
-from lotto_mlflow.text import safe_line
+from lotto_mlflow.text import counted, safe_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +159,7 @@ def _draw(axes: Axes, panel: Panel, name: str) -> None:
 def _title(row: ModelAccuracy, name: str) -> str:
     kind = "backtest of " if row.is_backtest else ""
     version = "" if row.version is None else f"version {row.version}, "
-    draws = "1 draw" if row.draws == 1 else f"{row.draws} draws"
+    draws = counted(row.draws, "draw")
     figures = f"{row.hits_per_game:.3f} hits per game, adjusted p {p_as_text(row.p_adjusted)}"
     return f"{_elided(name)}\n{version}{kind}{draws}\n{figures}"
 

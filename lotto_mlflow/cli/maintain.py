@@ -24,7 +24,7 @@ from lotto_mlflow.cli.application import (
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.records import MigrateReport, SyncReport
-from lotto_mlflow.text import HIDDEN, shell_command
+from lotto_mlflow.text import HIDDEN, counted, shell_command
 
 
 @app.command(
@@ -121,8 +121,7 @@ def _print_report(report: SyncReport, base_dir: Path | None) -> None:
         )
         if names
     ]
-    count = len(report.sent)
-    saves = "1 save" if count == 1 else f"{count} saves"
+    saves = counted(len(report.sent), "save")
     terminal.line(f"{verb} {saves}{f' ({chr(44).join(details)})' if details else ''}")
     if report.found:
         terminal.line("in MLflow already, elsewhere than recorded; nothing is sent for them:")
@@ -183,17 +182,25 @@ def migrate(
 
 
 def _print_migrated(report: MigrateReport, base_dir: Path | None) -> None:
-    for count, what in (
-        (len(report.sent), "saves sent"),
-        (len(report.found), "saves found there"),
-        (len(report.predictions), "predictions whose figures were sent"),
-        (report.notes, "tags and descriptions copied"),
-        (report.moves, "moves of aliases copied"),
-        (len(report.aliases), "aliases set"),
-        (report.verified, "versions compared with the digests of their saves"),
+    terminal.line(counted(len(report.sent), "save sent", "saves sent"))
+    for count, one, many in (
+        (len(report.found), "save found there", "saves found there"),
+        (
+            len(report.predictions),
+            "prediction whose figures were sent",
+            "predictions whose figures were sent",
+        ),
+        (report.notes, "tag or description copied", "tags and descriptions copied"),
+        (report.moves, "move of an alias copied", "moves of aliases copied"),
+        (len(report.aliases), "alias set", "aliases set"),
+        (
+            report.verified,
+            "version compared with the digest of its save",
+            "versions compared with the digests of their saves",
+        ),
     ):
-        if count or what.startswith("saves sent"):
-            terminal.line(f"{count} {what}")
+        if count:
+            terminal.line(counted(count, one, many))
     for name, reason in report.left.items():
         terminal.line(f"stays behind: {name}")
         terminal.line(f"    {reason}")
@@ -273,5 +280,5 @@ def relocate(
     if as_json:
         output.print_json({"rewritten": rewritten})
     else:
-        paths = "1 path" if rewritten == 1 else f"{rewritten} paths"
+        paths = counted(rewritten, "path")
         terminal.line(f"{paths} rewritten" if rewritten else "nothing had moved")

@@ -20,6 +20,7 @@ from lotto_mlflow.cli.application import (
 )
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.records import Prediction
+from lotto_mlflow.text import counted
 
 
 @app.command(
@@ -136,5 +137,4 @@ def import_results(
     if as_json:
         output.print_json({"recorded": recorded})
     else:
-        results = "1 new result" if recorded == 1 else f"{recorded} new results"
-        terminal.line(f"recorded {results}")
+        terminal.line(f"recorded {counted(recorded, 'new result')}")

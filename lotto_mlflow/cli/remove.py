@@ -20,7 +20,7 @@ from lotto_mlflow.cli.application import (
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
 from lotto_mlflow.records import PrunedSave, PruneReport
-from lotto_mlflow.text import size_as_text
+from lotto_mlflow.text import counted, size_as_text
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only print what would go.")]
 
@@ -115,8 +115,10 @@ def _print_for_people(report: PruneReport) -> None:
         terminal.line(f"refused: {reason}")
     for text in report.left:
         terminal.line(f"left in MLflow: {text}")
-    verb, count = "would remove" if report.dry_run else "removed", len(report.pruned)
-    saves = "1 save" if count == 1 else f"{count} saves"
+    verb, saves = (
+        "would remove" if report.dry_run else "removed",
+        counted(len(report.pruned), "save"),
+    )
     terminal.line(f"{verb} {saves}, {size_as_text(report.size)}")
     if report.dry_run and report.pruned:
         terminal.note("nothing was removed; --yes does it")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
-import mlflow
-import requests
 from mlflow.entities import RunTag
 from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
 
-from lotto_mlflow.errors import MirrorUnavailableError, SettingsError
+from lotto_mlflow.errors import Fix, MirrorUnavailableError, SettingsError
 from lotto_mlflow.layout import registered_model, registered_model_of
-from lotto_mlflow.mirror import entities, fetch, leftovers, registry, version_tags
+from lotto_mlflow.mirror import (
+    entities,
+    fetch,
+    leftovers,
+    probing,
+    refusals,
+    registry,
+    version_tags,
+)
 from lotto_mlflow.mirror.alias_copies import AliasCopies, CopiedAliases
 from lotto_mlflow.mirror.alias_home import version_of
 from lotto_mlflow.mirror.aliases import split_description
@@ -40,11 +48,10 @@ _OWN = frozenset(
 )
 """Tags that a push writes, and that are of one store."""
 _OF_MLFLOW, _OF_PACKAGE = "mlflow.", "lotto_mlflow."
-_OLDEST_MAJOR = 3
-_SECONDS = 2.0
 _OPEN_SECONDS = 60.0
 """Opening a store for the first time takes seconds of work, more where a machine is busy."""
-_NUMBERS = re.compile(r"(\d{1,4})\.\d{1,6}[\w.+-]{0,40}")
+_MOST_VERSIONS = 20
+"""Versions of the source that are looked at for one whose run it has."""
 
 
 class Copies:
@@ -76,22 +83,69 @@ class Copies:
         SettingsError
             If it is the source under another address. Nothing was written.
         """
-        shown = masked(self._target.tracking_uri)
-        newest = next(iter(known), None)
-
-        def is_same() -> bool:
-            run_id = None if newest is None else newest.run_id
-            return bool(run_id) and leftovers.run_of(self._target, str(run_id)) is not None
-
+        shown, seconds = masked(self._target.tracking_uri), _OPEN_SECONDS
+        own = [ids.run_id for ids in islice(known, 1) if ids.run_id]
         self._source.ask(lambda: None, "reaching the current store", None)
-        self._target.ask(lambda: None, f"reaching {shown}", None)
-        _check_version(self._target.tracking_uri)
-        if self._target.ask(is_same, f"asking {shown}", False, seconds=_OPEN_SECONDS):
+        with self._refusals_of_target(shown):
+            self._target.ask(lambda: None, f"reaching {shown}", None)
+            self._target.ask(self._check_server, f"asking {shown}", None, seconds=seconds)
+        none: list[str] = []
+        doing = "asking the current store"
+        found = self._source.ask(self._runs_of_source, doing, none, seconds=seconds)
+        has_any = partial(self._has_any, {*own, *found})
+        if self._target.ask(has_any, f"asking {shown}", False, seconds=seconds):
             raise SettingsError(
                 f"{shown} has the runs of the current store: it is the same store by another "
                 "address, or a copy of it; nothing was migrated",
                 value=shown,
             )
+
+    @contextmanager
+    def _refusals_of_target(self, shown: str) -> Iterator[None]:
+        """Have an error that calls for a sync, which leads to the current store, say otherwise."""
+        try:
+            yield
+        except MirrorUnavailableError as cause:
+            if cause.fix is None or cause.fix.verb != "sync":
+                raise
+            before = (
+                "if it is damaged, bring it back from a copy, or move it away, and call migrate "
+                "again:"
+            )
+            fix = Fix("migrate", {"to": shown}, before=before)
+            raise type(cause)(cause.summary, fix=fix, **cause.data) from cause
+
+    def _check_server(self) -> None:
+        """Refuse a server that is none of MLflow, or whose release will not do."""
+        uri = self._target.tracking_uri
+        if not probing.is_server(uri):
+            return
+        release = probing.check_release(uri, takes_newer=False)
+        try:
+            self._target.known_experiment_id()
+        except MlflowException as cause:
+            if release is not None or not refusals.is_of_others(cause):
+                raise
+            raise MirrorUnavailableError(
+                f"there is no MLflow server at {masked(uri)}; check the address", error_code=None
+            ) from cause
+
+    def _runs_of_source(self) -> list[str]:
+        """Return the run of a version in the source, if it has any.
+
+        Notes
+        -----
+        A folder that has saved nothing there knows none. The run of a version may be in another
+        tracking store, where several share a registry.
+        """
+        client = self._source.client
+        pages = registry.pages(client, None, first_page=_MOST_VERSIONS)
+        found = (str(v.run_id) for page in pages for v in page if v.run_id)
+        few = islice(found, _MOST_VERSIONS)
+        return list(islice((r for r in few if leftovers.run_of(self._source, r) is not None), 1))
+
+    def _has_any(self, run_ids: set[str]) -> bool:
+        return any(leftovers.run_of(self._target, run_id) is not None for run_id in run_ids)
 
     def register_as(self, registered_models: Mapping[str, str]) -> None:
         """Have saves become versions of other registered models than their names give.
@@ -283,34 +337,3 @@ def _carried(
         return None
     text = "\n".join(lines.get(line, line) for line in before.splitlines())
     return None if text == now else text
-
-
-def _check_version(uri: str) -> None:
-    """See that a server is of an MLflow that has what a push needs.
-
-    Raises
-    ------
-    MirrorUnavailableError
-        If it is not; the message says of which one it is.
-
-    Notes
-    -----
-    Logged models came with MLflow 3. A server that does not say what it is, is not asked again.
-    """
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with requests.get(f"{uri}/version", timeout=_SECONDS, stream=True) as answer:
-            text = answer.raw.read(100, decode_content=True).decode("ascii", "replace").strip()
-            found = _NUMBERS.fullmatch(text) if answer.ok else None
-    except requests.RequestException:
-        return
-    own = int(mlflow.__version__.partition(".")[0])
-    if found is not None and not _OLDEST_MAJOR <= int(found[1]) <= own:
-        which = "older" if int(found[1]) < own else "newer"
-        helps = "upgrade the server" if which == "older" else "pip install --upgrade mlflow"
-        raise MirrorUnavailableError(
-            f"{masked(uri)} runs MLflow {text}, {which} than the installed {mlflow.__version__}, "
-            f"and does not have what is needed; {helps}; nothing was migrated",
-            error_code=None,
-        )

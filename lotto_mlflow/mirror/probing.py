@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,12 +35,21 @@ _ANSWERED: dict[tuple[str, ...], float] = {}
 _HTTP_SCHEMES = ("http://", "https://")
 _SQL_SCHEMES = ("postgresql", "mysql", "mssql")
 _TIMEOUT_ARGUMENTS = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
-_RELEASE = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}(?:\.?(?:a|b|rc|dev)\d{0,4})?")
+_RELEASE = re.compile(
+    r"(\d{1,4}(?:\.\d{1,4}){1,3}(?:\.?(?:a|b|rc|dev|post)\d{0,4})?)(?:\+[A-Za-z0-9.]{1,40})?"
+)
+_LONGEST_RELEASE = 100
+"""Bytes that are read of what a server says its release is."""
 _FIRST_RELEASE = 3
 _servers_that_fit: set[str] = set()
 """Those that were asked for their release; none takes an older one."""
 _REVISION = "SELECT version_num FROM alembic_version"
 _WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num"
+
+
+def is_server(uri: str) -> bool:
+    """Return whether a URI names a tracking server."""
+    return uri.startswith(_HTTP_SCHEMES)
 
 
 def is_sql(uri: str) -> bool:
@@ -75,7 +85,7 @@ def is_there(uri: str, *, for_writing: bool) -> bool:
     if uri.startswith(_HTTP_SCHEMES):
         _ask_http_server(uri)
         if for_writing:
-            _check_release(uri)
+            check_release(uri)
     elif path is not None:
         if not path.exists():
             return False
@@ -160,16 +170,19 @@ def _ask_http_server(uri: str) -> None:
 def _release_of(uri: str) -> str | None:
     """Return the release of MLflow that a server says it has, ``None`` where it says none."""
     try:
-        answer = requests.get(
+        with requests.get(
             f"{uri}/version",
             timeout=_SECONDS,
+            stream=True,
             headers=refusals.credentials(),
             **refusals.tls_settings(),
-        )
+        ) as answer:
+            body = chain.from_iterable(answer.iter_content(_LONGEST_RELEASE))
+            text = bytes(islice(body, _LONGEST_RELEASE)).decode("ascii", "replace")
+            found = _RELEASE.fullmatch(text.strip()) if answer.ok else None
     except OSError:
         return None
-    found = _RELEASE.fullmatch(answer.text.strip()) if answer.ok else None
-    return None if found is None else found[0]
+    return None if found is None else found[1]
 
 
 def other_releases(uris: Iterable[str]) -> str:
@@ -194,19 +207,47 @@ def _other_release(uri: str) -> str:
     )
 
 
-def _check_release(uri: str) -> None:
-    """Refuse a server whose MLflow has no logged models, before anything is written to it."""
-    if uri in _servers_that_fit:
-        return
-    found = _release_of(uri)
-    if found is not None and int(found.split(".")[0]) < _FIRST_RELEASE:
+def check_release(uri: str, *, takes_newer: bool = True) -> str | None:
+    """Refuse a server whose MLflow has no logged models, before anything is written to it.
+
+    Parameters
+    ----------
+    uri : str
+        The server.
+    takes_newer : bool
+        Whether one of a newer major version than the installed MLflow will do.
+
+    Returns
+    -------
+    str or None
+        The release that it says it has; ``None`` where it says none, or said before that it fits.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If its release will not do; the message says which one it is, and what to install.
+    """
+    if takes_newer and uri in _servers_that_fit:
+        return None
+    found, ours = _release_of(uri), mlflow.__version__
+    if found is None:
+        return None
+    reason, helps = "", f"install mlflow>={_FIRST_RELEASE} there"
+    if _major(found) < _FIRST_RELEASE:
+        reason = "which has no logged models"
+    elif not takes_newer and _major(found) > _major(ours):
+        reason, helps = "which is of a newer major version", f"install mlflow=={found} here"
+    if reason:
         raise MirrorUnavailableError(
-            f"{masked(uri)} has MLflow {found}, which has no logged models, and this client "
-            f"{mlflow.__version__}: install mlflow>={_FIRST_RELEASE} there",
+            f"{masked(uri)} has MLflow {found}, {reason}, and this client {ours}: {helps}",
             error_code=None,
         )
-    if found is not None:
-        _servers_that_fit.add(uri)
+    _servers_that_fit.add(uri)
+    return found
+
+
+def _major(release: str) -> int:
+    return int(release.partition(".")[0])
 
 
 def _revision_of_file(path: Path, *, for_writing: bool) -> str:

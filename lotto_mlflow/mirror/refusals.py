@@ -17,6 +17,7 @@ from mlflow.environment_variables import (
     MLFLOW_TRACKING_TOKEN,
     MLFLOW_TRACKING_USERNAME,
 )
+from mlflow.exceptions import MlflowException, RestException
 
 from lotto_mlflow import advice
 from lotto_mlflow.text import without_secrets
@@ -53,6 +54,10 @@ _OF_OBJECT_STORE = re.compile(
     r"SignatureDoesNotMatch|ExpiredToken|InvalidToken|AllAccessDisabled|AccountProblem)\)"
     r"|Unable to locate credentials"
 )
+_OF_OTHERS = re.compile(
+    r"failed with error code (?:404|405) != 200|the response body was not in a valid JSON format"
+)
+"""What MLflow's client says of answers that no MLflow server gives."""
 _DEEPEST = 8
 _LONGEST_REASON = 200
 _LONGEST_MESSAGE = 10_000
@@ -141,6 +146,13 @@ def advice_of(cause: BaseException) -> str:
         if found is not None:
             return found
     return ""
+
+
+def is_of_others(cause: MlflowException) -> bool:
+    """Return whether an answer is that of a server which knows nothing of MLflow."""
+    if isinstance(cause, RestException):
+        return "error_code" not in cause.json and "not found" in str(cause).lower()
+    return _OF_OTHERS.search(str(cause)) is not None
 
 
 def end_of_message(cause: BaseException, explain: Callable[[], str]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lotto_mlflow import settings
+from lotto_mlflow import regular, settings
 from lotto_mlflow.errors import (
     Fix,
     LottoMlflowError,
+    MirrorError,
     MirrorUnavailableError,
     SettingsError,
     SyncRunningError,
@@ -109,15 +110,19 @@ def migrate(folder: ModelFolder, to: object, progress: Progress | None) -> Migra
     source = folder.target()
     target = _target(folder, source, to)
     folder.check_format()
-    here, there = folder.mirror(source), folder.mirror(target)
-    copies = there.copies_from(here)
-    copies.check(_newest_mirrored(folder, source))
+    with _nothing_migrated():
+        here, there = folder.mirror(source), folder.mirror(target)
+        copies = there.copies_from(here)
+        copies.check(_newest_mirrored(folder, source))
     with ExitStack() as stack:
         what = f"the migration to {target.name} could not be done"
         outcome = "What was migrated before that stays, and the next one goes on"
         stack.enter_context(folder.disk_errors(what, outcome))
         folder.make_dirs()
         _lock(stack, folder)
+        with _nothing_migrated():
+            there.create()
+            there.prepare()
         history, survey = folder.history(), here.survey()
         placed = _placed(history, source, survey)
         copies.register_as(_renamed(history, source, placed))
@@ -131,6 +136,16 @@ def migrate(folder: ModelFolder, to: object, progress: Progress | None) -> Migra
         _compare(work, folder, target, saves)
         work.step(0, "")
     return _reported(target, synced, work)
+
+
+@contextmanager
+def _nothing_migrated() -> Iterator[None]:
+    """Have what MLflow refuses before anything was written end with that."""
+    try:
+        yield
+    except MirrorError as cause:
+        summary = f"{cause.summary}; nothing was migrated"
+        raise type(cause)(summary, fix=cause.fix, **cause.data) from cause
 
 
 def _target(folder: ModelFolder, source: Target, to: object) -> Target:
@@ -153,14 +168,23 @@ def _target(folder: ModelFolder, source: Target, to: object) -> Target:
             value=shown,
         )
     uri = settings.read(tracking_uri=text).tracking_uri
+    if scheme == "sqlite" and settings.sqlite_path(uri or "") is None:
+        raise SettingsError(
+            f"{shown} names no database file; give its path, as in sqlite:////path/to/mlflow.db; "
+            "nothing was migrated",
+            value=shown,
+        )
     chosen = replace(folder.settings(), tracking_uri=uri, registry_uri=None)
     target = folder.target(chosen)
-    if source.name == target.name or source.tracking_uri == target.tracking_uri:
+    is_same = source.name == target.name or source.tracking_uri == target.tracking_uri
+    if is_same or regular.is_one_file(source.database_path, target.database_path):
         raise SettingsError(
             f"{shown} is the current store; nothing was migrated. Give the address of another one",
             value=shown,
         )
-    if target.name == EMBEDDED:
+    if target.name == EMBEDDED or regular.is_one_file(
+        folder.layout.database_path, target.database_path
+    ):
         raise SettingsError(
             f"{shown} is the store inside the folder, and a migration leads to one outside; "
             "nothing was migrated. sync brings saves there, without MLFLOW_TRACKING_URI",
@@ -175,10 +199,9 @@ def _lock(stack: ExitStack, folder: ModelFolder) -> None:
     try:
         stack.enter_context(locked(lock_at(folder.layout.mlflow_dir / "migrate.lock"), 0))
     except Timeout as cause:
-        raise SyncRunningError(
-            f"another migration of {folder.layout.trained_dir.parent} is running; wait until it "
-            "ends",
-        ) from cause
+        where = folder.layout.trained_dir.parent
+        message = f"another migration of {where} is running; wait until it ends"
+        raise SyncRunningError(message) from cause
 
 
 def _records(history: History) -> Iterator[SaveRecord]:
@@ -205,10 +228,11 @@ def _note_others(
         r.id: registered_model_of(placed[r.id], r.name) for r in _records(history) if r.id in placed
     }
     for name, count in sorted(survey.with_copies(own).items()):
-        work.left[name] = (
-            f"{count} of its versions are copies of versions of other registered models; make them "
-            "there again, with MLflow, if they are needed"
+        what = (
+            "1 of its versions is a copy" if count == 1 else f"{count} of its versions are copies"
         )
+        again = "make that there again, with MLflow, if it is needed"
+        work.left[name] = f"{what} of what other registered models have; {again}"
     for entry in history.entries():
         record = history.read(entry) if entry.state == "aside" else None
         if record is not None and record.is_save:

@@ -29,7 +29,7 @@ from lotto_mlflow.records import (
     no_progress,
 )
 from lotto_mlflow.settings import Target
-from lotto_mlflow.text import composed
+from lotto_mlflow.text import composed, counted
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -226,9 +226,9 @@ def _elsewhere(
     saves = [r for r in records if r is not None and r.is_save and target.name in r.mirrored]
     if saves and not deep:
         _logger.warning(
-            "the files of %d versions in %s were not looked at; verify(deep=True), on the command "
-            "line verify --deep, downloads and checks them",
-            len(saves),
+            "the files of %s in %s were not looked at; verify(deep=True), on the command line "
+            "verify --deep, downloads and checks them",
+            counted(len(saves), "version"),
             target.name,
         )
         return
