@@ -257,8 +257,11 @@ class Connection:
         uris = tuple(self._uris)
 
         def asked() -> _T:
+            if probing.answers_still(uris):
+                with self.guarded(doing):
+                    return self._believed(call, missing)
             try:
-                is_there = probing.answers_still(uris) or self._probed(for_writing=False)
+                is_there = self._probed(for_writing=False)
             except OtherSchemaError as cause:
                 if not self._is_ours_to_upgrade(cause):
                     raise
@@ -270,6 +273,17 @@ class Connection:
 
         with probing.answers_noted(uris):
             return bounded(asked, seconds or LOOKUP_SECONDS, doing)
+
+    def _believed(self, call: Callable[[], _T], missing: _T) -> _T:
+        """Return an answer; that there is nothing, which another program may say, after a probe."""
+        try:
+            answer = call()
+        except LottoMlflowError:
+            self._probed(for_writing=False)
+            raise
+        if answer == missing:
+            self._probed(for_writing=False)
+        return answer
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

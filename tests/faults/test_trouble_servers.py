@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from serving import tracking_server
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import MirrorUnavailableError
 
 PLAIN = """
 import sys, mlflow
@@ -59,6 +60,23 @@ def served(front: Front, tmp_path: Path) -> Iterator[ModelManager]:
     yield manager
     front.be("through")
     manager.flush(60)
+
+
+def test_what_listens_instead_of_a_server_is_not_believed_that_there_is_nothing(
+    served: ModelManager, front: Front, tmp_path: Path
+) -> None:
+    reader = ModelManager(tmp_path / "reader", tracking_uri=front.uri)
+    found = reader.latest(source="registry")
+    assert found is not None
+    front.be("other JSON")
+    for call in (
+        lambda: reader.latest(source="registry"),
+        lambda: reader.get_latest_model_path(source="registry"),
+        lambda: reader.records(source="registry"),
+        lambda: reader.get(f"models:/lotto_model/{found.version}"),
+    ):
+        with pytest.raises(MirrorUnavailableError):
+            call()
 
 
 @pytest.mark.parametrize(
