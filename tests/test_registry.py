@@ -24,7 +24,7 @@ from lotto_mlflow.errors import (
     ModelNotFoundError,
     PickleNotAllowedError,
 )
-from lotto_mlflow.mirror import registry
+from lotto_mlflow.mirror import version_tags
 
 
 @pytest.fixture
@@ -286,5 +286,5 @@ def test_an_id_in_the_digits_of_another_script_is_of_no_save() -> None:
         "model_name": "lotto_model_x",
         "saved_at": "2026-01-01T00:00:00+09:00",
     }
-    assert not registry.is_ours(tags)
-    assert registry.is_ours(tags | {"save_id": "9" * 19 + "-00000000"})
+    assert not version_tags.is_ours(tags)
+    assert version_tags.is_ours(tags | {"save_id": "9" * 19 + "-00000000"})

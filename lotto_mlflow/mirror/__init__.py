@@ -25,7 +25,7 @@ from lotto_mlflow.mirror.copies import Copies
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
-from lotto_mlflow.mirror.version_tags import own_facts
+from lotto_mlflow.mirror.version_tags import BACKFILLED_TAG, as_record, own_facts
 from lotto_mlflow.model_dir import DATA_FILE
 from lotto_mlflow.records import (
     Aliases,
@@ -174,7 +174,7 @@ class Mirror:
             origin = self._connection.origin
             known = None if own is None else own_facts(own, self.target_name, origin)
             version = registry.newest_version(self._connection.client, registered_model, own=known)
-            return None if version is None else registry.as_record(version)
+            return None if version is None else as_record(version)
 
         return self._connection.ask(ask, f"looking up the latest {registered_model}", None)
 
@@ -221,7 +221,7 @@ class Mirror:
 
         def ask() -> list[ModelRecord]:
             found = lookups.newest_of_names(self._connection.client, name, limit)
-            return [registry.as_record(version) for version in found]
+            return [as_record(version) for version in found]
 
         return self._connection.ask(ask, "listing the registry", [])
 
@@ -270,7 +270,7 @@ class Mirror:
         """Return whether the registry has a version of a file that no save knew."""
 
         def ask() -> bool:
-            condition = f"tags.{registry.BACKFILLED_TAG} = 'true'"
+            condition = f"tags.{BACKFILLED_TAG} = 'true'"
             return any(True for _ in registry.versions(self._connection.client, None, condition, 1))
 
         return self._connection.ask(ask, "looking for files brought in before", False)

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorUnavailableError
-from lotto_mlflow.mirror import entities, leftovers, probing, registry
+from lotto_mlflow.mirror import entities, leftovers, probing, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import HOMES, AliasMove, home_of, moves_in
 from lotto_mlflow.text import shell_command
@@ -138,7 +138,7 @@ class AliasHome:
     def _first_names(self) -> list[str]:
         """Return what the registered model was called when its newest versions were made."""
         page = next(registry.pages(self._client, self._name, first_page=_NEWEST), [])
-        own = (v.tags[registry.MODEL_NAME_TAG] for v in page if registry.is_ours(v.tags))
+        own = (v.tags[version_tags.MODEL_NAME_TAG] for v in page if version_tags.is_ours(v.tags))
         return list(dict.fromkeys(names.registered_model(name) for name in own))
 
     def run_id_to_write(self) -> str:
@@ -278,7 +278,7 @@ def _is_of(client: MlflowClient, moves: Iterable[AliasMove], registered_model: s
     for holder in list(dict.fromkeys(reversed(held)))[:_MOST_LOOKED_AT]:
         found = version_of(client, registered_model, holder.version)
         if found is not None:
-            return bool(found.tags.get(registry.SAVE_ID_TAG) == holder.save_id)
+            return bool(found.tags.get(version_tags.SAVE_ID_TAG) == holder.save_id)
     return False
 
 

@@ -17,7 +17,7 @@ from lotto_mlflow import regular
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError
 from lotto_mlflow.files import local_path
 from lotto_mlflow.layout import REGISTERED_MODEL, registered_model_of
-from lotto_mlflow.mirror import entities, registry
+from lotto_mlflow.mirror import entities, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.creating import FORBIDDEN
 from lotto_mlflow.mirror.places import shown
@@ -80,7 +80,7 @@ def is_deleted(run: Run) -> bool:
 
 def is_rest_of_failed_push(run: Run) -> bool:
     """Return whether a run was deleted here, because its push failed, and not by a person."""
-    is_ours = registry.SAVE_ID_TAG in run.data.tags
+    is_ours = version_tags.SAVE_ID_TAG in run.data.tags
     return is_deleted(run) and run.info.status == "FAILED" and is_ours
 
 
@@ -233,10 +233,10 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
     """Mark as deleted what was created, and not recorded any more; no files are touched."""
     client, experiments = connection.client, [connection.experiment_id()]
     noted = {one for ids in noted_ids(connection, record) for one in (ids.run_id, ids.model_id)}
-    of_save = f"tags.{registry.SAVE_ID_TAG} = '{record.id}'"
+    of_save = f"tags.{version_tags.SAVE_ID_TAG} = '{record.id}'"
     for model in client.search_logged_models(experiments, filter_string=of_save):
         model_id, location = model.model_id, model.artifact_location
-        is_ours = model_id not in noted and registry.has_tags_of(record, model.tags)
+        is_ours = model_id not in noted and version_tags.has_tags_of(record, model.tags)
         if is_ours and model.status == "PENDING" and _is_empty(connection, location, model_id):
             client.delete_logged_model(model_id)
     for run in client.search_runs(experiments, of_save, run_view_type=ViewType.ACTIVE_ONLY):
@@ -245,7 +245,7 @@ def _mark_unrecorded(connection: Connection, record: SaveRecord) -> None:
         is_of_start = run.info.start_time in record.payload.run_times_ms
         run_id, location = run.info.run_id, run.info.artifact_uri
         is_ours = (
-            run_id not in noted and is_of_start and registry.has_tags_of(record, run.data.tags)
+            run_id not in noted and is_of_start and version_tags.has_tags_of(record, run.data.tags)
         )
         if is_unfinished and is_ours and _is_empty(connection, location, run_id):
             client.set_terminated(run_id, "FAILED")
@@ -269,7 +269,7 @@ def ids_of_finished(connection: Connection, record: SaveRecord) -> MlflowIds | N
     version = registry.version_of_save(connection.client, record)
     if version is None:
         return None
-    ids = registry.ids_of(version, record)
+    ids = version_tags.ids_of(version, record)
     run = run_of(connection, ids.run_id)
     if run is not None:
         is_own = _is_own_run(connection, record, run)
@@ -303,7 +303,7 @@ def _is_own_run(connection: Connection, record: SaveRecord, run: Run) -> bool:
     """Return whether the record says that its push created a run; one of old says nothing."""
     noted = noted_ids(connection, record)
     is_noted = run.info.run_id in {ids.run_id for ids in noted}
-    return is_noted or (not noted and registry.has_tags_of(record, run.data.tags))
+    return is_noted or (not noted and version_tags.has_tags_of(record, run.data.tags))
 
 
 def noted_ids(connection: Connection, record: SaveRecord) -> list[Attempt | MlflowIds]:

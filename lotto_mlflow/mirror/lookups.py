@@ -12,8 +12,9 @@ from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow.errors import ForeignModelError, MirrorError
-from lotto_mlflow.mirror import leftovers, registry
+from lotto_mlflow.mirror import leftovers, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
+from lotto_mlflow.mirror.version_tags import MODEL_NAME_TAG
 from lotto_mlflow.records import Aliases, ModelRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
 
@@ -74,10 +75,10 @@ def newest_of_names(
     for each thousand versions.
     """
     if name is not None:
-        found = registry.newest_version(client, None, f'tags.{registry.MODEL_NAME_TAG} = "{name}"')
+        found = registry.newest_version(client, None, f'tags.{MODEL_NAME_TAG} = "{name}"')
         return [] if found is None or limit == 0 else [found]
     newest_first = registry.newest_first(registry.versions(client, None))
-    by_name = {version.tags[registry.MODEL_NAME_TAG]: version for version in reversed(newest_first)}
+    by_name = {version.tags[MODEL_NAME_TAG]: version for version in reversed(newest_first)}
     return list(itertools.islice(registry.newest_first(by_name.values()), limit))
 
 
@@ -147,7 +148,7 @@ def version(client: MlflowClient, reference: VersionReference) -> ModelRecord | 
         return None
     number = found.version if reference.version is None else reference.version
     is_asked_for = (found.name, str(found.version)) == (name, str(number))
-    if not is_asked_for or not registry.is_well_formed(found):
+    if not is_asked_for or not version_tags.is_well_formed(found):
         raise MirrorError(
             f"the registry was asked for {reference}, and answers with version "
             f"{found.version} of {found.name}; nothing was loaded",
@@ -155,7 +156,7 @@ def version(client: MlflowClient, reference: VersionReference) -> ModelRecord | 
             reference=str(reference),
         )
     tags = found.tags
-    if not registry.is_ours(tags):
+    if not version_tags.is_ours(tags):
         tags = registry.tags_of_logged_model(client, found)
     if tags is None:
         raise ForeignModelError(
@@ -165,4 +166,4 @@ def version(client: MlflowClient, reference: VersionReference) -> ModelRecord | 
             run_id=found.run_id,
             version=int(found.version),
         )
-    return registry.as_record(found, tags)
+    return version_tags.as_record(found, tags)

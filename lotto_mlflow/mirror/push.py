@@ -27,6 +27,7 @@ from lotto_mlflow.mirror import (
     leftovers,
     model_folder,
     registry,
+    version_tags,
 )
 from lotto_mlflow.mirror.connection import Connection, permanent_errors
 from lotto_mlflow.mirror.ordering import NewestVersion
@@ -258,7 +259,7 @@ def _logged_model(
         connection.experiment_id(),
         name=_logged_model_name(record.name),
         source_run_id=run_id,
-        tags=entities.tags(registry.identity_tags(record) | expected),
+        tags=entities.tags(version_tags.identity_tags(record) | expected),
         params={param.key: param.value for param in entities.params(description.params)},
         model_type=description.model_type,
     )
@@ -331,7 +332,7 @@ def _note(connection: Connection, record: SaveRecord, version: int) -> dict[str,
 
 
 def _run_tags(connection: Connection, record: SaveRecord, version: int) -> dict[str, str]:
-    own = record.payload.description.tags | registry.identity_tags(record)
+    own = record.payload.description.tags | version_tags.identity_tags(record)
     own |= _note(connection, record, version)
     own[_MODEL_TYPE_TAG] = record.payload.description.model_type
     if record.payload.description.parent_run_id:

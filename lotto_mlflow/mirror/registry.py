@@ -19,19 +19,14 @@ from lotto_mlflow.mirror import creating, entities, ordering
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.ordering import Facts, NewestVersion
 from lotto_mlflow.mirror.version_tags import (
-    BACKFILLED_TAG,
     LATE_TAG,
     MODEL_ID_TAG,
-    MODEL_NAME_TAG,
     SAVE_ID_TAG,
     SHA256_TAG,
     SKLEARN_TAG,
-    as_record,
     facts_of,
-    has_tags_of,
     host_tags,
     identity_tags,
-    ids_of,
     is_copy,
     is_ours,
     is_well_formed,
@@ -43,34 +38,6 @@ from lotto_mlflow.mirror.version_tags import (
 from lotto_mlflow.records import BACKFILL, MlflowIds, SaveRecord
 from lotto_mlflow.requirements import version_in
 
-__all__ = [
-    "BACKFILLED_TAG",
-    "MODEL_NAME_TAG",
-    "SAVE_ID_TAG",
-    "SHA256_TAG",
-    "as_record",
-    "correct_tags",
-    "create_version",
-    "describe_version",
-    "existing",
-    "first_of",
-    "has_tags_of",
-    "identity_tags",
-    "ids_of",
-    "is_ours",
-    "is_well_formed",
-    "model_id_of",
-    "newest_first",
-    "newest_of",
-    "newest_version",
-    "newest_version_before",
-    "pages",
-    "save_id_of",
-    "tag_untagged",
-    "tags_of_logged_model",
-    "version_of_save",
-    "versions",
-]
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000

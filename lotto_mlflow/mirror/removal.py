@@ -8,7 +8,7 @@ from lotto_mlflow import layout as names
 from lotto_mlflow import regular
 from lotto_mlflow.errors import ModelInUseError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import leftovers, registry
+from lotto_mlflow.mirror import leftovers, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.records import MlflowIds, SaveRecord
 
@@ -74,7 +74,7 @@ def remove(connection: Connection, save: SaveRecord, *, is_forced: bool) -> list
 
 def _is_of(version: ModelVersion, name: str, ids: MlflowIds) -> bool:
     is_named = (version.name, str(version.version)) == (name, str(ids.version))
-    return is_named and registry.is_well_formed(version) and version.run_id == ids.run_id
+    return is_named and version_tags.is_well_formed(version) and version.run_id == ids.run_id
 
 
 def _in_use_by(save: SaveRecord, others: set[tuple[str, int]]) -> ModelInUseError:

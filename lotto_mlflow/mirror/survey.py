@@ -13,7 +13,7 @@ from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.mirror import registry
+from lotto_mlflow.mirror import registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
 from lotto_mlflow.records import MlflowIds, SaveRecord
@@ -82,8 +82,8 @@ class Survey:
     def _by_save_id(self) -> dict[str, list[ModelVersion]]:
         found: dict[str, list[ModelVersion]] = {}
         for version in self._versions:
-            if registry.is_ours(version.tags):
-                found.setdefault(registry.save_id_of(version), []).append(version)
+            if version_tags.is_ours(version.tags):
+                found.setdefault(version_tags.save_id_of(version), []).append(version)
         return found
 
     @cached_property
@@ -97,7 +97,7 @@ class Survey:
     def _by_model_id(self) -> dict[str, list[ModelVersion]]:
         found: dict[str, list[ModelVersion]] = {}
         for version in self._versions:
-            found.setdefault(registry.model_id_of(version), []).append(version)
+            found.setdefault(version_tags.model_id_of(version), []).append(version)
         return found
 
     def others_of(self, record: SaveRecord, ids: MlflowIds) -> list[str]:
@@ -156,26 +156,26 @@ class Survey:
         if version is None:
             number = "" if ids is None else f" {ids.version}"
             return Standing(None, missing=f"version{number} was deleted")
-        declared = version.tags.get(registry.SHA256_TAG, "")
+        declared = version.tags.get(version_tags.SHA256_TAG, "")
         is_other = own is not None and _contradicts(record, version)
-        found = ids if own is not None and ids is not None else registry.ids_of(version, record)
+        found = ids if own is not None and ids is not None else version_tags.ids_of(version, record)
         return Standing(found, self._missing_beside(found), declared or "none" if is_other else "")
 
     def ids_of_save(self, save_id: str, sha256: str) -> MlflowIds | None:
         """Return what a save that another folder made is called here; nothing is listed."""
         connection = self._connection
-        condition = f"tags.{registry.SAVE_ID_TAG} = '{save_id}'"
+        condition = f"tags.{version_tags.SAVE_ID_TAG} = '{save_id}'"
 
         def ask() -> MlflowIds | None:
             found = registry.versions(connection.client, None, condition)
-            own = (v for v in found if v.tags[registry.SHA256_TAG] == sha256)
+            own = (v for v in found if v.tags[version_tags.SHA256_TAG] == sha256)
             first = min(own, key=lambda version: (version.name, int(version.version)), default=None)
             if first is None:
                 return None
             return MlflowIds(
                 version=int(first.version),
                 run_id=first.run_id or "",
-                model_id=registry.model_id_of(first),
+                model_id=version_tags.model_id_of(first),
             )
 
         return connection.ask(ask, f"looking for the save {save_id}", None)
@@ -189,12 +189,12 @@ class Survey:
     def _of_save(self, record: SaveRecord, ids: MlflowIds | None) -> Iterator[ModelVersion]:
         """Yield the versions with the save's id, and untagged ones of its run and logged model."""
         for version in self._by_save_id.get(record.id, ()):
-            if version.tags[registry.SHA256_TAG] == record.payload.sha256:
+            if version.tags[version_tags.SHA256_TAG] == record.payload.sha256:
                 yield version
         if ids is not None and ids.run_id:
             for version in self._by_run_id.get(ids.run_id, ()):
-                is_tagged = registry.is_ours(version.tags)
-                if not is_tagged and registry.model_id_of(version) == ids.model_id:
+                is_tagged = version_tags.is_ours(version.tags)
+                if not is_tagged and version_tags.model_id_of(version) == ids.model_id:
                     yield version
 
     def _missing_beside(self, ids: MlflowIds) -> str:
@@ -214,7 +214,7 @@ class Survey:
             return True
         if name in self._model_ids or name in self._by_run_id:
             return True
-        return any(registry.model_id_of(v) == name or name in v.source for v in self._versions)
+        return any(version_tags.model_id_of(v) == name or name in v.source for v in self._versions)
 
     def with_copies(self, registered_models: Mapping[str, str]) -> dict[str, int]:
         """Return how many versions of saves other registered models have, by their names.
@@ -247,5 +247,5 @@ class Survey:
 def _contradicts(record: SaveRecord, version: ModelVersion) -> bool:
     """Return whether a version says other things than a record; one without tags says nothing."""
     tags = version.tags
-    says_something = registry.SAVE_ID_TAG in tags or registry.SHA256_TAG in tags
-    return says_something and not registry.has_tags_of(record, tags)
+    says_something = version_tags.SAVE_ID_TAG in tags or version_tags.SHA256_TAG in tags
+    return says_something and not version_tags.has_tags_of(record, tags)
