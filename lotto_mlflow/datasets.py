@@ -104,15 +104,15 @@ def _refused(what: str, problem: str) -> InvalidDatasetError:
     return InvalidDatasetError(f"{what} {problem}; nothing was saved")
 
 
-def recorded(named: Mapping[str, Any], origin: Mapping[str, str]) -> list[dict[str, Any]]:
+def recorded(named: Mapping[str, Any], source: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return what a save record keeps of data sets.
 
     Parameters
     ----------
     named : mapping of str to object
         What `checked` returned.
-    origin : mapping of str to str
-        The program that saves, as `lotto_mlflow.description.origin` returns it; the source of
+    source : mapping of str to str
+        The program that saves, as `lotto_mlflow.description.source_tags` returns it; the source of
         a data set that names none. The folders of a machine are left out.
 
     Returns
@@ -126,8 +126,8 @@ def recorded(named: Mapping[str, Any], origin: Mapping[str, str]) -> list[dict[s
     -----
     One that cannot be described is left out with a warning: a data set never fails a save.
     """
-    name = PurePath(origin["mlflow.source.name"])
-    program = dict(origin) | {"mlflow.source.name": name.name if name.is_absolute() else str(name)}
+    name = PurePath(source["mlflow.source.name"])
+    program = dict(source) | {"mlflow.source.name": name.name if name.is_absolute() else str(name)}
     found = []
     for context, data in named.items():
         try:
@@ -142,14 +142,14 @@ def recorded(named: Mapping[str, Any], origin: Mapping[str, str]) -> list[dict[s
     return found
 
 
-def _recorded(context: str, data: Any, origin: dict[str, str]) -> dict[str, Any]:
+def _recorded(context: str, data: Any, source: dict[str, str]) -> dict[str, Any]:
     if is_described(data):
         values = _described(data)
     else:
         values = {
             "name": context,
             "digest": digest_of(data),
-            "source": json.dumps({"tags": origin}),
+            "source": json.dumps({"tags": source}),
             "source_type": "code",
             "facts": _facts(data),
         }

@@ -216,7 +216,7 @@ def _non_finite_tag(non_finite: Mapping[str, str]) -> dict[str, str]:
     return {_NON_FINITE_TAG: json.dumps(non_finite, ensure_ascii=False)}
 
 
-def origin() -> dict[str, str]:
+def source_tags() -> dict[str, str]:
     """Return the program that saves, and its commit, under MLflow's own tag names.
 
     Notes
@@ -242,7 +242,7 @@ def origin() -> dict[str, str]:
 
 
 def _context_tags() -> dict[str, str]:
-    return origin() | {"mlflow.user": writable(user())}
+    return source_tags() | {"mlflow.user": writable(user())}
 
 
 def user() -> str:

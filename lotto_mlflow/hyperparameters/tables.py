@@ -49,7 +49,7 @@ def text_of(value: Any, whole: WholeText) -> str:
         hasher = hashlib.sha256()
         _add_series(hasher, value, whole)
         _add_index(hasher, value.index, whole)
-        return _told("Series", value.shape, value.dtype, hasher)
+        return _summary("Series", value.shape, value.dtype, hasher)
     return _text_of_array(value, whole)
 
 
@@ -58,7 +58,7 @@ def _is_sparse(value: Any) -> bool:
     return is_sparse is not None and bool(is_sparse(value))
 
 
-def _told(name: str, shape: Any, dtype: Any, hasher: Any, values: str = "") -> str:
+def _summary(name: str, shape: Any, dtype: Any, hasher: Any, values: str = "") -> str:
     lengths = tuple(map(int, shape))
     digest = hasher.hexdigest()[:_DIGITS]
     return f"{name}({values}shape={lengths}, dtype={dtype}, digest={digest})"
@@ -76,7 +76,7 @@ def _text_of_array(value: Any, whole: WholeText) -> str:
     _add_array(hasher, array, whole)
     values = f"{whole(array.tolist())}, " if array.size <= _FEW and array.ndim else ""
     values = values or (f"{whole(array[()])}, " if not array.ndim else "")
-    return _told(name, array.shape, _native(array.dtype), hasher, values)
+    return _summary(name, array.shape, _native(array.dtype), hasher, values)
 
 
 def _text_of_frame(frame: Any, whole: WholeText) -> str:
@@ -89,7 +89,7 @@ def _text_of_frame(frame: Any, whole: WholeText) -> str:
     shown = "/".join(kinds[:_FEW]) or "none"
     few = frame.shape[1] <= _FEW
     columns = f"columns={whole(list(frame.columns))}, " if few else ""
-    return _told("DataFrame", frame.shape, shown, hasher, columns)
+    return _summary("DataFrame", frame.shape, shown, hasher, columns)
 
 
 def _text_of_sparse(matrix: Any) -> str:
@@ -104,7 +104,7 @@ def _text_of_sparse(matrix: Any) -> str:
     for one in places:
         _add_array(hasher, numpy.asarray(one, "int64")[order], repr)
     _add_array(hasher, numpy.asarray(plain.data)[order], repr)
-    return _told("sparse", plain.shape, plain.dtype, hasher, f"stored={len(order)}, ")
+    return _summary("sparse", plain.shape, plain.dtype, hasher, f"stored={len(order)}, ")
 
 
 def _add_series(hasher: Any, series: Any, whole: WholeText) -> None:

@@ -218,8 +218,8 @@ class _Writer:
         elif (name := _name_of(value)) is not None:
             self.parts.append(name)
         elif is_estimator(value):
-            is_told = id(value) in self._own_entry
-            changed = {} if is_told else self._changed(value, _shallow_params(value))
+            has_entry = id(value) in self._own_entry
+            changed = {} if has_entry else self._changed(value, _shallow_params(value))
             self._write_call(type(value).__name__, (), changed)
         elif (state := _random_state(value)) is not None:
             self.parts.append(f"{type(value).__name__}(digest={digest_of(self.text(state))})")

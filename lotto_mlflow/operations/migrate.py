@@ -15,9 +15,7 @@ from lotto_mlflow.errors import (
     MirrorError,
     MirrorUnavailableError,
     SettingsError,
-    SyncRunningError,
 )
-from lotto_mlflow.files import lock_at, locked
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import registered_model, registered_model_of
@@ -119,7 +117,7 @@ def migrate(folder: ModelFolder, to: object, progress: Progress | None) -> Migra
         outcome = "What was migrated before that stays, and the next one goes on"
         stack.enter_context(folder.disk_errors(what, outcome))
         folder.make_dirs()
-        _lock(stack, folder)
+        sync.lock_alone(stack, folder, "migrate.lock", "migration")
         with _nothing_migrated():
             there.create()
             there.prepare()
@@ -191,17 +189,6 @@ def _target(folder: ModelFolder, source: Target, to: object) -> Target:
             value=shown,
         )
     return target
-
-
-def _lock(stack: ExitStack, folder: ModelFolder) -> None:
-    from filelock import Timeout
-
-    try:
-        stack.enter_context(locked(lock_at(folder.layout.mlflow_dir / "migrate.lock"), 0))
-    except Timeout as cause:
-        where = folder.layout.trained_dir.parent
-        message = f"another migration of {where} is running; wait until it ends"
-        raise SyncRunningError(message) from cause
 
 
 def _records(history: History) -> Iterator[SaveRecord]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import artifacts, datasets, examples, metadata, settings
-from lotto_mlflow.description import describe, has_method, origin, with_needs
+from lotto_mlflow.description import describe, has_method, source_tags, with_needs
 from lotto_mlflow.errors import InvalidModelError
 from lotto_mlflow.files import locked, mode_of, remove_file, temporary_for
 from lotto_mlflow.folder import ModelFolder
@@ -142,7 +142,7 @@ def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns:
         values or {},
         parent_run_id=settings.active_run_id(current),
         example=example,
-        datasets=datasets.recorded(named, origin()) if named else None,
+        datasets=datasets.recorded(named, source_tags()) if named else None,
     )
     return _Request(
         given.model,

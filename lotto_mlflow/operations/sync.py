@@ -76,7 +76,8 @@ def sync(
         )
         if not dry_run:
             folder.make_dirs()
-            _lock(stack, folder)
+            lock_alone(stack, folder, "sync.lock", "sync")
+            stack.enter_context(locked(folder.push_lock()))
             _recover(folder, retry_aside=retry_aside)
         report = SyncReport(dry_run=dry_run)
         prediction_files.put_right(folder, report)
@@ -110,16 +111,22 @@ def _push_all(
     on_progress(len(work), len(work), 0, "")
 
 
-def _lock(stack: ExitStack, folder: ModelFolder) -> None:
+def lock_alone(stack: ExitStack, folder: ModelFolder, file_name: str, what: str) -> None:
+    """Lock a folder against another call of the same kind, until a stack is closed.
+
+    Raises
+    ------
+    SyncRunningError
+        If there is one.
+    """
     from filelock import Timeout
 
     try:
-        stack.enter_context(locked(lock_at(folder.layout.mlflow_dir / "sync.lock"), 0))
+        stack.enter_context(locked(lock_at(folder.layout.mlflow_dir / file_name), 0))
     except Timeout as cause:
         raise SyncRunningError(
-            f"another sync of {folder.layout.trained_dir.parent} is running; wait until it ends",
+            f"another {what} of {folder.layout.trained_dir.parent} is running; wait until it ends",
         ) from cause
-    stack.enter_context(locked(folder.push_lock()))
 
 
 def _recover(folder: ModelFolder, *, retry_aside: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def before(server: TrackingServer) -> Iterator[Relay]:
         yield opened
 
 
+def _interrupt(server: TrackingServer, how: str) -> None:
+    """Do what interrupts a transfer, beside the connection that is cut."""
+    if how == "restarted":
+        server.stop()
+        server.start()
+
+
 def _model(number: int) -> dict[str, bytes]:
     return {"weights": bytes([number]) * SIZE}
 
@@ -55,13 +63,8 @@ def test_an_upload_that_is_interrupted_costs_a_retry_and_no_model(
     base_dir, name = tmp_path / "ml", f"lotto_model_{how}_{megabytes}"
     manager = ModelManager(base_dir, tracking_uri=before.uri)
 
-    def interrupt() -> None:
-        if how == "restarted":
-            server.stop()
-            server.start()
-
     manager.warm_up(wait=True)
-    before.after(megabytes, interrupt)
+    before.after(megabytes, partial(_interrupt, server, how))
     manager.save_model(_model(megabytes), name, {"n": megabytes})
     assert before.acted.wait(120)
     if not manager.flush(120):
@@ -89,12 +92,7 @@ def test_a_download_that_is_interrupted_leaves_nothing_and_the_next_one_is_whole
     base_dir = tmp_path / "reader"
     reader = ModelManager(base_dir, tracking_uri=before.uri)
 
-    def interrupt() -> None:
-        if how == "restarted":
-            server.stop()
-            server.start()
-
-    before.after(megabytes, interrupt, "down")
+    before.after(megabytes, partial(_interrupt, server, how), "down")
     with suppress(LottoMlflowError):
         assert reader.load_model(f"models:/{name}/1") == _model(megabytes)
     assert before.acted.wait(120)
