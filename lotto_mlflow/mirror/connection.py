@@ -281,7 +281,8 @@ class Connection:
         except LottoMlflowError:
             self._probed(for_writing=False)
             raise
-        if answer == missing:
+        # entities of MLflow 3.17 cannot be compared with None
+        if answer is None or (missing is not None and answer == missing):
             self._probed(for_writing=False)
         return answer
 
