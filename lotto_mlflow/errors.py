@@ -17,6 +17,7 @@
     ├── StoreError                  (OSError)      the disk refused a step of the save
     ├── LoadError                   (OSError)      joblib could not read the model
     │   ├── UntrustedModelError                    nothing that is trusted knows its digest
+    │   ├── SignatureError                         a signature that is missing, or not trusted
     │   ├── DigestMismatchError                    the bytes are not the ones that were saved
     │   ├── PickleNotAllowedError                  MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     │   └── ForeignModelError                      a version that this package did not make
@@ -189,6 +190,10 @@ class LoadError(LottoMlflowError, OSError):
 
 class UntrustedModelError(LoadError):
     """Nothing that the settings trust knows the digest of a file; nothing was unpickled."""
+
+
+class SignatureError(LoadError):
+    """No trusted key signed a model, its name, or what comes with it; nothing was unpickled."""
 
 
 class DigestMismatchError(LoadError):
