@@ -1,4 +1,4 @@
-"""Signatures: what is signed of a save, with which keys, and the newest one that this host has seen.
+"""Signatures: what is signed of a save, with which keys, and the newest one that a host has seen.
 
 No cryptography is written here: signatures are made and checked by OpenSSF's model-signing.
 """

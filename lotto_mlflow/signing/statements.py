@@ -117,10 +117,8 @@ def _check(statement: Statement) -> None:
         raise ValueError("a name is none")
     if not is_save_id(statement.save_id) or not _is_match(_FOLDER_ID, statement.folder):
         raise ValueError("an id is none")
-    if (
-        not all(map(is_digest, digests))
-        or statement.metadata_sha256 is not None
-        and not is_digest(statement.metadata_sha256)
+    if not all(map(is_digest, digests)) or (
+        statement.metadata_sha256 is not None and not is_digest(statement.metadata_sha256)
     ):
         raise ValueError("a digest is none")
     if not all(type(count) is int and 0 <= count < _END_OF_COUNT for count in counts):
