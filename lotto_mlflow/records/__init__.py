@@ -42,6 +42,7 @@ from lotto_mlflow.records.lifecycle import (
 )
 from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
 from lotto_mlflow.records.reports import Finding, Health, HealthStatus, MigrateReport, SyncReport
+from lotto_mlflow.records.setters import Setter, late_setters
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -112,6 +113,7 @@ __all__ = [
     "ResultRecord",
     "SavePayload",
     "SaveRecord",
+    "Setter",
     "SyncReport",
     "aliases_by_version",
     "arrived_of",
@@ -124,6 +126,7 @@ __all__ = [
     "is_nested_deeper",
     "is_save_id",
     "key_of",
+    "late_setters",
     "moves_in",
     "new_id",
     "no_progress",
