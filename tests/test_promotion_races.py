@@ -301,6 +301,36 @@ def test_a_slow_promoter_sets_in_the_end_what_a_newer_move_says(aliased: Aliased
     assert aliased.holder() == 3
 
 
+def test_a_move_that_is_claimed_while_another_is_finished_is_finished_too(
+    aliased: Aliased, processes: BaseContext
+) -> None:
+    """Somebody claims a move, and has not set the alias, when a helper has finished the one before.
+
+    Whoever decides then must not take what the alias stands for as what it was moved from.
+    """
+    aliased.save(4)
+    aliased.promote(1)
+    assert killed(processes, aliased, 2, False)  # before the alias
+    original, is_seen = MlflowClient.log_param, []
+
+    def log_then_claim(client: Any, run_id: str, key: str, value: str, **named: Any) -> Any:
+        found = original(client, run_id, key, value, **named)
+        if key == "000002.done" and not is_seen:
+            is_seen.append(True)
+            MlflowClient.log_param = original
+            assert killed(processes, aliased, 2, True)  # a rollback, before the alias
+        return found
+
+    MlflowClient.log_param = log_then_claim
+    try:
+        assert aliased.promote(4).from_.version == 1
+    finally:
+        MlflowClient.log_param = original
+    assert is_seen
+    moves = [("promote", None, 1), ("promote", 1, 2), ("rollback", 2, 1), ("promote", 1, 4)]
+    assert aliased.history() == moves
+
+
 def _set_late(others: Callable[[], Any], after: Callable[[], Any]) -> Callable[[], None]:
     """Have the next one who sets an alias be slow: others come before it, and again after it."""
     original = MlflowClient.set_registered_model_alias

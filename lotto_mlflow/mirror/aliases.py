@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities, leftovers, registry
 from lotto_mlflow.mirror.alias_home import AliasHome, Ledger, ledger_of, version_of
 from lotto_mlflow.mirror.connection import Connection
@@ -107,12 +108,25 @@ class AliasBook:
         )
 
     def recovered(self) -> Ledger:
-        """Return the moves that are recorded, after those were finished that are not done."""
-        ledger = self.read()
-        pending = [move for move in ledger.moves if not move.is_done]
-        for move in pending:
-            self.finish(move)
-        return self.read() if pending else ledger
+        """Return the moves that are recorded, once all are done: others are finished here.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If others claim new ones all the time.
+        """
+        for _ in range(_MOST_ROUNDS):
+            ledger = self.read()
+            pending = [move for move in ledger.moves if not move.is_done]
+            if not pending:
+                return ledger
+            for move in pending:
+                self.finish(move)
+        raise MirrorUnavailableError(
+            f"so many others move aliases of {self._name} that they could not be finished; nothing "
+            "was moved",
+            error_code=None,
+        )
 
     def metric(self, run_id: str, name: str) -> float | None:
         """Return the last value of a metric of a run, ``None`` where it has none."""
