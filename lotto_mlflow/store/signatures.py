@@ -1,0 +1,107 @@
+"""The signatures of saves on disk: what is signed of each, and its signature, by the save's id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lotto_mlflow import regular
+from lotto_mlflow.errors import SignatureError, StoreError
+from lotto_mlflow.files import replace_content, sync_dir
+from lotto_mlflow.layout import STATEMENT_SUFFIX, Layout
+from lotto_mlflow.records import is_save_id
+from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, parse_statement
+from lotto_mlflow.store import make_real_dir
+from lotto_mlflow.text import composed
+
+Pair = tuple[bytes, bytes]
+"""What is signed, and its signature."""
+
+
+def read_pair(layout: Layout, save_id: str) -> Pair | None:
+    """Return what is signed of a save and its signature, ``None`` where one of them is missing.
+
+    Raises
+    ------
+    SignatureError
+        If one is a link, a pipe or the like, too large, or cannot be read. Nothing is verified.
+    """
+    if not is_save_id(save_id):
+        return None
+    statement = _content(layout.statement_path(save_id), MAX_STATEMENT_BYTES)
+    signature = _content(layout.signature_path(save_id), MAX_SIGNATURE_BYTES)
+    return None if statement is None or signature is None else (statement, signature)
+
+
+def _content(path: Path, max_bytes: int) -> bytes | None:
+    try:
+        regular.check_folder(path.parent)
+        return regular.content_of(path, max_bytes)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        summary = cause.summary if isinstance(cause, StoreError) else f"{path}: {cause}"
+        raise SignatureError(
+            f"a signature could not be read: {summary}", problem="bad", path=path
+        ) from cause
+
+
+def pairs_for(layout: Layout, name: str, sha256: str) -> Iterator[Pair]:
+    """Yield the pairs whose statement names a model and a digest, newest save first.
+
+    Notes
+    -----
+    For where no record says the save: every statement is read, and nothing is verified.
+    """
+    for save_id in sorted(ids_of_pairs(layout), reverse=True):
+        try:
+            pair = read_pair(layout, save_id)
+            statement = None if pair is None else parse_statement(pair[0])
+        except SignatureError:
+            continue
+        if pair is None or statement is None or statement.save_id != save_id:
+            continue
+        if composed(statement.name) == composed(name) and statement.sha256 == sha256:
+            yield pair
+
+
+def ids_of_pairs(layout: Layout) -> set[str]:
+    """Return the saves of which there is a statement."""
+    if not regular.is_folder(layout.signatures_dir):
+        return set()
+    names = regular.names_in(layout.signatures_dir)
+    found = (n.removesuffix(STATEMENT_SUFFIX) for n in names if n.endswith(STATEMENT_SUFFIX))
+    return {save_id for save_id in found if is_save_id(save_id)}
+
+
+def put_pair(layout: Layout, save_id: str, pair: Pair, work_dir: Path) -> None:
+    """Write what is signed of a save and its signature, durably; each in one step.
+
+    Raises
+    ------
+    StoreError
+        If a link or the like has the name of the folder or of a file.
+    """
+    make_real_dir(layout.signatures_dir)
+    paths = layout.statement_path(save_id), layout.signature_path(save_id)
+    for path, content in zip(paths, pair, strict=True):
+        regular.check_file(path)
+        replace_content(path, content, work_dir)
+    sync_dir(layout.signatures_dir)
+
+
+def remove_pairs(layout: Layout, save_ids: Iterable[str]) -> None:
+    """Remove the pairs of saves that never were, or that are gone; what is missing is no error.
+
+    Notes
+    -----
+    The statement goes last: what is left by a process that dies in between is found by it.
+    """
+    ids = [save_id for save_id in save_ids if is_save_id(save_id)]
+    if not ids or not regular.is_folder(layout.signatures_dir):
+        return
+    for save_id in ids:
+        for path in (layout.signature_path(save_id), layout.statement_path(save_id)):
+            if not regular.is_folder(path):
+                path.unlink(missing_ok=True)
+    sync_dir(layout.signatures_dir)
