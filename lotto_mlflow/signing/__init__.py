@@ -3,8 +3,8 @@
 No cryptography is written here: signatures are made and checked by OpenSSF's model-signing.
 """
 
-from lotto_mlflow.signing.keys import TrustedKeys, check_signing_key, new_key
-from lotto_mlflow.signing.signatures import MAX_SIGNATURE_BYTES, sign, verified
+from lotto_mlflow.signing.keys import SigningKey, TrustedKeys, check_signing_key, new_key
+from lotto_mlflow.signing.signatures import MAX_SIGNATURE_BYTES, Pair, sign, verified
 from lotto_mlflow.signing.statements import (
     MAX_STATEMENT_BYTES,
     Statement,
@@ -17,6 +17,8 @@ from lotto_mlflow.signing.statements import (
 __all__ = [
     "MAX_SIGNATURE_BYTES",
     "MAX_STATEMENT_BYTES",
+    "Pair",
+    "SigningKey",
     "Statement",
     "TrustedKeys",
     "check_signing_key",

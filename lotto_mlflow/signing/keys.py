@@ -102,7 +102,32 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def check_signing_key(path: Path, *folder_dirs: Path) -> str:
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key that saves may be signed with.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Its file.
+    public : bytes
+        Its public key, in PEM.
+    """
+
+    path: Path
+    public: bytes
+
+    @property
+    def hint(self) -> str:
+        """By what a signature names it: the SHA-256 of its public key."""
+        return hashlib.sha256(self.public).hexdigest()
+
+    def as_trusted(self) -> TrustedKeys:
+        """Return the one key as all that is trusted."""
+        return TrustedKeys({self.hint: self.public})
+
+
+def check_signing_key(path: Path, *folder_dirs: Path) -> SigningKey:
     """See that a file holds a private key that saves may be signed with.
 
     Parameters
@@ -114,8 +139,8 @@ def check_signing_key(path: Path, *folder_dirs: Path) -> str:
 
     Returns
     -------
-    str
-        The key's hint, by which a signature names it: the SHA-256 of its public key in PEM.
+    SigningKey
+        The key.
 
     Raises
     ------
@@ -135,7 +160,7 @@ def check_signing_key(path: Path, *folder_dirs: Path) -> str:
         raise _refused(named, "holds an encrypted key; give one without a password") from cause
     except Exception as cause:  # the library says by many kinds of errors that it is no key
         raise _refused(named, f"holds no private key in PEM, {_advice_of(content)}") from cause
-    return hashlib.sha256(_pem(_on_curve(public, named))).hexdigest()
+    return SigningKey(path, _pem(_on_curve(public, named)))
 
 
 def _advice_of(content: bytes) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +23,37 @@ from lotto_mlflow.signing.statements import Statement, parse_statement
 from lotto_mlflow.threads import started
 
 MAX_SIGNATURE_BYTES = 64 << 10
+Pair = tuple[bytes, bytes]
+"""What is signed of a save, and its signature."""
 Problem = Literal["missing", "bad", "unknown key"]
+_NAME = "model_signing.verifying"
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 _MATERIAL = {"publicKey", "tlogEntries"}
 
 
-def begin_importing() -> None:
-    """Begin to import model-signing in a thread, which takes most of a second once a process."""
-    started(_library)
+def begin_importing(then: Callable[[], object] | None = None) -> None:
+    """Begin to import model-signing in a thread, which takes most of a second once a process.
+
+    Parameters
+    ----------
+    then : callable, optional
+        Called when that is done: two threads had better not import large libraries at once, whose
+        modules import each other.
+    """
+    if _NAME in sys.modules:
+        if then is not None:
+            then()
+        return
+
+    def run() -> None:
+        with suppress(SettingsError):  # it is raised where the library is needed
+            _library()
+        if then is not None:
+            then()
+
+    started(run)
 
 
 def sign(content: bytes, key_path: Path) -> bytes:

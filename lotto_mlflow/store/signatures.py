@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lotto_mlflow import regular
-from lotto_mlflow.errors import SignatureError, StoreError
+from lotto_mlflow.errors import SignatureError
 from lotto_mlflow.files import replace_content, sync_dir
 from lotto_mlflow.layout import STATEMENT_SUFFIX, Layout
 from lotto_mlflow.records import is_save_id
-from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, parse_statement
+from lotto_mlflow.signing import Pair, parse_statement
+from lotto_mlflow.signing.pairs import read
 from lotto_mlflow.store import make_real_dir
 from lotto_mlflow.text import composed
-
-Pair = tuple[bytes, bytes]
-"""What is signed, and its signature."""
 
 
 def read_pair(layout: Layout, save_id: str) -> Pair | None:
@@ -28,22 +26,7 @@ def read_pair(layout: Layout, save_id: str) -> Pair | None:
     """
     if not is_save_id(save_id):
         return None
-    statement = _content(layout.statement_path(save_id), MAX_STATEMENT_BYTES)
-    signature = _content(layout.signature_path(save_id), MAX_SIGNATURE_BYTES)
-    return None if statement is None or signature is None else (statement, signature)
-
-
-def _content(path: Path, max_bytes: int) -> bytes | None:
-    try:
-        regular.check_folder(path.parent)
-        return regular.content_of(path, max_bytes)
-    except FileNotFoundError:
-        return None
-    except OSError as cause:
-        summary = cause.summary if isinstance(cause, StoreError) else f"{path}: {cause}"
-        raise SignatureError(
-            f"a signature could not be read: {summary}", problem="bad", path=path
-        ) from cause
+    return read(layout.statement_path(save_id), layout.signature_path(save_id))
 
 
 def pairs_for(layout: Layout, name: str, sha256: str) -> Iterator[Pair]:
@@ -82,7 +65,9 @@ def put_pair(layout: Layout, save_id: str, pair: Pair, work_dir: Path) -> None:
     StoreError
         If a link or the like has the name of the folder or of a file.
     """
-    make_real_dir(layout.signatures_dir)
+    if not regular.is_folder(layout.signatures_dir):
+        make_real_dir(layout.signatures_dir)
+        sync_dir(layout.mlflow_dir)
     paths = layout.statement_path(save_id), layout.signature_path(save_id)
     for path, content in zip(paths, pair, strict=True):
         regular.check_file(path)
