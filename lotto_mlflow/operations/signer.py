@@ -18,6 +18,7 @@ from lotto_mlflow.signing import (
     SigningKey,
     Statement,
     check_signing_key,
+    parse_statement,
     render_statement,
     sha256_of_requirements,
     sign,
@@ -61,6 +62,7 @@ class Signer:
     def pair_of(self, record: SaveRecord, work_dir: Path, signed_at: str | None = None) -> Pair:
         """Return what is signed of a save, and its signature; the caller holds the lock."""
         content = render_statement(self.statement_of(record, work_dir, signed_at))
+        parse_statement(content)  # nothing is signed that nobody could read
         return content, sign(content, self.key.path)
 
     def statement_of(
