@@ -30,7 +30,7 @@ from lotto_mlflow.metadata import MAX_BYTES, to_json
 from lotto_mlflow.records import Record, RestorePayload, SavePayload
 from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import Store, sha256_of_file
-from lotto_mlflow.store.signatures import ids_of_pairs, put_pair, remove_pairs
+from lotto_mlflow.store.signatures import put_pair, remove_pairs
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,11 @@ class Protocol:
     def _id_to_sign(self, record: Record[Any], pair: Pair | None) -> str | None:
         """Return the save whose signature is to be written, ``None`` where nothing is."""
         save_id: str | None = record.id if record.is_save else record.payload.save_id
-        if pair is None or save_id is None or save_id in ids_of_pairs(self.store.layout):
+        if pair is None or save_id is None:
             return None
-        return save_id
+        layout = self.store.layout
+        paths = layout.statement_path(save_id), layout.signature_path(save_id)
+        return None if all(map(os.path.lexists, paths)) else save_id
 
     def recover(self, entry: Entry, record: Record[Any], state: State) -> None:
         """Finish what a dead process left, or drop it.
