@@ -168,8 +168,9 @@ class ModelFolder:
             )
 
     def odd_work_folders(self) -> list[Path]:
-        """Return which of the folders for temporary files and downloads are no real folders."""
-        candidates = (self.layout.tmp_dir, self.layout.downloads_dir)
+        """Return which folders for temporary files, downloads and signatures are no real ones."""
+        layout = self.layout
+        candidates = (layout.tmp_dir, layout.downloads_dir, layout.signatures_dir)
         return [f for f in candidates if os.path.lexists(f) and not regular.is_folder(f)]
 
     def odd_files(self) -> Iterator[tuple[Path, str]]:
@@ -183,9 +184,8 @@ class ModelFolder:
             kind = regular.odd_kind(path)
             if kind is not None:
                 yield path, kind
-        is_real = regular.is_folder(self.layout.downloads_dir)
-        below = [self.layout.artifacts_dir, *([self.layout.downloads_dir] if is_real else [])]
-        for folder in below:
+        maybe = (self.layout.downloads_dir, self.layout.signatures_dir)
+        for folder in (self.layout.artifacts_dir, *filter(regular.is_folder, maybe)):
             for path, kind in regular.below(folder):
                 if kind is not None:
                     yield path, kind

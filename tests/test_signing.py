@@ -342,6 +342,35 @@ def test_a_folder_in_which_no_signature_can_lie_refuses_the_save(
     assert disk_manager.load_model(tmp_path / "ml" / "trained" / f"{NAME}.pkl") == {"n": 1}
 
 
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_odd_among_the_signatures_is_found_and_moved_away(
+    base_dir: Path, tmp_path: Path, signing: SigningKey, kind: str
+) -> None:
+    manager = ModelManager(base_dir)
+    manager.save_model({"n": 1}, NAME)
+    assert manager.flush(120)
+    folder = base_dir / "mlflow" / "signatures"
+    path = next(folder.glob("*.sig"))
+    if kind == "folder":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+        path = folder
+    elif kind == "link":
+        path.rename(tmp_path / "kept")
+        path.symlink_to(tmp_path / "kept")
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    (finding,) = [f for f in manager.verify() if f.kind == "damaged"]
+    assert finding.path == path
+    assert finding.fix is not None
+    run(finding.fix.arguments["command"], check=True)
+    assert not os.path.lexists(path)
+    assert manager.sign(NAME).is_new
+    assert len(statements(base_dir, signing)) == 1
+    assert [f for f in manager.verify() if f.kind == "damaged"] == []
+
+
 def test_without_a_key_the_library_is_not_imported_and_with_one_beside_the_dump(
     tmp_path: Path, key: SigningKey
 ) -> None:

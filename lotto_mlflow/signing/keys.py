@@ -297,7 +297,8 @@ def _real(path: Path, named: str, folder_dirs: tuple[Path, ...]) -> Path:
 
 
 def _check_outside(path: Path, named: str, folder_dirs: tuple[Path, ...]) -> None:
-    for place in (path.parent, regular.real_path(path)):
+    # a link lies in one folder, and what it leads to in another
+    for place in {regular.real_path(path.parent), regular.real_path(path)}:
         own = regular.is_below(place, *folder_dirs)
         if own or any(map(_is_model_folder, (place, *place.parents))):
             raise SettingsError(
