@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find lotto_mlflow tests -name '*.py')
 DRAWS ?=
 LONG ?=
+EVERY ?=
 ROWS ?=
 SCRATCH ?= .example/ml
 PICTURES := runs compare list
@@ -39,9 +40,9 @@ test-server: $(VENV)/.test  ## Run MLflow's server over PostgreSQL and SeaweedFS
 	LOTTO_SERVER_FIGURES=$(CURDIR)/.server LOTTO_SERVER_LONG=$(LONG) $(BIN)/python -m pytest tests/integration
 	PYTHONPATH=tests $(BIN)/python -m integration.report .server $(if $(TABLE),--write tests/integration/README.md)
 
-faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (TABLE=1 writes it, LONG=1: 1 h)
+faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (EVERY=3: a third; TABLE=1; LONG=1: 1 h)
 	rm -rf .faults && mkdir .faults
-	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults LOTTO_FAULTS_LONG=$(LONG) $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
+	LOTTO_FAULT_FIGURES=$(CURDIR)/.faults LOTTO_FAULTS_LONG=$(LONG) LOTTO_FAULTS_EVERY=$(EVERY) $(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
 	$(BIN)/python tests/faults/report.py .faults $(if $(TABLE),--write tests/faults/README.md)
 
 bench: $(VENV)/.test  ## Measure the speed targets (ROWS=P1,P6 some; TABLE=1 writes the tables)

@@ -301,6 +301,75 @@ def test_a_slow_promoter_sets_in_the_end_what_a_newer_move_says(aliased: Aliased
     assert aliased.holder() == 3
 
 
+def _set_late(others: Callable[[], Any], after: Callable[[], Any]) -> Callable[[], None]:
+    """Have the next one who sets an alias be slow: others come before it, and again after it."""
+    original = MlflowClient.set_registered_model_alias
+
+    def restore() -> None:
+        MlflowClient.set_registered_model_alias = original
+
+    def set_late(*arguments: Any, **named: Any) -> Any:
+        restore()
+        others()
+        set_now = original(*arguments, **named)
+        after()
+        return set_now
+
+    MlflowClient.set_registered_model_alias = set_late
+    return restore
+
+
+@pytest.mark.parametrize("is_helper", [True, False], ids=["helper", "claimer"])
+def test_an_alias_that_is_set_late_is_no_move_of_somebody_outside(
+    aliased: Aliased, processes: BaseContext, is_helper: bool
+) -> None:
+    """A promotion comes between the late setting of an alias and its correction."""
+    for number in range(1, 5):
+        aliased.save(auc=number / 10)
+    if is_helper:
+        assert killed(processes, aliased, 6, False)  # of the first promotion, before the alias
+    seen: list[Any] = []
+
+    def after() -> None:
+        assert aliased.holder() == 2  # which was set late
+        seen.append(aliased.history()[-1])
+        aliased.promote(4, metric="auc")
+
+    restore = _set_late(lambda: aliased.promote(3), after)
+    try:
+        aliased.promote(1 if is_helper else 2)
+    finally:
+        restore()
+    assert seen == [("promote", 2, 3)]
+    assert aliased.holder() == (1 if is_helper else 4)
+    moves = [("promote", None, 2), ("promote", 2, 3), ("promote", 3, 4), ("promote", 4, 1)]
+    assert aliased.history() == (moves if is_helper else moves[:3])
+    assert aliased.manager.verify() == []
+
+
+def _killed_after_a_late_alias(aliased: Aliased, version: int) -> None:
+    _be_patient()
+    aliased.manager.get(aliased.reference(version))
+    _set_late(lambda: aliased.promote(3), lambda: os._exit(9))
+    aliased.promote(version)
+
+
+def test_an_alias_that_was_set_late_by_one_who_died_is_corrected_once(
+    aliased: Aliased, processes: BaseContext
+) -> None:
+    aliased.save(4)
+    process = processes.Process(target=_killed_after_a_late_alias, args=(aliased, 2))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 9
+    assert aliased.holder() == 2
+    assert aliased.history() == [("promote", None, 2), ("promote", 2, 3)]
+    assert aliased.promote(4).from_.version == 3
+    aliased.set_outside(2)
+    assert aliased.promote(1).from_.version == 2
+    assert [kind for kind, _, _ in aliased.history()][3:] == ["outside", "promote"]
+
+
 def _overtaken(aliased: Aliased, move: Callable[[], Any], others: Callable[[], Any]) -> Any:
     """Have others move an alias at the moment in which a move is to be claimed."""
     original = MlflowClient.log_param

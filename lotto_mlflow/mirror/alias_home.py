@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime, timezone
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +22,15 @@ from lotto_mlflow import layout as names
 from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.mirror import entities, leftovers, probing, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import HOMES, AliasMove, home_of, moves_in
+from lotto_mlflow.records import (
+    HOMES,
+    AliasHolder,
+    AliasMove,
+    Setter,
+    home_of,
+    late_setters,
+    moves_in,
+)
 from lotto_mlflow.text import shell_command
 
 _NOTE = (
@@ -53,15 +62,26 @@ class Ledger(NamedTuple):
         effect, because their version was deleted.
     next_number : int
         The number that no move has.
+    late : tuple of Setter
+        Who may still set an alias late.
     """
 
     run_id: str | None = None
     moves: tuple[AliasMove, ...] = ()
     next_number: int = 1
+    late: tuple[Setter, ...] = ()
 
     def last(self, alias: str) -> AliasMove | None:
         """Return the newest move of an alias."""
         return next((move for move in reversed(self.moves) if move.alias == alias), None)
+
+    def is_late(self, alias: str, holder: AliasHolder | None) -> bool:
+        """Return whether an alias stands for what somebody set late, after the newest move."""
+        newest, numbers = self.last(alias), {setter.number for setter in self.late}
+        if holder is None or newest is None or holder.is_same(newest.to):
+            return False
+        late = (move for move in self.moves if move.alias == alias and move.number in numbers)
+        return newest.is_done and any(holder.is_same(move.to) for move in late)
 
 
 class AliasHome:
@@ -285,7 +305,8 @@ def _is_of(client: MlflowClient, moves: Iterable[AliasMove], registered_model: s
 def ledger_of(run: Run, registered_model: str) -> Ledger:
     """Return the moves in the parameters of a run."""
     moves, next_number = moves_in(run.data.params, registered_model)
-    return Ledger(str(run.info.run_id), moves, next_number)
+    late = late_setters(run.data.params, datetime.now(timezone.utc))
+    return Ledger(str(run.info.run_id), moves, next_number, tuple(late))
 
 
 def _check_not_deleted(home: Experiment) -> None:

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from lotto_mlflow.records import (
     DONE,
     VOID,
     AliasMove,
+    Setter,
     key_of,
     parse_move,
     render_move,
@@ -33,7 +34,8 @@ _OPEN_SECONDS = 60.0
 """Opening a store for the first time takes seconds of work, more where a machine is busy."""
 _WRITE_SECONDS = 25.0
 """A database that others write to is waited for 20 s by MLflow itself."""
-_SET = "set"
+_SET, _ENDED = "set", "ended"
+_MOST_ROUNDS = 100
 _MAX_DESCRIPTION = 5_000
 """Characters that MLflow's database keeps of a version's description (3.17)."""
 _logger = logging.getLogger("lotto_mlflow")
@@ -61,6 +63,7 @@ class AliasBook:
         self._connection = connection
         self._name = registered_model
         self._home = AliasHome(connection, registered_model)
+        self._claimed: dict[int, str] = {}
 
     def _write(self, call: Callable[[], _T], doing: str) -> _T:
         """Have MLflow write something, bounded in time."""
@@ -147,6 +150,7 @@ class AliasBook:
 
         if not self._write(claim, f"recording a move of {move.alias}"):
             return None
+        self._claimed[number] = token
         return parse_move(text, self._name, number, is_done=False)
 
     def finish(self, move: AliasMove) -> bool:
@@ -159,20 +163,82 @@ class AliasBook:
 
         Notes
         -----
-        Of several moves that are not done, only the newest one is set. Whoever was slow sets, in
-        the end, what a newer move says.
+        Of several moves that are not done, only the newest one is set. Who did not claim the move
+        says first that it helps, and sets nothing where the move is done by then. Who is not the
+        first to mark the move may have been late, and sets, in the end, what a newer move says.
         """
 
         def set_alias() -> bool:
+            setter = self._setter(move)
             newest = self._read().last(move.alias) or move
-            is_there = newest.number != move.number or self._set(move)
-            self._mark(move, _SET if is_there else VOID)
-            newest = self._read().last(move.alias) or move
-            if newest.number != move.number:
-                self._set(newest)
+            if int(newest.number or 0) < setter.number:  # another has found its version gone
+                return False
+            is_first = newest.number == move.number and not newest.is_done
+            is_there = not is_first or self._set(move)
+            if not self._mark(setter, _SET if is_there else VOID):
+                self._set_newest(move, setter)
             return is_there
 
         return self._write(set_alias, f"setting {move.alias}")
+
+    def corrected(self, alias: str, ledger: Ledger) -> None:
+        """Set an alias as its newest move says, after somebody set it late who may be dead."""
+        newest = ledger.last(alias)
+        if newest is None:
+            return
+
+        def set_alias() -> None:
+            self._set_newest(newest, Setter(int(newest.number or 0), uuid.uuid4().hex), first=True)
+            for setter in ledger.late:
+                self._log(setter.end_key, _ENDED)
+
+        self._write(set_alias, f"setting {alias}")
+
+    def _setter(self, move: AliasMove) -> Setter:
+        """Return whoever sets the alias for a move, which this one did not claim unless it did."""
+        number = int(move.number or 0)
+        token = self._claimed.get(number)
+        setter = Setter(number, token or uuid.uuid4().hex)
+        if token is None:
+            self._log(setter.help_key, _now())
+        return setter
+
+    def _set_newest(self, move: AliasMove, setter: Setter, *, first: bool = False) -> None:
+        """Set what the newest move says, until none is newer than the one that was set.
+
+        Parameters
+        ----------
+        move : AliasMove
+            The move that was set.
+        setter : Setter
+            Who set it.
+        first : bool
+            Whether it has still to be set.
+        """
+        joined = [] if first else [setter]
+        for _ in range(_MOST_ROUNDS):
+            newest = self._read().last(move.alias) or move
+            if newest.number == move.number and not first:
+                break
+            setter = Setter(int(newest.number or 0), setter.token)
+            self._log(setter.help_key, _now())
+            joined.append(setter)
+            seen = self._read().last(move.alias)
+            if seen is not None and seen.number == newest.number:  # nobody claimed one before
+                self._set(newest)
+            move, first = newest, False
+        for setter in joined:
+            self._log(setter.end_key, _ENDED)
+
+    def _log(self, key: str, value: str) -> bool:
+        """Log a parameter; return whether nobody had logged another value under its key."""
+        try:
+            self._client.log_param(self._home.run_id_to_write(), key, value, synchronous=True)
+        except MlflowException as cause:
+            if cause.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            return False
+        return True
 
     def adopt(self, alias: str, version: int, move: AliasMove | None) -> None:
         """Set an alias as another store has it, after its moves were copied from there.
@@ -201,13 +267,10 @@ class AliasBook:
         """Have the description of a version say since when it has an alias, by its last move."""
         self._write(partial(self._describe, version, move), f"describing version {version}")
 
-    def _mark(self, move: AliasMove, outcome: str) -> None:
-        key = f"{key_of(int(move.number or 0))}{DONE}"
-        try:
-            self._client.log_param(self._home.run_id_to_write(), key, outcome, synchronous=True)
-        except MlflowException as cause:
-            if cause.error_code != "INVALID_PARAMETER_VALUE":  # which is that another marked it
-                raise
+    def _mark(self, setter: Setter, outcome: str) -> bool:
+        """Mark a move as done; return whether nobody had done so."""
+        value = outcome if outcome == VOID else f"{outcome} {setter.token}"
+        return self._log(f"{key_of(setter.number)}{DONE}", value)
 
     def _set(self, move: AliasMove) -> bool:
         if move.to is None or self._version(move.to.version) is None:
@@ -265,6 +328,10 @@ def _with_alias(description: str, alias: str, since: str | None) -> str:
     if since is not None:
         lines = f"{lines}Alias `{alias}` since {_time_as_text(since)}\n"
     return f"{lines}\n{rest}" if lines else rest
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _time_as_text(when: str) -> str:

@@ -125,7 +125,10 @@ def history(folder: ModelFolder, alias: str, registered_model: str) -> list[Alia
     place = Alias(folder, folder.target(), registered_model, alias)
     place.book.open()
     ledger = place.book.read()
-    return place.history(ledger.moves, place.holder())
+    holder, newest = place.holder(), ledger.last(alias)
+    if newest is not None and ledger.is_late(alias, holder):
+        holder = newest.to
+    return place.history(ledger.moves, holder)
 
 
 def _moved(
@@ -138,6 +141,9 @@ def _moved(
         last = ledger.last(place.name)
         number = 0 if last is None else int(last.number or 0)
         holder = place.version()
+        if ledger.is_late(place.name, None if holder is None else holder_of(holder)):
+            place.book.corrected(place.name, ledger)
+            continue
         is_wanted = holder is not None and candidate is not None and _is_version(holder, candidate)
         if first not in (None, number) and not may_decide_again and not is_wanted:
             raise _moved_by_others(place, last)

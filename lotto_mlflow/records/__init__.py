@@ -49,6 +49,7 @@ from lotto_mlflow.records.reports import (
     SignReport,
     SyncReport,
 )
+from lotto_mlflow.records.setters import Setter, late_setters
 from lotto_mlflow.records.types import (
     BACKFILL,
     RESTORE,
@@ -119,6 +120,7 @@ __all__ = [
     "ResultRecord",
     "SavePayload",
     "SaveRecord",
+    "Setter",
     "SignReport",
     "SyncReport",
     "aliases_by_version",
@@ -132,6 +134,7 @@ __all__ = [
     "is_nested_deeper",
     "is_save_id",
     "key_of",
+    "late_setters",
     "moves_in",
     "new_id",
     "no_progress",

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -230,6 +231,8 @@ class Outcome:
     ----------
     calls : int
         Calls that an unkilled child makes.
+    chosen : int
+        How many of them a child is killed at.
     tried : int
         Children killed.
     problems : list of str
@@ -237,6 +240,7 @@ class Outcome:
     """
 
     calls: int
+    chosen: int = 0
     tried: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -305,7 +309,8 @@ def killed_at_every_call(
     prepare, act, look : callable
         Given that folder: make it; save or restore in it; tell what is wrong with it after a kill.
     part : tuple of int
-        First call and step: ``(1, 2)`` kills at every odd one.
+        First call and step: ``(1, 2)`` kills at every odd one. ``LOTTO_FAULTS_EVERY=N`` chooses one
+        in N of these, others in each scenario.
     thread : str, optional
         Only the calls of this thread.
     """
@@ -315,9 +320,12 @@ def killed_at_every_call(
     again = run(work_dir, act, None)
     assert again == (0, trace) or _same_steps(again[1], trace), "calls differ from child to child"
     trace = [call for call in trace if thread in (None, call.partition(".")[0])]
-    outcome = Outcome(calls=len(trace))
     first, step = part
-    for number in range(first, len(trace) + 1, step):
+    numbers = range(first, len(trace) + 1, step)
+    every = min(int(os.environ.get("LOTTO_FAULTS_EVERY") or 1), len(numbers) or 1)
+    numbers = numbers[zlib.crc32("".join(trace).encode()) % every :: every]
+    outcome = Outcome(calls=len(trace), chosen=len(numbers))
+    for number in numbers:
         killed, _ = run(work_dir, act, trace[number - 1].split()[0])
         outcome.tried += 1
         problems = [] if killed == -signal.SIGKILL else [f"the child was not killed: {killed}"]
