@@ -328,6 +328,41 @@ def test_a_save_that_fails_leaves_no_signature(
     assert disk_manager.load_model(tmp_path / "ml" / "trained" / f"{NAME}.pkl") == {"n": 1}
 
 
+@pytest.mark.parametrize("is_renamed", [False, True], ids=["before", "after"])
+def test_a_save_killed_at_its_rename_has_its_signature_or_leaves_none(
+    disk_manager: ModelManager, tmp_path: Path, signing: SigningKey, is_renamed: bool
+) -> None:
+    """The signature is there before what commits, and is removed where nothing was committed."""
+    path = Path(disk_manager.save_model({"n": 1}, NAME, {"n": 1}))
+    kept = pairs(tmp_path / "ml")
+    program = f"""
+import os
+from pathlib import Path
+from lotto_mlflow import ModelManager
+from lotto_mlflow.store import commit
+put = commit.put
+def killed(*given):
+    if {is_renamed}:
+        put(*given)
+    os._exit(9)
+commit.put = killed
+ModelManager(Path({str(tmp_path / "ml")!r}), mirror="off").save_model({{"n": 2}}, {NAME!r}, {{}})
+"""
+    done = run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    left = pairs(tmp_path / "ml")
+    assert len(left) == 2
+    assert all(left[save_id] == pair for save_id, pair in kept.items())
+    ModelManager(tmp_path / "ml", mirror="off").save_model({"n": 3}, "next")
+    signed = {one.name: one for one in statements(tmp_path / "ml", signing) if one.name == NAME}
+    assert disk_manager.load_model(path) == {"n": 2 if is_renamed else 1}
+    assert signed[NAME].sha256 == sha256(path)
+    of_name = [one for one in statements(tmp_path / "ml", signing) if one.name == NAME]
+    assert len(of_name) == (2 if is_renamed else 1)
+    metadata_path = tmp_path / "ml" / "metadata" / f"{NAME}_metadata.json"
+    assert signed[NAME].metadata_sha256 == sha256(metadata_path)
+
+
 def test_a_folder_in_which_no_signature_can_lie_refuses_the_save(
     disk_manager: ModelManager, tmp_path: Path, signing: SigningKey
 ) -> None:
