@@ -30,7 +30,7 @@ from lotto_mlflow.metadata import MAX_BYTES, to_json
 from lotto_mlflow.records import Record, RestorePayload, SavePayload
 from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import Store, sha256_of_file
-from lotto_mlflow.store.signatures import put_pair, remove_pairs
+from lotto_mlflow.store.signatures import remove_pairs, writing_pair
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,18 @@ class Protocol:
         entry = self.journal.entry_of(record, "pending")
         before = [_identity(path) for path, _ in self._pairs(payload)]
         signed_id = self._id_to_sign(record, pair)
+        layout = self.store.layout
         try:
-            self.journal.add(record, "pending", self.work_dir)
-            if artifacts_dir is not None:
-                self.journal.put_artifacts(record, artifacts_dir)
-            self._back_up(payload)
-            if signed_id is not None and pair is not None:
-                put_pair(self.store.layout, signed_id, pair, self.work_dir)
-            put(staged, self.store.layout.model_path(payload.name), self.work_dir)
-            sync_dir(self.store.layout.trained_dir)  # before the metadata: what commits comes first
-            self._put_metadata(payload, metadata_mode)
-            return self.journal.mark(entry, state)
+            with writing_pair(layout, signed_id, pair, self.work_dir) as put_pair:
+                self.journal.add(record, "pending", self.work_dir)
+                if artifacts_dir is not None:
+                    self.journal.put_artifacts(record, artifacts_dir)
+                self._back_up(payload)
+                put_pair()
+                put(staged, layout.model_path(payload.name), self.work_dir)
+                sync_dir(layout.trained_dir)  # before the metadata: what commits comes first
+                self._put_metadata(payload, metadata_mode)
+                return self.journal.mark(entry, state)
         except BaseException as cause:
             entries = entry, self.journal.entry_of(record, state)
             self._roll_back(payload, entries, before, signed_id, cause)
