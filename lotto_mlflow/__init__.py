@@ -27,6 +27,7 @@ from lotto_mlflow.records import (
     Prediction,
     PrunedSave,
     PruneReport,
+    SignReport,
     SyncReport,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "Prediction",
     "PruneReport",
     "PrunedSave",
+    "SignReport",
     "SyncReport",
     "accuracy",
     "flush",

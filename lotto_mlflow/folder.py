@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import advice, files, regular, settings
 from lotto_mlflow.current_folder import existing_current_folder
@@ -20,6 +20,7 @@ from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import FORMAT, FORMAT_RELEASE
 from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.signing import is_folder_id
 from lotto_mlflow.store import Store, make_real_dir
 
 if TYPE_CHECKING:
@@ -100,8 +101,33 @@ class ModelFolder:
         """Write ``format.json``, where it is missing or of an earlier release."""
         number, _ = self._format()
         if number < FORMAT:
-            content = json.dumps({"format": FORMAT, "release": FORMAT_RELEASE}, indent=2)
-            files.replace_content(self.layout.format_path, content.encode("utf-8"), work_dir)
+            self._write_format(work_dir, {"format": FORMAT, "release": FORMAT_RELEASE})
+
+    def _write_format(self, work_dir: Path, values: dict[str, Any]) -> None:
+        content = json.dumps(self._noted() | values, indent=2)
+        files.replace_content(self.layout.format_path, content.encode("utf-8"), work_dir)
+
+    def _noted(self) -> dict[str, Any]:
+        """Return what ``format.json`` holds, empty where that cannot be read."""
+        try:
+            noted = json.loads(regular.content_of(self.layout.format_path, _FORMAT_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    def folder_id(self, work_dir: Path) -> str:
+        """Return the id of the folder, which is made and noted in ``format.json`` where none is.
+
+        Notes
+        -----
+        The caller holds the lock. Signatures say it: of which folder a save is.
+        """
+        noted = self._noted().get("folder")
+        if is_folder_id(noted):
+            return str(noted)
+        made = os.urandom(16).hex()
+        self._write_format(work_dir, {"folder": made})
+        return made
 
     def _format(self) -> tuple[int, str]:
         """Return the format of the records, 0 where none is noted, and the release it needs.
@@ -142,8 +168,9 @@ class ModelFolder:
             )
 
     def odd_work_folders(self) -> list[Path]:
-        """Return which of the folders for temporary files and downloads are no real folders."""
-        candidates = (self.layout.tmp_dir, self.layout.downloads_dir)
+        """Return which folders for temporary files, downloads and signatures are no real ones."""
+        layout = self.layout
+        candidates = (layout.tmp_dir, layout.downloads_dir, layout.signatures_dir)
         return [f for f in candidates if os.path.lexists(f) and not regular.is_folder(f)]
 
     def odd_files(self) -> Iterator[tuple[Path, str]]:
@@ -157,9 +184,8 @@ class ModelFolder:
             kind = regular.odd_kind(path)
             if kind is not None:
                 yield path, kind
-        is_real = regular.is_folder(self.layout.downloads_dir)
-        below = [self.layout.artifacts_dir, *([self.layout.downloads_dir] if is_real else [])]
-        for folder in below:
+        maybe = (self.layout.downloads_dir, self.layout.signatures_dir)
+        for folder in (self.layout.artifacts_dir, *filter(regular.is_folder, maybe)):
             for path, kind in regular.below(folder):
                 if kind is not None:
                     yield path, kind

@@ -22,6 +22,8 @@ REGISTERED_MODEL = "lotto_model"
 SUFFIX = ".pkl"
 METADATA_SUFFIX = "_metadata.json"
 PREDICTION_SUFFIX = ".json"
+STATEMENT_SUFFIX = ".json"
+SIGNATURE_SUFFIX = ".sig"
 MAX_NAME_BYTES = 200
 """A file name holds 255 bytes; the longest one made here adds 55 to the model's name."""
 
@@ -191,6 +193,24 @@ class Layout:
     def downloads_dir(self) -> Path:
         """Verified copies of models that lie only in the registry."""
         return self.mlflow_dir / "downloads"
+
+    @property
+    def signatures_dir(self) -> Path:
+        """What is signed of each save, and the signatures."""
+        return self.mlflow_dir / "signatures"
+
+    def statement_path(self, save_id: str) -> Path:
+        """File of what is signed of a save."""
+        return self.signatures_dir / f"{save_id}{STATEMENT_SUFFIX}"
+
+    def signature_path(self, save_id: str) -> Path:
+        """File of the signature of a save."""
+        return self.signatures_dir / f"{save_id}{SIGNATURE_SUFFIX}"
+
+    @property
+    def own_dirs(self) -> tuple[Path, ...]:
+        """Folders that whoever writes models may write to: no key in them is trusted."""
+        return self.trained_dir.parent, self.trained_dir, self.metadata_dir, self.backup_dir
 
     @property
     def aside_dir(self) -> Path:

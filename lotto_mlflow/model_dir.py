@@ -12,6 +12,9 @@ from lotto_mlflow.regular import sha256_of_file
 
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
+STATEMENT_FILE = "signature/statement.json"
+SIGNATURE_FILE = "signature/statement.sig"
+"""What is signed of the save, and the signature; the two prove themselves."""
 _MLMODEL_BYTES = 16 << 20
 NO_FILE = "no file"
 """In place of the digest of a link, a pipe or the like."""
@@ -30,12 +33,14 @@ def digests(model_dir: Path) -> dict[str, str]:
     Notes
     -----
     MLflow runs what these files name. When it opens a version, it adds ``registered_model_meta``,
-    and Python what it compiled of the loader. What is no file has a word in place of a digest.
+    and Python what it compiled of the loader. What is no file has a word in place of a digest. A
+    signature is none of them: it may come later, and proves itself.
     """
     found: dict[str, str] = {}
+    added = (_ADDED_BY_MLFLOW, STATEMENT_FILE, SIGNATURE_FILE)
     for path in sorted(model_dir.rglob("*")):
         name = path.relative_to(model_dir).as_posix()
-        is_added = name == _ADDED_BY_MLFLOW or _COMPILED.fullmatch(name) is not None
+        is_added = name in added or _COMPILED.fullmatch(name) is not None
         if not regular.is_file(path) and not regular.is_folder(path):
             found[name] = NO_FILE
         elif regular.is_file(path) and name != DATA_FILE and not is_added:

@@ -6,7 +6,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -15,14 +16,36 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lotto_mlflow import regular
 from lotto_mlflow.distributions import version_of
-from lotto_mlflow.errors import SettingsError, StoreError
+from lotto_mlflow.errors import Fix, SettingsError
 from lotto_mlflow.text import masked, one_line, remember
+from lotto_mlflow.user_dirs import app_dir, cache_dir, downloads_dir, state_dir
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+__all__ = [
+    "CLOCK_TOLERANCE_SECONDS",
+    "DEFAULT_TIMEZONE",
+    "EMBEDDED",
+    "MIRROR_MODES",
+    "MirrorMode",
+    "Settings",
+    "Target",
+    "Trust",
+    "active_run_id",
+    "app_dir",
+    "as_number",
+    "base_dir_under",
+    "cache_dir",
+    "downloads_dir",
+    "read",
+    "sqlite_path",
+    "sqlite_uri",
+    "state_dir",
+]
+
 MirrorMode = Literal["sync", "background", "off"]
-Trust = Literal["any", "known"]
+Trust = Literal["any", "known", "signed"]
 MIRROR_MODES = ("sync", "background", "off")
 DEFAULT_TIMEZONE = "Asia/Seoul"
 CLOCK_TOLERANCE_SECONDS = 60
@@ -35,6 +58,7 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([kmgt]?)(i?)b?", re.IGNORE
 _POWERS = ("", "k", "m", "g", "t")
 _DEFAULT_DOWNLOADS_MAX = "20G"
 _DECODING_SQLALCHEMY = (2, 1)
+_SIGNING_MODULES = ("model_signing", "OpenSSL")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -53,11 +77,15 @@ class Settings:
         MLflow model registry; ``None`` where it is the tracking store.
     artifact_roots : tuple of str
         Beginnings of addresses at which artifacts may lie, beside those known.
-    trust : {"any", "known"}
+    trust : {"any", "known", "signed"}
         Whether a file is opened whose digest no record knows, and no tag of a version without
-        record.
+        record; or only one that a trusted key signed.
     downloads_max_bytes : int
         How much room downloads may have, in each folder that they are kept in.
+    signing_key : pathlib.Path or None
+        File of the private key that saves are signed with.
+    trusted_keys : pathlib.Path or None
+        File or folder of the public keys that are trusted.
     """
 
     mirror: MirrorMode
@@ -67,6 +95,8 @@ class Settings:
     artifact_roots: tuple[str, ...] = ()
     trust: Trust = "any"
     downloads_max_bytes: int = 20 * 10**9
+    signing_key: Path | None = None
+    trusted_keys: Path | None = None
 
     def __post_init__(self) -> None:
         """Have the secrets of both addresses masked in whatever is said from now on."""
@@ -101,62 +131,18 @@ def read(
         If a value is none of the allowed ones.
     """
     values = os.environ if environment is None else environment
+    signing_key, trusted_keys = _keys(values)
     return Settings(
         mirror=cast(MirrorMode, _one_of(MIRROR_MODES, "LOTTO_MIRROR", mirror, values)),
         timezone=_zone(timezone or values.get("LOTTO_TIMEZONE") or DEFAULT_TIMEZONE),
         tracking_uri=_normal(tracking_uri or _callers_uri("tracking", values)),
         registry_uri=_normal(registry_uri or _callers_uri("registry", values)),
         artifact_roots=_listed(values.get("LOTTO_ARTIFACT_ROOTS", "")),
-        trust=cast(Trust, _one_of(get_args(Trust), "LOTTO_TRUST", None, values)),
+        trust=_trust(values, trusted_keys),
         downloads_max_bytes=_size(values, "LOTTO_DOWNLOADS_MAX", _DEFAULT_DOWNLOADS_MAX),
+        signing_key=signing_key,
+        trusted_keys=trusted_keys,
     )
-
-
-def app_dir(environment: Mapping[str, str] | None = None) -> Path:
-    """Return the backend's folder: ``LOTTO_APP_DIR``, else ``backend/app`` under the current one.
-
-    Notes
-    -----
-    An installed package must not write beside itself, so this is not derived from its file. Where
-    the current folder was deleted, a relative one stays relative, for whoever uses it to refuse.
-    """
-    values = os.environ if environment is None else environment
-    return _absolute(Path(values.get("LOTTO_APP_DIR") or Path("backend", "app")))
-
-
-def _absolute(path: Path) -> Path:
-    try:
-        return regular.absolute(path)
-    except StoreError:
-        return path
-
-
-def cache_dir(environment: Mapping[str, str] | None = None) -> Path:
-    """Return where downloads are kept that the folder of models has no room or rights for.
-
-    Returns
-    -------
-    pathlib.Path
-        ``LOTTO_CACHE_DIR``, else ``lotto_mlflow`` in ``XDG_CACHE_HOME``, else in ``~/.cache``; of a
-        user without a home, in the system's temporary folder.
-    """
-    values = os.environ if environment is None else environment
-    if values.get("LOTTO_CACHE_DIR"):
-        return _absolute(Path(values["LOTTO_CACHE_DIR"]))
-    given = values.get("XDG_CACHE_HOME") or ""
-    if os.path.isabs(given):  # noqa: PTH117 - an empty text is no path; others are to be ignored
-        return Path(given, "lotto_mlflow")
-    home = os.path.expanduser("~")  # noqa: PTH111 - never raises
-    if os.path.isabs(home):  # noqa: PTH117 - a text
-        return Path(home, ".cache", "lotto_mlflow")
-    import tempfile  # imported lazily
-
-    return Path(tempfile.gettempdir(), f"lotto_mlflow-{os.getuid()}")
-
-
-def downloads_dir() -> Path:
-    """Return the folder of verified downloads in `cache_dir`."""
-    return cache_dir() / "downloads"
 
 
 def base_dir_under(app_dir: Path) -> Path:
@@ -186,6 +172,48 @@ def _one_of(
     if value not in allowed:
         raise SettingsError(f"{name} is {value!r}; allowed are {', '.join(allowed)}", value=value)
     return value
+
+
+def _trust(values: Mapping[str, str], trusted_keys: Path | None) -> Trust:
+    """Return what is opened; where keys are trusted, by default only what one of them signed."""
+    default = None if trusted_keys is None or values.get("LOTTO_TRUST") else "signed"
+    trust = cast(Trust, _one_of(get_args(Trust), "LOTTO_TRUST", default, values))
+    if trust == "signed" and trusted_keys is None:
+        raise SettingsError(
+            "LOTTO_TRUST is 'signed', and no key is trusted; set LOTTO_TRUSTED_KEYS to the file or "
+            "the folder of the public keys",
+            value=trust,
+        )
+    return trust
+
+
+def _keys(values: Mapping[str, str]) -> Iterator[Path | None]:
+    """Yield where the private key and the public keys are, ``None`` where that is not set.
+
+    Raises
+    ------
+    SettingsError
+        If one is set, and the libraries of the extra are not installed.
+    """
+    for name in ("LOTTO_SIGNING_KEY", "LOTTO_TRUSTED_KEYS"):
+        value = values.get(name)
+        if value and not _has_signing():
+            raise SettingsError(
+                f"{name} is set, and the libraries that make and check signatures are not "
+                "installed; nothing was done",
+                fix=Fix("shell", {"command": ("pip", "install", "lotto-mlflow[signing]")}),
+                value=value,
+            )
+        yield regular.absolute(value) if value else None
+
+
+def _has_signing() -> bool:
+    """Return whether the libraries of the extra ``signing`` are there; neither is imported."""
+    from importlib.util import find_spec  # imported lazily
+
+    with suppress(ImportError, ValueError):  # it is hidden from this process
+        return all(find_spec(module) is not None for module in _SIGNING_MODULES)
+    return False
 
 
 def _size(values: Mapping[str, str], name: str, default: str) -> int:

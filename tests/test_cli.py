@@ -98,14 +98,16 @@ def test_the_readme_names_every_command_and_no_other() -> None:
 
 
 def test_the_json_of_each_command_has_the_keys_that_are_documented(
-    copied_dir: Path, tmp_path: Path
+    copied_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = ("--base-dir", copied_dir)
+    monkeypatch.setenv("LOTTO_SIGNING_KEY", str(tmp_path / "sign.pem"))
     (copied_dir / "metadata" / "nothing_metadata.json").write_text("{}")
     calls = {
         "list": (), "show": ("lotto_model_b",), "latest": (), "verify": (), "sync": (),
         "compare": ("lotto_model_b", LONG_NAME), "restore": ("lotto_model_b",), "relocate": (),
         "env": (), "version": (), "predictions": (),
+        "keys": ("new", tmp_path / "sign.pem"), "sign": ("lotto_model_b",),
         "record-result": (1000, 1, 2, 3, 4, 5, 6, 7), "accuracy": (),
         "import-results": (tmp_path / "draws.csv",), "check": (),
         "prune": ("--keep-last", "9"), "delete": ("lotto_model_b",),

@@ -7,7 +7,17 @@ options of `lotto_mlflow.cli.application` that every command has, calls the libr
 `lotto_mlflow.cli.application`. Whatever imports MLflow or draws is imported inside a function.
 """
 
-from lotto_mlflow.cli import accuracy, check, find, lifecycle, maintain, predictions, remove, ui
+from lotto_mlflow.cli import (
+    accuracy,
+    check,
+    find,
+    lifecycle,
+    maintain,
+    predictions,
+    remove,
+    sign,
+    ui,
+)
 from lotto_mlflow.cli.application import app, main
 
 __all__ = [
@@ -20,5 +30,6 @@ __all__ = [
     "maintain",
     "predictions",
     "remove",
+    "sign",
     "ui",
 ]

@@ -23,6 +23,7 @@ from lotto_mlflow.text import safe_line, traceback_of
 
 EPILOG = (
     "Every command obeys LOTTO_APP_DIR, LOTTO_TIMEZONE, LOTTO_MIRROR, LOTTO_TRUST, "
+    "LOTTO_SIGNING_KEY, LOTTO_TRUSTED_KEYS, LOTTO_STATE_DIR, "
     "LOTTO_CACHE_DIR, LOTTO_DOWNLOADS_MAX, LOTTO_ARTIFACT_ROOTS, MLFLOW_TRACKING_URI and "
     "MLFLOW_REGISTRY_URI. "
     "Exit code: 0 done, 1 a problem found or an error, 2 wrong usage, 130 interrupted."

@@ -28,6 +28,7 @@ from lotto_mlflow.records import (
     ModelRecord,
     Prediction,
     PruneReport,
+    SignReport,
     SyncReport,
 )
 from lotto_mlflow.settings import Settings, Target
@@ -72,6 +73,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "prune": PRUNED,
     "delete": PRUNED,
     "relocate": ("rewritten",),
+    "sign": tuple(field.name for field in fields(SignReport)),
+    "keys": ("private_key", "public_key", "key"),
     "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
     "env": ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),

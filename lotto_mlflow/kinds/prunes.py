@@ -22,6 +22,7 @@ from lotto_mlflow.kinds import in_use, save_files
 from lotto_mlflow.kinds.base import UNDER_WAY, Kind, Verification
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.records import Finding, Note, PruneRecord, SaveRecord
+from lotto_mlflow.store.signatures import remove_pairs
 from lotto_mlflow.text import masked
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def _remove_from_disk(
     if save is not None:
         history = folder.history()
         save_files.remove(history, save_files.files_of(history, save.id, save.payload))
+        remove_pairs(folder.layout, [save.id])
         mirrored = {target: replace(ids, files={}) for target, ids in save.mirrored.items()}
         end = replace(end, mirrored=mirrored)
         journal.add(end, "sent", work_dir)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow.errors import Fix, MirrorError
+from lotto_mlflow.errors import Fix, MirrorError, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
@@ -15,11 +16,14 @@ from lotto_mlflow.kinds.base import Kind, Verification
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.records import Finding, MlflowIds, Note, Record, SaveRecord
 from lotto_mlflow.references import VersionReference
+from lotto_mlflow.signing import Pair
 from lotto_mlflow.store.commit import Protocol
+from lotto_mlflow.store.signatures import read_pair
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror, Standing
 
+_logger = logging.getLogger("lotto_mlflow")
 END_OF_SAVE: State = "committed"
 END_OF_RESTORE: State = "sent"
 """States of records whose work on disk is done."""
@@ -64,6 +68,7 @@ def _push_save(
     note: Note,
     work_dir: Path,
 ) -> MlflowIds:
+    pair = pair_to_push(folder, record)
     for hashes_all in (False, True):
         pkl_path = folder.store.link_bytes_of(record.payload, work_dir, hashes_all=hashes_all)
         pkl_path = pkl_path or mirror.file_of_save(record, folder.downloads)
@@ -78,6 +83,7 @@ def _push_save(
                 begun=is_begun,
                 note=note,
                 work_dir=work_dir,
+                pair=pair,
             )
         except MirrorError as cause:
             if cause.data.get("error_code") != "BYTES_CHANGED" or hashes_all:
@@ -89,6 +95,21 @@ def _push_save(
         f"{layout.trained_dir} nor in {layout.backup_dir}",
         error_code="BYTES_GONE",
     )
+
+
+def pair_to_push(folder: ModelFolder, record: SaveRecord) -> Pair | None:
+    """Return what is signed of a save, and its signature; ``None`` where it is not signed.
+
+    Notes
+    -----
+    It is copied to MLflow as it is. Where it cannot be read, the save goes without it, and whoever
+    loads only what is signed refuses it.
+    """
+    try:
+        return read_pair(folder.layout, record.id)
+    except SignatureError as cause:
+        _logger.warning("%s is sent to MLflow without its signature: %s", record.name, cause)
+        return None
 
 
 def _file_elsewhere(folder: ModelFolder, mirror: Mirror, record: SaveRecord) -> Path | None:

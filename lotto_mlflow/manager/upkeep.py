@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow import operations
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.records import Finding, MigrateReport, ModelRecord, Progress, SyncReport
+from lotto_mlflow.records import (
+    Finding,
+    MigrateReport,
+    ModelRecord,
+    Progress,
+    SignReport,
+    SyncReport,
+)
 
 if TYPE_CHECKING:
     from lotto_mlflow.operations.restore import RestoreSource
@@ -212,6 +219,38 @@ class Upkeep:
         Idempotent.
         """
         return operations.relocate.relocate(self._folder, relative_to)
+
+    def sign(self, model: str | int | os.PathLike[str]) -> SignReport:
+        """Sign a save that is there already, with the key in ``LOTTO_SIGNING_KEY``.
+
+        Parameters
+        ----------
+        model : str, int or path-like
+            A name, a path in ``trained/`` or ``backups/``, a version number of ``lotto_model``, or
+            a ``models:/`` URI.
+
+        Returns
+        -------
+        SignReport
+            What was signed, and where the signature lies.
+
+        Raises
+        ------
+        SettingsError
+            If there is no key, or one that may not be used.
+        DigestMismatchError
+            If the file has other bytes than the save had. Nothing was signed.
+        ModelNotFoundError, InvalidReferenceError
+            If there is no such model, no record of it, or another host saved it.
+
+        Notes
+        -----
+        Idempotent. The statement says when it was signed; the signature of another key is replaced.
+        The bytes are compared with the record, which whoever may write to the folder could have
+        written, too: look first whether the model is what it should be. Nothing is unpickled.
+        A version that is in MLflow already gets the signature there, too.
+        """
+        return operations.sign.sign_model(self._folder, model)
 
     def flush(self, timeout: float = 60.0) -> bool:
         """Push what waits for the current store, and wait for it, ``timeout`` seconds at most.

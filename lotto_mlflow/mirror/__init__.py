@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, regular
-from lotto_mlflow.errors import (
-    Fix,
-    LottoMlflowError,
-    ModelNotFoundError,
-)
+from lotto_mlflow.errors import Fix, LottoMlflowError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, lookups, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
@@ -23,6 +19,7 @@ from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.copies import Copies
 from lotto_mlflow.mirror.scores import Point
+from lotto_mlflow.mirror.signed import Signed
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.mirror.version_tags import BACKFILLED_TAG, as_record, own_facts
@@ -38,6 +35,7 @@ from lotto_mlflow.records import (
 )
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
+from lotto_mlflow.signing import Pair
 
 if TYPE_CHECKING:
     from lotto_mlflow.downloads import DownloadCache
@@ -68,6 +66,7 @@ class Mirror:
         self._connection = Connection(layout, target, generation)
         self._runs = lookups.RunMemory(self._connection)
         self._books: dict[str, AliasBook] = {}
+        self.signed = Signed(self._connection, layout)
 
     @property
     def target_name(self) -> str:
@@ -131,6 +130,7 @@ class Mirror:
         begun: bool,
         note: Note,
         work_dir: Path,
+        pair: Pair | None = None,
     ) -> MlflowIds:
         """Mirror one save; see `lotto_mlflow.mirror.push.push`."""
         with self._connection.guarded(f"mirroring {record.name}"):
@@ -142,6 +142,7 @@ class Mirror:
                 begun=begun,
                 note=note,
                 work_dir=work_dir,
+                pair=pair,
             )
 
     def remove(self, save: SaveRecord, *, is_forced: bool) -> list[str]:
@@ -348,21 +349,22 @@ class Mirror:
 
     def holds(self, ids: MlflowIds, record: SaveRecord) -> bool:
         """Return whether the version that is called so has the bytes of a save."""
-        doing = f"looking for the bytes of {record.name}"
-        return self._connection.ask(
-            lambda: fetch.has_bytes(self._connection, ids, record), doing, False
-        )
+        connection, doing = self._connection, f"looking for the bytes of {record.name}"
+        return connection.ask(lambda: fetch.has_bytes(connection, ids, record), doing, False)
 
-    def is_intact(self, ids: MlflowIds, sha256: str) -> bool:
+    def is_intact(self, ids: MlflowIds, sha256: str, pair: Pair | None = None) -> bool:
         """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
         if not self._connection.is_embedded:
             return True
         folder = self._model_dir(ids.model_id)
-        return model_dir.is_intact(folder, sha256, ids.files or model_dir.digests(folder))
+        return self.signed.has(folder, pair) and model_dir.is_intact(
+            folder, sha256, ids.files or model_dir.digests(folder)
+        )
 
     def _model_dir(self, model_id: str) -> Path:
-        models_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        return models_dir / model_id / "artifacts"
+        return (
+            self._layout.artifacts_dir / names.REGISTERED_MODEL / "models" / model_id / "artifacts"
+        )
 
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:
         """Download the folder of a logged model; ``None`` where it lies on this machine."""
@@ -389,11 +391,9 @@ class Mirror:
         if not self._connection.is_embedded or not folder.is_dir():
             return []
         models_dir = folder / "models"
-        of_no_save = (models_dir, folder / ALIASES_DIR)
-        found = [path for path in folder.iterdir() if path not in of_no_save]
+        found = [p for p in folder.iterdir() if p not in (models_dir, folder / ALIASES_DIR)]
         found += models_dir.iterdir() if models_dir.is_dir() else []
-        unknown = (path for path in found if path.name not in known_ids)
-        return sorted(path for path in unknown if not survey.refers_to(path.name))
+        return sorted(p for p in found if p.name not in known_ids and not survey.refers_to(p.name))
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +27,14 @@ from lotto_mlflow.mirror import (
     leftovers,
     model_folder,
     registry,
+    signed,
     version_tags,
 )
 from lotto_mlflow.mirror.connection import Connection, permanent_errors
 from lotto_mlflow.mirror.ordering import NewestVersion
 from lotto_mlflow.records import Attempt, MlflowIds, Note, SaveRecord, is_id
+from lotto_mlflow.signing import Pair
+from lotto_mlflow.signing.pairs import put_beside_model
 from lotto_mlflow.text import masked
 from lotto_mlflow.threads import started
 
@@ -39,6 +42,14 @@ _logger = logging.getLogger("lotto_mlflow")
 _MODEL_TYPE_TAG = "model_type"
 Copied = Callable[[], Path]
 """Returns a copy of the model's file: makes it, or waits until it is made."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a model folder gets beside what the record says."""
+
+    copied: Copied
+    pair: Pair | None
 
 
 def push(
@@ -50,6 +61,7 @@ def push(
     begun: bool,
     note: Note,
     work_dir: Path,
+    pair: Pair | None = None,
 ) -> MlflowIds:
     """Mirror one save.
 
@@ -69,6 +81,8 @@ def push(
         Writes into the record on disk what was created, and returns the record.
     work_dir : pathlib.Path
         The workspace for temporary files.
+    pair : tuple of bytes, optional
+        What is signed of the save, and its signature.
 
     Returns
     -------
@@ -83,20 +97,20 @@ def push(
     """
     copy = partial(model_folder.copy, pkl_path, record.payload.sha256, work_dir)
     if begun:
-        finished = _finished(connection, record, copy, work_dir)
+        finished = _finished(connection, record, _Content(copy, pair), work_dir)
         if finished is not None:
             return finished
         leftovers.remove(connection, record)
     copied = started(copy)  # while the run and the logged model are created
     try:
-        return _created(connection, record, copied, artifacts_dir, note, work_dir)
+        return _created(connection, record, _Content(copied, pair), artifacts_dir, note, work_dir)
     finally:
         with suppress(Exception):  # it was raised where the copy was needed
             copied()
 
 
 def _finished(
-    connection: Connection, record: SaveRecord, copied: Copied, work_dir: Path
+    connection: Connection, record: SaveRecord, content: _Content, work_dir: Path
 ) -> MlflowIds | None:
     """Finish or bring back what is there of a save; ``None`` where it has to be pushed anew."""
     recorded = record.mirrored.get(connection.target_name)
@@ -111,10 +125,8 @@ def _finished(
     ids = found or recorded
     if ids is None:
         return None
-    run, model = (
-        leftovers.run_of(connection, ids.run_id),
-        leftovers.logged_model_of(connection, ids.model_id),
-    )
+    run = leftovers.run_of(connection, ids.run_id)
+    model = leftovers.logged_model_of(connection, ids.model_id)
     if recorded is None and (run is None or model is None):
         return found  # what a person deleted since is theirs to bring back
     if run is None or model is None:
@@ -122,7 +134,7 @@ def _finished(
     if recorded is not None and leftovers.is_deleted(run):
         connection.client.restore_run(ids.run_id)
     files = recorded.files if recorded is not None and recorded.model_id == ids.model_id else {}
-    written = _repaired(connection, record, model, files, copied, work_dir)
+    written = _repaired(connection, record, model, files, content, work_dir)
     if written is None:
         return None
     if found is None:
@@ -160,7 +172,7 @@ def _repaired(
     record: SaveRecord,
     model: LoggedModel,
     files: dict[str, str],
-    copied: Copied,
+    content: _Content,
     work_dir: Path,
 ) -> dict[str, str] | None:
     """Write the model folder of a save anew where it is not as its record says.
@@ -174,6 +186,7 @@ def _repaired(
     local = connection.places.writable(location, model.model_id)
     there = local if local is not None else _fetched(connection, model, work_dir)
     if files and there is not None and model_dir.is_intact(there, record.payload.sha256, files):
+        signed.put(connection, model, content.pair, there, work_dir)
         return files
     attempt = record.attempts.get(connection.target_name)
     is_of_attempt = attempt is not None and attempt.model_id == model.model_id
@@ -181,12 +194,13 @@ def _repaired(
     if not (files or is_of_attempt or is_of_old):
         return None
     if local is None or not os.path.lexists(local):
-        return _put_model(connection, model, record, copied, work_dir)
+        return _put_model(connection, model, record, content, work_dir)
     built = work_dir / "model"
     with permanent_errors(f"building the model folder of {record.name}"):
-        model_folder.build(record, copied(), built, model, work_dir)
+        model_folder.build(record, content.copied(), built, model, work_dir)
     put_aside = partial(connection.put_aside, name=model.model_id)
     model_folder.repair(local, built, record.payload.sha256, put_aside, work_dir)
+    signed.put(connection, model, content.pair, local, work_dir)
     return model_dir.digests(local)
 
 
@@ -201,7 +215,7 @@ def _fetched(connection: Connection, model: LoggedModel, work_dir: Path) -> Path
 def _created(
     connection: Connection,
     record: SaveRecord,
-    copied: Copied,
+    content: _Content,
     artifacts_dir: Path | None,
     note: Note,
     work_dir: Path,
@@ -214,7 +228,7 @@ def _created(
         model = _logged_model(connection, run.info.run_id, record, before)
         attempt = _attempt(connection, run, model)
         created = note(attempt)
-        return _fill(connection, run, model, before, record, copied, artifacts_dir, work_dir)
+        return _fill(connection, run, model, before, record, content, artifacts_dir, work_dir)
     except BaseException:
         with suppress(Exception):  # the first error is the one to raise; a later push cleans up
             if leftovers.ids_of_finished(connection, created) is None:
@@ -271,12 +285,12 @@ def _fill(
     model: LoggedModel,
     before: NewestVersion,
     record: SaveRecord,
-    copied: Copied,
+    content: _Content,
     artifacts_dir: Path | None,
     work_dir: Path,
 ) -> MlflowIds:
     client, run_id = connection.client, run.info.run_id
-    put = started(partial(_put_model, connection, model, record, copied, work_dir))
+    put = started(partial(_put_model, connection, model, record, content, work_dir))
     try:  # the database waits for the disk while the model folder is written
         _log(client, run_id, record, model.model_id)
         _put_artifacts(connection, run, record, artifacts_dir, work_dir)
@@ -349,14 +363,16 @@ def _put_model(
     connection: Connection,
     model: LoggedModel,
     record: SaveRecord,
-    copied: Copied,
+    content: _Content,
     work_dir: Path,
 ) -> dict[str, str]:
     """Write the model folder straight to where it belongs, or upload it; return its digests."""
     local = connection.places.writable(model.artifact_location, model.model_id)
     folder = local if local is not None else work_dir / "model"
     with permanent_errors(f"building the model folder of {record.name}"):
-        model_folder.build(record, copied(), folder, model, work_dir)
+        model_folder.build(record, content.copied(), folder, model, work_dir)
+    if content.pair is not None:
+        put_beside_model(folder, content.pair, work_dir)
     files = model_dir.digests(folder)
     if local is None:
         connection.repository(model.artifact_location).log_artifacts(str(folder))

@@ -41,6 +41,7 @@ from lotto_mlflow.records import (
 )
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
+from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
 from lotto_mlflow.text import composed, nearest, question
@@ -71,6 +72,8 @@ class _Source:
         What it is called in the stores that have it, if it came from one.
     metadata_mode : int or None
         Who may read and write the file of the metadata, where there is one.
+    pair : tuple of bytes or None
+        What is signed of the save, and its signature, if they came from a store.
     """
 
     name: str
@@ -81,6 +84,7 @@ class _Source:
     save_id: str | None
     mirrored: dict[str, MlflowIds] = field(default_factory=dict)
     metadata_mode: int | None = None
+    pair: Pair | None = None
 
 
 def restore(
@@ -165,7 +169,11 @@ def _restore(
             os.utime(staged, ns=(found.time_ns, found.time_ns))
             record = _record(folder, target, found, staged, sha256, source, id_time_ns)
             Protocol(folder.store, folder.journal, work_dir).commit(
-                record, staged, END_OF_RESTORE, metadata_mode=found.metadata_mode
+                record,
+                staged,
+                END_OF_RESTORE,
+                metadata_mode=found.metadata_mode,
+                pair=found.pair,
             )
     finally:
         remove_file(staged)
@@ -261,7 +269,9 @@ def _from_registry(
     folder: ModelFolder, target: Target, version: ModelRecord, path: Path, work_dir: Path
 ) -> _Source:
     save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
+    pair = None
     if save is None:
+        pair = restored.pair_of(mirror, version, work_dir)
         time_ns = min(version.saved_at_ns or 0, time.time_ns())
         content = _believed(version, mirror.metadata_of(version, work_dir))
     else:
@@ -281,6 +291,7 @@ def _from_registry(
                 model_id=version.model_id or "",
             )
         },
+        pair=pair,
     )
 
 

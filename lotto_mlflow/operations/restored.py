@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lotto_mlflow.errors import LottoMlflowError
+from lotto_mlflow.errors import LottoMlflowError, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations.backfill import id_of_backfill
-from lotto_mlflow.records import BACKFILL, RESTORE, RestoreRecord, SaveRecord, is_save_id
+from lotto_mlflow.records import (
+    BACKFILL,
+    RESTORE,
+    ModelRecord,
+    RestoreRecord,
+    SaveRecord,
+    is_save_id,
+)
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
+from lotto_mlflow.signing import Pair, parse_statement
 
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
+
+_logger = logging.getLogger("lotto_mlflow")
 _END_OF_NANOSECONDS = 2**63
 
 
@@ -115,6 +130,39 @@ def _asked_for(folder: ModelFolder, record: RestoreRecord) -> str | None:
         wanted = (record.name, record.payload.sha256, ids.run_id)
         if version is not None and (version.name, version.sha256, version.run_id) == wanted:
             return version.save_id
+    return None
+
+
+def pair_of(mirror: Mirror, version: ModelRecord, work_dir: Path) -> Pair | None:
+    """Return what a store has as signed of the save of another host, and as its signature.
+
+    Returns
+    -------
+    tuple of bytes or None
+        ``None`` where it is not signed, or where what is signed is not of that save. Nothing is
+        verified: that is for whoever loads the file.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If the store cannot be asked.
+    """
+    try:
+        pair = mirror.signed.of_version(version, work_dir)
+        statement = None if pair is None else parse_statement(pair[0])
+    except SignatureError as cause:
+        _logger.warning("%s is restored without its signature: %s", version.name, cause)
+        return None
+    own = (version.save_id, version.name, version.sha256)
+    if statement is None or (statement.save_id, statement.name, statement.sha256) == own:
+        return pair
+    _logger.warning(
+        "%s is restored without its signature: what MLflow has beside version %s of %s is signed "
+        "of another save",
+        version.name,
+        version.version,
+        version.registered_model,
+    )
     return None
 
 

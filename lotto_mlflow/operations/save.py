@@ -20,6 +20,7 @@ from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_SAVE, replaced
 from lotto_mlflow.layout import PREFIX, check_name
 from lotto_mlflow.operations.recording import pushed
+from lotto_mlflow.operations.signer import Signer
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord, new_id
 from lotto_mlflow.run_times import training_started_ns
@@ -82,8 +83,12 @@ def save(folder: ModelFolder, given: Given) -> Path:
     """
     called_at_ns = time.monotonic_ns()
     current = folder.settings()
+    signer = Signer.from_settings(folder, current)
     request = _checked(folder, current, given, called_at_ns)
-    record = _saved(folder, request, _importing(folder, current, request.target))
+    importing = _importing(folder, current, request.target)
+    record = _saved(
+        folder, request, signer, importing if signer is None else signer.begin(importing)
+    )
     path = folder.layout.model_path(record.name)
     release = folder.later_release
     if release is not None:
@@ -157,7 +162,10 @@ def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns:
 
 
 def _saved(
-    folder: ModelFolder, request: _Request, beside: Callable[[], object] | None
+    folder: ModelFolder,
+    request: _Request,
+    signer: Signer | None,
+    beside: Callable[[], object] | None,
 ) -> SaveRecord:
     """Write a model beside its place, and put it there under the lock."""
     folder.make_dirs()
@@ -180,6 +188,7 @@ def _saved(
                     staged.path,
                     END_OF_SAVE,
                     artifacts_dir=work_dir / "artifacts" if request.artifacts else None,
+                    pair=None if signer is None else signer.pair_of(record, work_dir),
                 )
                 return record
         finally:

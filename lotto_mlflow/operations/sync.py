@@ -20,6 +20,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry, State
 from lotto_mlflow.kinds import push, recover
 from lotto_mlflow.kinds.base import going
+from lotto_mlflow.kinds.saves import pair_to_push
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import prediction_files, removals, restored
 from lotto_mlflow.operations.backfill import backfill_record
@@ -195,7 +196,7 @@ def _resent(
             yield _Work(record, entry, found=replace(standing.ids, files=files))
         else:
             yield _Work(record, entry, is_resent=True)
-    elif not mirror.is_intact(ids, record.payload.sha256):
+    elif not mirror.is_intact(ids, record.payload.sha256, pair_to_push(folder, record)):
         yield _Work(record, entry, is_resent=True)
 
 

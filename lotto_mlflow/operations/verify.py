@@ -94,7 +94,7 @@ def _folders(folder: ModelFolder) -> Iterator[Finding]:
 def _odd_files(folder: ModelFolder) -> Iterator[Finding]:
     """Find what has the name of a file and is a link, a pipe or the like; none is followed."""
     layout, aside_dir = folder.layout, folder.layout.aside_dir
-    all_in = (layout.artifacts_dir, layout.downloads_dir)
+    all_in = (layout.artifacts_dir, layout.downloads_dir, layout.signatures_dir)
     for path, kind in folder.odd_files():
         is_in = any(path.is_relative_to(one) for one in all_in)  # there it would be found again
         away = aside_dir / f"{path.name}-{time.time_ns()}" if is_in else None

@@ -41,7 +41,14 @@ from lotto_mlflow.records.lifecycle import (
     token_of,
 )
 from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
-from lotto_mlflow.records.reports import Finding, Health, HealthStatus, MigrateReport, SyncReport
+from lotto_mlflow.records.reports import (
+    Finding,
+    Health,
+    HealthStatus,
+    MigrateReport,
+    SignReport,
+    SyncReport,
+)
 from lotto_mlflow.records.setters import Setter, late_setters
 from lotto_mlflow.records.types import (
     BACKFILL,
@@ -114,6 +121,7 @@ __all__ = [
     "SavePayload",
     "SaveRecord",
     "Setter",
+    "SignReport",
     "SyncReport",
     "aliases_by_version",
     "arrived_of",

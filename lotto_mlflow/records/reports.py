@@ -56,6 +56,47 @@ class SyncReport:
             self.fixes[name] = fix
 
 
+@dataclass
+class SignReport:
+    """What was signed of a save that was there already.
+
+    Attributes
+    ----------
+    name : str
+        The model.
+    path : pathlib.Path
+        The file whose bytes were compared with the record of the save.
+    save_id : str
+        The save.
+    sha256 : str
+        Digest of its bytes.
+    signed_at : str or None
+        When it was signed, ISO 8601; ``None`` where that was when it was saved.
+    key : str
+        The key: SHA-256 of its public key in PEM, by which signatures name it.
+    is_new : bool
+        Whether it was signed now; false where this key had signed it before.
+    stores : list of str
+        Tracking stores in which the signature lies beside the model now.
+    failed : dict of str to str
+        Why it does not in others that have the model, by their names; sign it again then.
+    """
+
+    name: str
+    path: Path
+    save_id: str
+    sha256: str
+    signed_at: str | None
+    key: str
+    is_new: bool
+    stores: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, store: str, reason: str) -> None:
+        """Note a store in which the signature does not lie."""
+        self.failed[store] = safe_line(reason)
+
+
 @dataclass(frozen=True)
 class MigrateReport:
     """What a migration to another store did.

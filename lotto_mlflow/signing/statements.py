@@ -115,7 +115,7 @@ def _check(statement: Statement) -> None:
     counts = (statement.size, statement.saved_at_ns)
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError("a name is none")
-    if not is_save_id(statement.save_id) or not _is_match(_FOLDER_ID, statement.folder):
+    if not is_save_id(statement.save_id) or not is_folder_id(statement.folder):
         raise ValueError("an id is none")
     if not all(map(is_digest, digests)) or (
         statement.metadata_sha256 is not None and not is_digest(statement.metadata_sha256)
@@ -128,5 +128,6 @@ def _check(statement: Statement) -> None:
             raise ValueError("a time has no offset from UTC")
 
 
-def _is_match(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+def is_folder_id(value: Any) -> bool:
+    """Return whether a value has the form of a folder's id: 32 hexadecimal digits."""
+    return isinstance(value, str) and _FOLDER_ID.fullmatch(value) is not None

@@ -1,9 +1,9 @@
 """The one commit protocol: how a model and its metadata are replaced, by a save or a restore.
 
 The steps, under the store's lock: write the record as pending; link what is about to be replaced
-into ``backups/``; rename the model into place, which commits; put its metadata in place; mark the
-record. A process that dies in between leaves a pending record, which `recover` finishes or drops.
-A step that fails is rolled back.
+into ``backups/``; put the signature where it belongs; rename the model into place, which commits;
+put its metadata in place; mark the record. A process that dies in between leaves a pending record,
+which `recover` finishes or drops. A step that fails is rolled back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from lotto_mlflow.files import (
 from lotto_mlflow.journal import Entry, Journal, State
 from lotto_mlflow.metadata import MAX_BYTES, to_json
 from lotto_mlflow.records import Record, RestorePayload, SavePayload
+from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import Store, sha256_of_file
+from lotto_mlflow.store.signatures import remove_pairs, writing_pair
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Protocol:
         state: State,
         artifacts_dir: Path | None = None,
         metadata_mode: int | None = None,
+        pair: Pair | None = None,
     ) -> Entry:
         """Put a staged model and its metadata in place.
 
@@ -71,6 +74,8 @@ class Protocol:
             Folder of the caller's extra artifacts; it is moved beside the record.
         metadata_mode : int, optional
             Who may read and write the metadata; by default who might before.
+        pair : tuple of bytes, optional
+            What is signed of the save, and its signature; one that is there already stays.
 
         Raises
         ------
@@ -84,18 +89,32 @@ class Protocol:
         self.store.check_places(payload.name, is_save=record.is_save)
         entry = self.journal.entry_of(record, "pending")
         before = [_identity(path) for path, _ in self._pairs(payload)]
+        signed_id = self._id_to_sign(record, pair)
+        layout = self.store.layout
         try:
-            self.journal.add(record, "pending", self.work_dir)
-            if artifacts_dir is not None:
-                self.journal.put_artifacts(record, artifacts_dir)
-            self._back_up(payload)
-            put(staged, self.store.layout.model_path(payload.name), self.work_dir)
-            sync_dir(self.store.layout.trained_dir)  # before the metadata: what commits comes first
-            self._put_metadata(payload, metadata_mode)
-            return self.journal.mark(entry, state)
+            with writing_pair(layout, signed_id, pair, self.work_dir) as put_pair:
+                self.journal.add(record, "pending", self.work_dir)
+                if artifacts_dir is not None:
+                    self.journal.put_artifacts(record, artifacts_dir)
+                self._back_up(payload)
+                put_pair()
+                put(staged, layout.model_path(payload.name), self.work_dir)
+                sync_dir(layout.trained_dir)  # before the metadata: what commits comes first
+                self._put_metadata(payload, metadata_mode)
+                return self.journal.mark(entry, state)
         except BaseException as cause:
-            self._roll_back(payload, (entry, self.journal.entry_of(record, state)), before, cause)
+            entries = entry, self.journal.entry_of(record, state)
+            self._roll_back(payload, entries, before, signed_id, cause)
             raise
+
+    def _id_to_sign(self, record: Record[Any], pair: Pair | None) -> str | None:
+        """Return the save whose signature is to be written, ``None`` where nothing is."""
+        save_id: str | None = record.id if record.is_save else record.payload.save_id
+        if pair is None or save_id is None:
+            return None
+        layout = self.store.layout
+        paths = layout.statement_path(save_id), layout.signature_path(save_id)
+        return None if all(map(os.path.lexists, paths)) else save_id
 
     def recover(self, entry: Entry, record: Record[Any], state: State) -> None:
         """Finish what a dead process left, or drop it.
@@ -123,6 +142,8 @@ class Protocol:
             self._put_metadata(payload)
         elif not (record.is_save and self._is_in_backups(payload)):
             self._drop_backup(payload)
+            if record.is_save:
+                remove_pairs(self.store.layout, [record.id])
             self.journal.drop(entry)
             return
         self.journal.mark(entry, state)
@@ -191,6 +212,7 @@ class Protocol:
         payload: SavePayload | RestorePayload,
         entries: Iterable[Entry],
         before: list[tuple[int, int, int] | None],
+        signed_id: str | None,
         cause: BaseException,
     ) -> None:
         """Bring back what was there; metadata comes first.
@@ -206,6 +228,8 @@ class Protocol:
             ):
                 self._bring_back(original, backup if payload.backup else None, identity)
             self._drop_backup(payload)
+            if signed_id is not None:
+                remove_pairs(self.store.layout, [signed_id])
             for entry in entries:
                 self.journal.drop(entry)
         except OSError as refusal:

@@ -237,7 +237,10 @@ def _compared(
     row: Row, ours: list[float], base: list[float], *, scale: float, unit: str
 ) -> dict[str, Any]:
     sides = [Spread.of([value * scale for value in side]) for side in (ours, base)]
-    return _told(row, ratios(ours, base), *sides, unit, judged_by=sides)
+    result = ratios(ours, base)
+    if row.target.unit == f"{unit} more":
+        result = Spread.of([(a - b) * scale for a, b in zip(ours, base, strict=True)])
+    return _told(row, result, *sides, unit, judged_by=sides)
 
 
 def _told(

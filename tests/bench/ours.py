@@ -56,6 +56,33 @@ def load(setup: Setup) -> Operation:
     return Operation(lambda: functions_.load_model(path))
 
 
+def save_signed(setup: Setup) -> Operation:
+    os.environ["LOTTO_SIGNING_KEY"] = str(_key(setup))
+    return save(setup)
+
+
+def load_signed(setup: Setup) -> Operation:
+    """Load a model that a trusted key signed; anything else is refused meanwhile."""
+    key = _key(setup)
+    os.environ["LOTTO_SIGNING_KEY"] = str(key)
+    os.environ["LOTTO_STATE_DIR"] = str(setup.folder / "state")
+    operation = load(setup)
+    del os.environ["LOTTO_SIGNING_KEY"]
+    os.environ["LOTTO_TRUSTED_KEYS"] = f"{key}.pub"
+    return operation
+
+
+def _key(setup: Setup) -> Path:
+    """Return a private key outside the folder of models."""
+    from lotto_mlflow.signing import new_key
+
+    path = setup.folder / "keys" / "sign.pem"
+    if not path.exists():
+        path.parent.mkdir(parents=True)
+        new_key(path, None)
+    return path
+
+
 def load_latest(setup: Setup) -> Operation:
     functions_ = functions(setup)
     return Operation(lambda: functions_.load_model("models:/lotto_model/latest"))

@@ -344,6 +344,39 @@ ROWS = (
         "p99",
         rounds=7,
     ),
+    *(
+        Row(
+            "P21",
+            f"save, {size} forest, mirrored and signed",
+            "the same without a key",
+            Target(15, unit="ms more"),
+            Side("ours:save_signed", name),
+            _save(name),
+            rounds=rounds,
+        )
+        for size, name, rounds in (("1 MB", "forest_1mb", 25), ("100 MB", "forest_100mb", 15))
+    ),
+    Row(
+        "P21",
+        "import of model-signing, once a process, beside the dump",
+        "import joblib, whole process",
+        Target(8.0),
+        Side("model_signing.verifying"),
+        Side("joblib"),
+        "import",
+    ),
+    *(
+        Row(
+            "P22",
+            f"load of a path, {size} forest, its signature verified",
+            "the same without trusted keys",
+            Target(15, unit="ms more"),
+            Side("ours:load_signed", name),
+            Side("ours:load", name),
+            rounds=25,
+        )
+        for size, name in (("1 MB", "forest_1mb"), ("100 MB", "forest_100mb"))
+    ),
 )
 
 

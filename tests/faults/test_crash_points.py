@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import Pool
@@ -34,6 +36,11 @@ from faults.inspection import (
 from mlflow import MlflowClient
 
 from lotto_mlflow import ModelManager
+from lotto_mlflow.errors import SignatureError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.signing import check_signing_key, new_key, verified
+from lotto_mlflow.signing.pairs import read_beside_model
+from lotto_mlflow.store.signatures import ids_of_pairs, read_pair
 
 TITLE = "Killed at every call of a save"
 
@@ -47,6 +54,7 @@ class Scenario:
     metadata: dict[str, Any] | None
     before: tuple[str | None, dict[str, Any] | None] | None
     artifacts: dict[str, Any] | None = None
+    is_signed: bool = False
 
 
 SCENARIOS = {
@@ -58,6 +66,7 @@ SCENARIOS = {
     "with artifacts": Scenario(
         NAME, NEW, LATER, (NAME, EARLIER), {"notes.txt": "kept", "more.json": {"a": 1}}
     ),
+    "signed": Scenario(NAME, NEW, LATER, (NAME, EARLIER), is_signed=True),
 }
 
 
@@ -92,15 +101,32 @@ def test_the_same_kills_without_the_package(
 def kill_saves(scenario: str, mended_by: str, work_dir: Path, database: Path) -> crashes.Outcome:
     """Run one scenario; this and what follows happens in the warm parent and its children."""
     case = SCENARIOS[scenario]
-    return crashes.killed_at_every_call(
-        work_dir,
-        partial(_prepare, case, database),
-        lambda base_dir: ModelManager(base_dir).save_model(
-            case.model, case.name, case.metadata, artifacts=case.artifacts
-        ),
-        partial(_look, case, work_dir / "template", mended_by),
-        part=(2, 2) if mended_by == "sync" else (1, 2),
-    )
+    with _signing(case, work_dir / "sign.pem"):
+        return crashes.killed_at_every_call(
+            work_dir,
+            partial(_prepare, case, database),
+            lambda base_dir: ModelManager(base_dir).save_model(
+                case.model, case.name, case.metadata, artifacts=case.artifacts
+            ),
+            partial(_look, case, work_dir / "template", mended_by),
+            part=(2, 2) if mended_by == "sync" else (1, 2),
+        )
+
+
+@contextmanager
+def _signing(case: Scenario, key_path: Path) -> Iterator[None]:
+    """Have each save of the block signed, where the scenario says so."""
+    if not case.is_signed:
+        yield
+        return
+    from model_signing import verifying  # noqa: F401 - imported before any fork
+
+    new_key(key_path, None)
+    os.environ["LOTTO_SIGNING_KEY"] = str(key_path)
+    try:
+        yield
+    finally:
+        del os.environ["LOTTO_SIGNING_KEY"]
 
 
 def _prepare(case: Scenario, database: Path, base_dir: Path) -> None:
@@ -114,13 +140,54 @@ def _look(case: Scenario, template_dir: Path, mended_by: str, base_dir: Path) ->
     """Tell what is wrong with a folder, before and after it is mended."""
     manager = ModelManager(base_dir)
     problems = wrong_names(base_dir) + _wrong_at_once(case, template_dir, base_dir, manager)
+    problems += _unsigned(case, base_dir)
     kept = set(_saves_on_disk(base_dir))
     problems += mend(manager, mended_by)
     gone = kept - set(_saves_on_disk(base_dir))
     problems += [f"mending lost {gone}"] if gone else []
     problems += wrong_names(base_dir) + _wrong_metadata(case, template_dir, base_dir)
     problems += left_over(base_dir, "tmp", "outbox", "aside")
+    problems += _unsigned(case, base_dir) + _wrong_signatures(case, base_dir)
     return problems + _wrong_in_mlflow(case, base_dir, manager)
+
+
+def _signed(base_dir: Path) -> dict[str, tuple[str, Any]]:
+    """Return the digest that the key signed of each save, and the pair; only valid ones."""
+    layout, found = Layout.under(base_dir), {}
+    keys = check_signing_key(Path(os.environ["LOTTO_SIGNING_KEY"])).as_trusted()
+    for save_id in ids_of_pairs(layout):
+        pair = read_pair(layout, save_id)
+        with suppress(SignatureError):
+            if pair is not None:
+                found[save_id] = (verified(*pair, keys).sha256, pair)
+    return found
+
+
+def _unsigned(case: Scenario, base_dir: Path) -> list[str]:
+    """Tell which files in ``trained/`` and ``backups/`` have no valid signature."""
+    signed = {sha256 for sha256, _ in _signed(base_dir).values()} if case.is_signed else set()
+    paths = (p for folder in ("trained", "backups") for p in (base_dir / folder).glob("*.pkl"))
+    return [f"{p} is not signed" for p in paths if case.is_signed and digest(p) not in signed]
+
+
+def _wrong_signatures(case: Scenario, base_dir: Path) -> list[str]:
+    """Tell where there are signatures of other saves than those in MLflow, there or on disk."""
+    if not case.is_signed:
+        return []
+    client = MlflowClient(tracking_uri=uri_of(base_dir))
+    models = {v.tags["save_id"]: v.tags["model_id"] for v in client.search_model_versions()}
+    signed, folder = _signed(base_dir), base_dir / "mlflow" / "artifacts" / "lotto_model" / "models"
+    names = {path.name for path in Layout.under(base_dir).signatures_dir.iterdir()}
+    problems = [
+        f"not signed in MLflow: {i}"
+        for i, model_id in models.items()
+        if i in signed and read_beside_model(folder / model_id / "artifacts") != signed[i][1]
+    ]
+    if names != {f"{i}{end}" for i in models for end in (".json", ".sig")} or set(signed) != set(
+        models
+    ):
+        problems.append(f"signatures of {sorted(names)}, saves {sorted(models)}")
+    return problems
 
 
 def _saves_on_disk(base_dir: Path) -> Counter[tuple[str, str]]:
