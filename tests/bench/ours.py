@@ -56,9 +56,14 @@ def load(setup: Setup) -> Operation:
     return Operation(lambda: functions_.load_model(path))
 
 
+def save_on_disk(setup: Setup) -> Operation:
+    os.environ["LOTTO_MIRROR"] = "off"
+    return save(setup)
+
+
 def save_signed(setup: Setup) -> Operation:
     os.environ["LOTTO_SIGNING_KEY"] = str(_key(setup))
-    return save(setup)
+    return save_on_disk(setup)
 
 
 def load_signed(setup: Setup) -> Operation:
