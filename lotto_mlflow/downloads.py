@@ -14,13 +14,16 @@ from lotto_mlflow import files, regular, settings
 from lotto_mlflow import layout as names
 from lotto_mlflow.errors import StoreError
 from lotto_mlflow.layout import Layout
+from lotto_mlflow.records import is_save_id
 from lotto_mlflow.settings import Settings
+from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, Pair
 from lotto_mlflow.store import make_real_dir
 
 _WAIT_SECONDS = 600.0
 """How long a download waits for another of the same bytes, before it is made twice."""
 _TRIES = 3
 """How often a file is looked for anew that was removed before it was opened."""
+_PAIR_SUFFIXES = (names.STATEMENT_SUFFIX, names.SIGNATURE_SUFFIX)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -41,7 +44,8 @@ class DownloadCache:
     A download is ``{digest}/{name}.pkl``, in ``mlflow/downloads/`` or in the cache of
     `lotto_mlflow.settings.cache_dir`. It gets this name in one step, after its digest was
     compared; what is cut off before lies in a workspace, which the next download sweeps. Its
-    modification time is that of the save; its access time is set to when it was used last.
+    modification time is that of the save; its access time is set to when it was used last. What is
+    signed of it lies beside it, under the id of the save.
     """
 
     def __init__(
@@ -114,6 +118,31 @@ class DownloadCache:
                 files.sync_dir(target.parent)
             self._trim(downloads_dir, target)
         return target, True
+
+    def pairs_of(self, sha256: str) -> Iterator[Pair]:
+        """Yield what was kept as signed of downloads of these bytes; nothing of it is verified."""
+        for downloads_dir in (self._layout.downloads_dir, settings.downloads_dir()):
+            folder = downloads_dir / sha256
+            if regular.is_folder(downloads_dir) and regular.is_folder(folder):
+                for path in sorted(map(folder.joinpath, regular.names_in(folder))):
+                    if path.suffix == names.STATEMENT_SUFFIX and is_save_id(path.stem):
+                        with suppress(OSError):
+                            signature = path.with_suffix(names.SIGNATURE_SUFFIX)
+                            yield (
+                                regular.content_of(path, MAX_STATEMENT_BYTES),
+                                regular.content_of(signature, MAX_SIGNATURE_BYTES),
+                            )
+
+    def keep_pair(self, sha256: str, save_id: str, pair: Pair) -> None:
+        """Keep what is signed beside a download of these bytes, where there is one."""
+        with self.place() as (downloads_dir, work_dir):
+            folder = downloads_dir / sha256
+            regular.check_folder(folder)
+            if regular.is_folder(folder):
+                for suffix, content in zip(_PAIR_SUFFIXES, pair, strict=True):
+                    path = folder / f"{save_id}{suffix}"
+                    regular.check_file(path)
+                    files.replace_content(path, content, work_dir)
 
     @contextmanager
     def reading(self, find: Callable[[], Path]) -> Iterator[Path]:
@@ -274,9 +303,19 @@ def _unlink(downloads_dir: Path, path: Path) -> None:
         finally:
             os.close(folder)
         with suppress(OSError):  # a download of another name has the same bytes
+            remove_pairs_in(path.parent)
             os.rmdir(path.parent.name, dir_fd=top)
     finally:
         os.close(top)
+
+
+def remove_pairs_in(folder: Path) -> None:
+    """Remove what is signed of the downloads in a folder, once none of them is left in it."""
+    found = regular.names_in(folder)
+    if not any(file_name.endswith(names.SUFFIX) for file_name in found):
+        for path in map(folder.joinpath, found):
+            if path.suffix in _PAIR_SUFFIXES and is_save_id(path.stem):
+                files.remove_file(path)
 
 
 def _remove_lock(downloads_dir: Path, sha256: str) -> None:

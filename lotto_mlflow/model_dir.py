@@ -12,6 +12,7 @@ from lotto_mlflow.regular import sha256_of_file
 
 DATA_FILE = "data/model.pkl"
 """Where the model lies in its folder: one name for all, so that no URI has to quote it."""
+REQUIREMENTS_FILE = "requirements.txt"
 STATEMENT_FILE = "signature/statement.json"
 SIGNATURE_FILE = "signature/statement.sig"
 """What is signed of the save, and the signature; the two prove themselves."""

@@ -40,6 +40,7 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("LOTTO_") or name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LOTTO_STATE_DIR", str(tmp_path / "state"))
     # a busy machine may be slow: only the fault tests hold a save to its five seconds
     monkeypatch.setattr(pushing, "WAIT_SECONDS", 60.0)
     current_dir = tmp_path / "current"

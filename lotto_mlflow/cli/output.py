@@ -74,6 +74,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "delete": PRUNED,
     "relocate": ("rewritten",),
     "sign": tuple(field.name for field in fields(SignReport)),
+    "trust": RECORD,
     "keys": ("private_key", "public_key", "key"),
     "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
@@ -86,7 +87,9 @@ ROW = ("name", "values", "differs")
 _WIDEST_NAME = 40
 """Columns up to which a name is not folded while another cell can be."""
 _NOT_SHOWN = re.compile(r"[^\n -~]+")
-LISTS = frozenset({"accuracy", "history", "list", "predictions", "record-result", "verify"})
+LISTS = frozenset(
+    {"accuracy", "history", "list", "predictions", "record-result", "trust", "verify"}
+)
 """Commands that print a list of objects with these keys, not one object."""
 
 

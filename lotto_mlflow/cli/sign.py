@@ -1,4 +1,4 @@
-"""``keys``, ``sign``: make a pair of keys, and sign what was saved without one."""
+"""``keys``, ``sign``, ``trust``: make keys, sign what was saved without one, accept a step back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lotto_mlflow.cli.application import (
     base_dir_of,
     calling,
     existing_manager_of,
+    sharing_manager_of,
 )
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.text import shell_command
@@ -97,3 +98,32 @@ def sign(
             terminal.line(f"    {reason}")
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command(
+    "trust",
+    short_help="Accept that the latest is older than one seen before.",
+    epilog=epilog("trust"),
+)
+def trust(
+    ctx: typer.Context,
+    accept: Annotated[
+        str,
+        typer.Option("--accept", metavar="NAME", help="The registered model, such as lotto_model."),
+    ],
+    base_dir: BaseDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Accept on purpose that the latest is older than one that this host has seen.
+
+    Where keys are trusted, such a latest is refused: it may be an earlier copy of the models.
+    """
+    with calling():
+        accepted = sharing_manager_of(ctx, base_dir).trust(accept)
+    if as_json:
+        output.print_json([output.values_of(record) for record in accepted])
+        return
+    for record in accepted:
+        version = "on disk" if record.path is not None else f"version {record.version}"
+        terminal.line(f"accepted as the latest: {record.name}, {version}, of {record.saved_at}")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lotto_mlflow import regular
+from lotto_mlflow import downloads, regular
 from lotto_mlflow.files import sync_dir
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import METADATA_SUFFIX
@@ -121,6 +121,7 @@ def remove(history: History, found: SaveFiles) -> None:
     for path in found.downloads:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # another model has the same bytes
+            downloads.remove_pairs_in(path.parent)
             path.parent.rmdir()
     for folder in sorted(folders):
         sync_dir(folder)

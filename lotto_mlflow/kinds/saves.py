@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotto_mlflow import trusted
 from lotto_mlflow.errors import Fix, MirrorError, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -100,11 +101,20 @@ def _push_save(
 def pair_to_push(folder: ModelFolder, record: SaveRecord) -> Pair | None:
     """Return what is signed of a save, and its signature; ``None`` where it is not signed.
 
+    Raises
+    ------
+    SignatureError
+        If signatures are asked for, and no trusted key signed the save. That is no refusal of
+        MLflow: the record goes on waiting.
+
     Notes
     -----
     It is copied to MLflow as it is. Where it cannot be read, the save goes without it, and whoever
     loads only what is signed refuses it.
     """
+    trust = trusted.of_folder(folder)
+    if trust is not None:
+        return trust.of_record(record).pair
     try:
         return read_pair(folder.layout, record.id)
     except SignatureError as cause:

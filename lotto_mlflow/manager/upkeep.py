@@ -193,6 +193,38 @@ class Upkeep:
         """
         return operations.restore.restore(self._folder, name_or_version, source, backup, progress)
 
+    def trust(self, accept: str) -> list[ModelRecord]:
+        """Accept on purpose that the latest is older than one that this host has seen.
+
+        Parameters
+        ----------
+        accept : str
+            The registered model, such as ``lotto_model``, or the name of a model.
+
+        Returns
+        -------
+        list of ModelRecord
+            The latest on disk and the latest in the registry, as far as there are any: nothing
+            older than these is loaded as the latest from now on.
+
+        Raises
+        ------
+        SignatureError
+            If no trusted key signed the latest. Nothing was accepted.
+        ModelNotFoundError
+            If there is none.
+        SettingsError
+            If signatures are not asked for (``LOTTO_TRUST=signed``).
+
+        Notes
+        -----
+        Where signatures are asked for, each host notes the newest signed save that it has seen, in
+        ``LOTTO_STATE_DIR``, and refuses a latest that is older: somebody may have put an earlier
+        copy of the folder, or of the registry, in its place. After a restore or a deletion by its
+        owners, this accepts what is there now. Versions, aliases and paths are not concerned.
+        """
+        return operations.trust.accept(self._folder, accept)
+
     def relocate(self, *, relative_to: str | os.PathLike[str] | None = None) -> int:
         """Rewrite the paths in the embedded store's database to where the folder lies now.
 

@@ -14,8 +14,9 @@ from lotto_mlflow.errors import Fix, LottoMlflowError, ModelNotFoundError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, lookups, model_folder, registry, removal, scores
 from lotto_mlflow.mirror import push as pushing
-from lotto_mlflow.mirror.alias_home import ALIASES_DIR, Ledger, names_of_homes
+from lotto_mlflow.mirror.alias_home import Ledger, names_of_homes
 from lotto_mlflow.mirror.aliases import AliasBook
+from lotto_mlflow.mirror.beside import Beside, beside
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.copies import Copies
 from lotto_mlflow.mirror.scores import Point
@@ -40,7 +41,16 @@ from lotto_mlflow.signing import Pair
 if TYPE_CHECKING:
     from lotto_mlflow.downloads import DownloadCache
 
-__all__ = ["AliasBook", "Ledger", "Mirror", "Point", "Standing", "Survey", "is_read_as_copy"]
+__all__ = [
+    "AliasBook",
+    "Beside",
+    "Ledger",
+    "Mirror",
+    "Point",
+    "Standing",
+    "Survey",
+    "is_read_as_copy",
+]
 
 
 class Mirror:
@@ -259,6 +269,10 @@ class Mirror:
                 return self.file_of(own, downloads)
         return None
 
+    def beside(self, record: ModelRecord, work_dir: Path) -> Beside:
+        """Return what lies beside the bytes of a version; see `lotto_mlflow.mirror.beside`."""
+        return beside(self._connection, self._layout, record, work_dir)
+
     def metadata_of(self, record: ModelRecord, work_dir: Path) -> bytes | None:
         """Return the metadata JSON among the artifacts of a version's run, if there is one."""
         return fetch.metadata_of(self._connection, record, work_dir)
@@ -369,31 +383,6 @@ class Mirror:
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:
         """Download the folder of a logged model; ``None`` where it lies on this machine."""
         return fetch.model_dir_of(self._connection, ids.model_id, work_dir)
-
-    def orphan_folders(self, known_ids: set[str], survey: Survey) -> list[Path]:
-        """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
-
-        Parameters
-        ----------
-        known_ids : set of str
-            Runs and logged models that records name; MLflow is asked only where there are
-            folders of others.
-        survey : Survey
-            What the store has.
-
-        Notes
-        -----
-        That is the folder of a logged model that is not there and that no version uses, or of a
-        run that is not there or is the deleted rest of a push that failed. A run that a person
-        deleted can be brought back.
-        """
-        folder = self._layout.artifacts_dir / names.REGISTERED_MODEL
-        if not self._connection.is_embedded or not folder.is_dir():
-            return []
-        models_dir = folder / "models"
-        found = [p for p in folder.iterdir() if p not in (models_dir, folder / ALIASES_DIR)]
-        found += models_dir.iterdir() if models_dir.is_dir() else []
-        return sorted(p for p in found if p.name not in known_ids and not survey.refers_to(p.name))
 
     def moved_from(self) -> Path | None:
         """Return where the embedded store says its artifacts are, if that is elsewhere."""

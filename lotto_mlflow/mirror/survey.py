@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from lotto_mlflow.layout import registered_model_of
+from lotto_mlflow.layout import REGISTERED_MODEL, Layout, registered_model_of
 from lotto_mlflow.mirror import registry, version_tags
+from lotto_mlflow.mirror.alias_home import ALIASES_DIR
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
 from lotto_mlflow.records import MlflowIds, SaveRecord
@@ -215,6 +217,33 @@ class Survey:
         if name in self._model_ids or name in self._by_run_id:
             return True
         return any(version_tags.model_id_of(v) == name or name in v.source for v in self._versions)
+
+    def orphan_folders(self, layout: Layout, known_ids: set[str]) -> list[Path]:
+        """Return the folders in the embedded store's artifacts that nothing in MLflow owns.
+
+        Parameters
+        ----------
+        layout : Layout
+            The folder of models.
+        known_ids : set of str
+            Runs and logged models that records name; MLflow is asked only where there are
+            folders of others.
+
+        Notes
+        -----
+        That is the folder of a logged model that is not there and that no version uses, or of a
+        run that is not there or is the deleted rest of a push that failed. A run that a person
+        deleted can be brought back.
+        """
+        folder = layout.artifacts_dir / REGISTERED_MODEL
+        if not self._connection.is_embedded or not folder.is_dir():
+            return []
+        models_dir = folder / "models"
+        of_no_save = (models_dir, folder / ALIASES_DIR)
+        found = [path for path in folder.iterdir() if path not in of_no_save]
+        found += models_dir.iterdir() if models_dir.is_dir() else []
+        unknown = (path for path in found if path.name not in known_ids)
+        return sorted(path for path in unknown if not self.refers_to(path.name))
 
     def with_copies(self, registered_models: Mapping[str, str]) -> dict[str, int]:
         """Return how many versions of saves other registered models have, by their names.

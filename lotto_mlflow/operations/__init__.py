@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         save,
         sign,
         sync,
+        trust,
         verify,
         warm_up,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "save",
     "sign",
     "sync",
+    "trust",
     "verify",
     "warm_up",
 ]

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto_mlflow import advice, references, regular
+from lotto_mlflow import advice, references, regular, trusted
 from lotto_mlflow import layout as names
 from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import (
@@ -20,13 +20,14 @@ from lotto_mlflow.errors import (
     Fix,
     ForeignModelError,
     ModelNotFoundError,
+    SignatureError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds.base import going
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import digests, find, load, versions
+from lotto_mlflow.operations import digests, find, load, signed, verify_signatures, versions
 from lotto_mlflow.operations.health import WAIT_SECONDS, Report, in_words, seconds_of
 from lotto_mlflow.records import BACKFILL, PRUNE, Finding, Health, HealthStatus, ModelRecord
 from lotto_mlflow.references import VersionReference
@@ -41,6 +42,14 @@ _OF_A_DAMAGED_DISK = tuple(
     getattr(errno, name) for name in ("EIO", "EUCLEAN", "EBADMSG") if hasattr(errno, name)
 )
 _FILES_OF_A_SAVE = 20
+_GRAVE = {
+    "damaged": "damaged",
+    "unsigned": "not signed",
+    "bad signature": "not what was signed",
+    "unknown key": "signed by an unknown key",
+    "rolled back": "rolled back",
+}
+"""Findings about the model in use that are critical, and what is said of it."""
 
 
 def check(
@@ -78,12 +87,12 @@ def _newest(folder: ModelFolder, target: Target, report: Report, *, is_subject: 
         history = folder.history()
         try:
             file = history.file(path)
-            found = _found_in(folder, history, file)
+            found = _found_in(folder, history, file) + _unsigned(folder, history, file)
         except FileNotFoundError:
             if is_last:
                 raise
             continue
-        if is_last or not any(one.kind == "damaged" for one in found):  # else a save is under way
+        if is_last or not any(one.kind in _GRAVE for one in found):  # else a save is under way
             record = _described(history, target, file)
             report.size_bytes = file.status.st_size
             _note(report, found)
@@ -142,10 +151,22 @@ def _found_in(folder: ModelFolder, history: History, file: ModelFile) -> list[Fi
     return findings
 
 
+def _unsigned(folder: ModelFolder, history: History, file: ModelFile) -> list[Finding]:
+    """Return whether the newest file was signed and is not rolled back, where that is asked for."""
+    trust = trusted.of_folder(folder)
+    if trust is None:
+        return []
+    try:
+        found = trust.of_file(history, file, file.sha256, file.status.st_size)
+    except SignatureError:
+        return list(verify_signatures.of_file(trust, history, file))
+    return list(verify_signatures.rolled_back(folder, None, found.statement))
+
+
 def _note(report: Report, found: list[Finding]) -> None:
     for one in found:
-        if one.kind == "damaged":
-            report.add("critical", one, f"{one.name} is damaged")
+        if one.kind in _GRAVE:
+            report.add("critical", one, f"{one.name} is {_GRAVE[one.kind]}")
         else:
             report.add("warning", one, f"{one.name}: {one.detail}")
 
@@ -228,8 +249,14 @@ def _holder(folder: ModelFolder, target: Target, report: Report, alias: str) -> 
         return
     _fresh(report, record, f"{alias}:")
     _sklearn(report, record)
+    trust = trusted.of_folder(folder)
     try:
+        if trust is not None:
+            trust.of_version(target, record)
         _note(report, _found_in_version(folder, mirror, record))
+    except SignatureError as cause:
+        kind = signed.kind_of(cause)
+        _note(report, [Finding(kind, record.name, None, cause.summary, fix=cause.fix)])
     except DigestMismatchError as cause:
         path = cause.data.get("path")
         _note(report, [Finding("damaged", record.name, path, cause.summary, fix=cause.fix)])
@@ -351,7 +378,7 @@ def _weight(folder: ModelFolder, found: Finding) -> HealthStatus:
     """Return how bad a finding of a verification is."""
     if found.kind == "mlflow unavailable":
         return "unknown"
-    if found.kind in ("damaged", "missing on disk"):
+    if found.kind in _GRAVE or found.kind == "missing on disk":
         refusal = None if found.path is None else regular.refusal(found.path)
         return "unknown" if isinstance(refusal, PermissionError) else "critical"
     outbox_dir = folder.layout.mlflow_dir / "outbox"

@@ -25,7 +25,7 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import gone, last_seen, since, versions
+from lotto_mlflow.operations import gone, last_seen, newest, since, versions
 from lotto_mlflow.records import (
     PRUNE,
     Aliases,
@@ -107,7 +107,7 @@ def latest(
 ) -> ModelRecord | None:
     """Return what is known of the newest model, ``None`` where there is none."""
     if checked(source) == "filesystem":
-        path = folder.store.latest()
+        path = newest.file(folder)
         return None if path is None else get(folder, path)
     target = folder.target()
     found = versions.latest_version(folder, target)
@@ -130,7 +130,7 @@ def latest_path(
     if checked(source) == "filesystem" and alias is not None:
         raise SettingsError(f"files have no aliases; for {alias!r:.300}, source is 'registry'")
     if source == "filesystem":
-        path = folder.store.latest()
+        path = newest.file(folder)
         if path is None:
             with suppress(StoreError):  # who may not write only looks
                 make_dir(folder.layout.trained_dir)

@@ -15,10 +15,12 @@ from lotto_mlflow.errors import (
     ForeignModelError,
     InvalidReferenceError,
     ModelNotFoundError,
+    SignatureError,
     StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, last_seen, load, versions
+from lotto_mlflow.operations.load import LoadedFile
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, ModelRecord
 from lotto_mlflow.references import VersionReference
@@ -138,11 +140,22 @@ class NewestFile:
         """Load the newest file, which may be a newer one than was looked at."""
         del mark
         target = self._folder.target()
-        path = self._trained_dir / self._newest()[0]
-        loaded = load.load_file(self._folder, target, path)
+        loaded, path = self._loaded(target)
         record = find.record_of(loaded.history, target, loaded.file)
         record = _of_bytes(record, loaded, target)
         return Loaded(loaded.model, record, _mark(path.name, loaded.file.status))
+
+    def _loaded(self, target: Target) -> tuple[LoadedFile, Path]:
+        """Load the newest file; again, where another has become it meanwhile."""
+        for tries_left in reversed(range(_TRIES)):
+            newest = self._newest()
+            path = self._trained_dir / newest[0]
+            try:
+                return load.load_file(self._folder, target, path, is_latest=True), path
+            except SignatureError:
+                if not tries_left or self._newest() == newest:
+                    raise
+        raise AssertionError("unreachable")
 
     def _change(self) -> Mark | None:
         """Return what changes with the entries of ``trained/``, its time last."""
@@ -173,7 +186,7 @@ class NewestFile:
         )
 
 
-def _of_bytes(record: ModelRecord, loaded: load.LoadedFile, target: Target) -> ModelRecord:
+def _of_bytes(record: ModelRecord, loaded: LoadedFile, target: Target) -> ModelRecord:
     """Return the record of a file for the save whose bytes were loaded, with its metadata.
 
     Notes

@@ -15,6 +15,7 @@ from lotto_mlflow import layout as names
 from lotto_mlflow.errors import LottoMlflowError, MirrorUnavailableError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.model_dir import DATA_FILE
+from lotto_mlflow.operations import newest
 from lotto_mlflow.records import ModelRecord, is_digest, is_id
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
@@ -141,6 +142,8 @@ def recalled(
     if version is None or entry is None:
         raise _unavailable(cause, f"what {reference} stands for was never seen here")
     version = folder.history().corrected(version, target)
+    if reference.alias is None:  # whoever writes the note cannot go back with it
+        newest.version(folder, target, lambda: version)
     path = next(_files_with(folder, version), None)
     if path is None:
         raise _unavailable(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lotto_mlflow import advice, downloads, references, regular, store
+from lotto_mlflow import advice, downloads, references, regular, store, trusted
 from lotto_mlflow import layout as names
 from lotto_mlflow.distributions import version_of
 from lotto_mlflow.errors import (
@@ -18,13 +19,14 @@ from lotto_mlflow.errors import (
     MirrorUnavailableError,
     ModelNotFoundError,
     PickleNotAllowedError,
+    SignatureError,
     StoreError,
     UntrustedModelError,
 )
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import last_seen, versions
+from lotto_mlflow.operations import last_seen, newest, signed, versions
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
@@ -106,6 +108,8 @@ def load_file(
     target: Target,
     given: str | os.PathLike[str],
     version: ModelRecord | None = None,
+    *,
+    is_latest: bool = False,
 ) -> LoadedFile:
     """Load a model file, verified where its digest is known.
 
@@ -119,18 +123,23 @@ def load_file(
         The file.
     version : ModelRecord, optional
         The version whose bytes the file must have.
+    is_latest : bool
+        Whether it is loaded as the newest file on disk, and so must not be older than one that was
+        seen there.
 
     Notes
     -----
     The bytes that are hashed are the ones that are unpickled: those of a private copy, which
-    nobody changes who may write to the file. Where the digest does not fit because a save is
-    under way, file and records are read again.
+    nobody changes who may write to the file. The digest of that copy is compared with what was
+    signed, where signatures are asked for. Where something does not fit because a save is under
+    way, file and records are read again.
     """
     if not os.fspath(given).isascii():
         given = regular.as_named(Path(given))
     _check_is_there(given)
     path, is_strict = _meant(folder.history(), Path(given)), folder.settings().trust == "known"
-    for is_last in (False, False, True):
+    trust = trusted.of_folder(folder)
+    for pause in (*newest.PAUSES_SECONDS, None):
         history = folder.history()
         with _opened(path) as opened:
             file = history.file(path, os.fstat(opened.fileno()))
@@ -145,12 +154,34 @@ def load_file(
             if not expected and file.status.st_size == 0:
                 raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
             if not expected or found in expected:
+                try:
+                    statement = signed.statement_of(trust, history, target, file, found, version)
+                except SignatureError as cause:
+                    if pause is None:
+                        raise _unsigned(history, file, version, found, cause) from cause
+                    time.sleep(pause)
+                    continue
+                if statement is not None and is_latest:
+                    newest.check(folder, None, statement)
                 model = store.load(copy, path)
-                _log(history, target, file, found, version, doubt)
+                _log(history, target, file, found, version, doubt if statement is None else "")
                 return LoadedFile(model, found, file, history)
-            if is_last:
+            if pause is None:
                 raise _damaged(history, file, expected, found)
     raise AssertionError("unreachable")
+
+
+def _unsigned(
+    history: History,
+    file: ModelFile,
+    version: ModelRecord | None,
+    found: str,
+    cause: SignatureError,
+) -> SignatureError:
+    is_own = version is None and file.is_trained
+    restoring = fix_of_name(history, file.stem) if is_own else None
+    fix = signed.fix_of(history, file, found, cause, restoring)
+    return trusted.with_fix(cause, file.path, fix)
 
 
 def _check_is_there(given: str | os.PathLike[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,8 +25,9 @@ from lotto_mlflow.history import History
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import find, gone, restored, versions
+from lotto_mlflow.operations import find, gone, newest, restored, versions
 from lotto_mlflow.operations.load import fix_from_registry
+from lotto_mlflow.operations.sources import Source, signed_pair
 from lotto_mlflow.records import (
     RESTORE,
     MlflowIds,
@@ -41,50 +42,12 @@ from lotto_mlflow.records import (
 )
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
-from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import sha256_of_file
 from lotto_mlflow.store.commit import Protocol
 from lotto_mlflow.text import composed, nearest, question
 
 _logger = logging.getLogger("lotto_mlflow")
 RestoreSource = Literal["backups", "registry"]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Bytes and metadata that are to be put in place.
-
-    Attributes
-    ----------
-    name : str
-        The model.
-    path : pathlib.Path
-        A file with the bytes.
-    expected : frozenset of str
-        The digests that they may have; empty where none is known.
-    time_ns : int
-        Modification time that the file is to have.
-    metadata : bytes or None
-        Content of the metadata file.
-    save_id : str or None
-        Record of the save, where there is one.
-    mirrored : dict of str to MlflowIds
-        What it is called in the stores that have it, if it came from one.
-    metadata_mode : int or None
-        Who may read and write the file of the metadata, where there is one.
-    pair : tuple of bytes or None
-        What is signed of the save, and its signature, if they came from a store.
-    """
-
-    name: str
-    path: Path
-    expected: frozenset[str]
-    time_ns: int
-    metadata: bytes | None
-    save_id: str | None
-    mirrored: dict[str, MlflowIds] = field(default_factory=dict)
-    metadata_mode: int | None = None
-    pair: Pair | None = None
 
 
 def restore(
@@ -144,7 +107,7 @@ def _recover_first(folder: ModelFolder) -> None:
 
 
 def _restore(
-    folder: ModelFolder, target: Target, found: _Source, source: str, work_dir: Path
+    folder: ModelFolder, target: Target, found: Source, source: str, work_dir: Path
 ) -> None:
     """Copy the bytes beside their place, verify the copy, and put it there under the lock."""
     folder.store.check_places(found.name, is_save=False)
@@ -162,6 +125,9 @@ def _restore(
                 if source == "backups"
                 else None,
             )
+        found = replace(
+            found, pair=signed_pair(folder, target, found, sha256, staged.stat().st_size)
+        )
         with locked(folder.lock()):
             folder.note_format(work_dir)
             recover(folder, work_dir)
@@ -182,7 +148,7 @@ def _restore(
 def _record(
     folder: ModelFolder,
     target: Target,
-    found: _Source,
+    found: Source,
     staged: Path,
     sha256: str,
     source: str,
@@ -216,7 +182,7 @@ def _record(
     )
 
 
-def _loses_nothing(folder: ModelFolder, found: _Source, sha256: str, size: int) -> bool:
+def _loses_nothing(folder: ModelFolder, found: Source, sha256: str, size: int) -> bool:
     """Return whether what is in place is what will be, so that no backup is needed."""
     layout, name = folder.layout, found.name
     if not folder.store.has_model_or_metadata(name):
@@ -240,7 +206,7 @@ def _content_of(metadata_path: Path) -> bytes | None:
 
 def _from_backups(
     folder: ModelFolder, history: History, file: ModelFile, report: Progress
-) -> _Source:
+) -> Source:
     name = history.name_of(file)
     report(0, 1, file.status.st_size, name)
     save = history.save_of(file)
@@ -249,7 +215,7 @@ def _from_backups(
     if recorded is not None and metadata.strict(file.metadata) != recorded:  # damaged, or gone
         content = metadata.to_json(recorded)
     expected = history.expected(file)
-    source = _Source(name, file.path, expected, file.time_ns, content, None, metadata_mode=mode)
+    source = Source(name, file.path, expected, file.time_ns, content, None, metadata_mode=mode)
     if save is not None:
         return replace(source, save_id=save.id)
     earlier = restored.find(folder, history, file, asks=False)  # which another host saved
@@ -267,17 +233,18 @@ def _fetched(folder: ModelFolder, target: Target, version: ModelRecord, report: 
 
 def _from_registry(
     folder: ModelFolder, target: Target, version: ModelRecord, path: Path, work_dir: Path
-) -> _Source:
+) -> Source:
     save, mirror = folder.history().own_save_of_version(version), folder.mirror(target)
     pair = None
     if save is None:
-        pair = restored.pair_of(mirror, version, work_dir)
+        if folder.settings().trust != "signed":  # else it is looked for where it is checked
+            pair = restored.pair_of(mirror, version, work_dir)
         time_ns = min(version.saved_at_ns or 0, time.time_ns())
         content = _believed(version, mirror.metadata_of(version, work_dir))
     else:
         recorded, time_ns = save.payload.metadata, save.payload.file_time_ns
         content = None if recorded is None else metadata.to_json(recorded)
-    return _Source(
+    return Source(
         version.name,
         path,
         frozenset({str(version.sha256)}),
@@ -292,6 +259,7 @@ def _from_registry(
             )
         },
         pair=pair,
+        version=version,
     )
 
 
@@ -374,7 +342,12 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
     if reference is not None:
         return versions.of_version(folder, target, reference)
     name = composed(str(name_or_version))
-    found = versions.newest_of_name(folder, target, name)
+    if names.registered_model(name) == names.REGISTERED_MODEL:
+        found = versions.newest_of_name(folder, target, name)
+    else:  # it has a latest of its own
+        found = newest.version(
+            folder, target, lambda: versions.newest_of_name(folder, target, name)
+        )
     if found is None:
         gone.check_name(folder.history(), name)
         near = nearest(name, find.other_names(folder, name))

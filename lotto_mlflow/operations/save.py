@@ -19,6 +19,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_SAVE, replaced
 from lotto_mlflow.layout import PREFIX, check_name
+from lotto_mlflow.operations import newest
 from lotto_mlflow.operations.recording import pushed
 from lotto_mlflow.operations.signer import Signer
 from lotto_mlflow.push import PushWorker
@@ -89,6 +90,8 @@ def save(folder: ModelFolder, given: Given) -> Path:
     record = _saved(
         folder, request, signer, importing if signer is None else signer.begin(importing)
     )
+    if signer is not None:
+        newest.note_save(folder, record.id)
     path = folder.layout.model_path(record.name)
     release = folder.later_release
     if release is not None:

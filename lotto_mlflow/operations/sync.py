@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lotto_mlflow import trusted
 from lotto_mlflow.errors import (
+    Fix,
     LottoMlflowError,
     MirrorError,
     MirrorUnavailableError,
+    SignatureError,
     SyncRunningError,
 )
 from lotto_mlflow.files import lock_at, locked
@@ -22,7 +25,7 @@ from lotto_mlflow.kinds import push, recover
 from lotto_mlflow.kinds.base import going
 from lotto_mlflow.kinds.saves import pair_to_push
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import prediction_files, removals, restored
+from lotto_mlflow.operations import prediction_files, removals, restored, signed
 from lotto_mlflow.operations.backfill import backfill_record
 from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.push import PushWorker
@@ -35,6 +38,8 @@ from lotto_mlflow.records import (
     no_progress,
 )
 from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.signing import Pair, Statement
+from lotto_mlflow.trusted import Trusted
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror, Standing
@@ -106,10 +111,32 @@ def _push_all(
     report: SyncReport,
     on_progress: Progress,
 ) -> None:
+    trust = trusted.of_folder(folder)
     for number, item in enumerate(work):
         on_progress(number, len(work), item.record.payload.size, item.record.name)
-        _push(folder, mirror, target, item, report)
+        if trust is None or _is_signed(trust, item, report):
+            _push(folder, mirror, target, item, report)
     on_progress(len(work), len(work), 0, "")
+
+
+def _is_signed(trust: Trusted, item: _Work, report: SyncReport) -> bool:
+    """Return whether a trusted key signed what is to be sent; why not, is reported."""
+    if item.found is not None:  # and nothing is sent
+        return True
+    try:
+        trust.of_record(item.record)
+    except SignatureError as cause:
+        report.fail(
+            item.record.name, f"{signed.detail_of(cause)}; it is not sent", _fix_of(item, cause)
+        )
+        return False
+    return True
+
+
+def _fix_of(item: _Work, cause: SignatureError) -> Fix | None:
+    if cause.data.get("problem") != "missing":
+        return cause.fix
+    return Fix("sign", {"model": item.record.name}, before=signed.IF_YOURS)
 
 
 def lock_alone(stack: ExitStack, folder: ModelFolder, file_name: str, what: str) -> None:
@@ -196,8 +223,14 @@ def _resent(
             yield _Work(record, entry, found=replace(standing.ids, files=files))
         else:
             yield _Work(record, entry, is_resent=True)
-    elif not mirror.is_intact(ids, record.payload.sha256, pair_to_push(folder, record)):
+    elif not mirror.is_intact(ids, record.payload.sha256, _pair_of(folder, record)):
         yield _Work(record, entry, is_resent=True)
+
+
+def _pair_of(folder: ModelFolder, record: SaveRecord) -> Pair | None:
+    with suppress(SignatureError):
+        return pair_to_push(folder, record)
+    return None
 
 
 def _unrecorded(
@@ -211,6 +244,7 @@ def _unrecorded(
 ) -> list[_Work]:
     """Return the files that no record knows, each name and content once."""
     # where the store has not one such file, none of these need be looked for before it is pushed
+    trust = trusted.of_folder(folder)
     may_be = bool(unknown) and mirror.has_backfills()
     found: dict[tuple[str, str], _Work] = {}
     for file in unknown:
@@ -227,9 +261,35 @@ def _unrecorded(
         earlier = history.earlier_digests(name)
         record = backfill_record(name, file, target, current.timezone, earlier)
         work = _of_another_host(folder, history, mirror, file, record)
+        if trust is not None and (work is None or work.found is None):
+            try:
+                own = trust.of_file(history, file, file.sha256, file.status.st_size)
+            except SignatureError as cause:
+                fix = signed.fix_of(history, file, file.sha256, cause, fix_of_file(history, file))
+                report.fail(name, f"{signed.detail_of(cause)}; it is not sent", fix)
+                continue
+            work = _of_statement(folder, mirror, record, own.statement)
         work = work or _Work(record, None, may_be_mirrored=may_be)
         found.setdefault((name, file.sha256), work)
     return list(found.values())
+
+
+def _of_statement(
+    folder: ModelFolder, mirror: Mirror, backfilled: SaveRecord, statement: Statement
+) -> _Work:
+    """Return what is to be done for a file whose record is gone, and which was signed.
+
+    Notes
+    -----
+    Its record has the id of its save again, and its version, where the store has it.
+    """
+    payload = replace(
+        backfilled.payload, saved_at=statement.saved_at, saved_at_ns=statement.saved_at_ns
+    )
+    save = replace(backfilled, id=statement.save_id, payload=payload)
+    there = mirror.survey().standing(save, None).ids
+    is_there = there is not None and mirror.holds(there, save)
+    return _Work(save, None, may_be_mirrored=True, found=there if is_there else None)
 
 
 def _of_another_host(
@@ -259,11 +319,14 @@ def _push(
     folder: ModelFolder, mirror: Mirror, target: Target, item: _Work, report: SyncReport
 ) -> None:
     record, entry = item.record, item.entry
-    if item.found is not None and entry is not None:
-        if not report.dry_run and entry.state != "pending":
+    if item.found is not None:
+        if not report.dry_run and (entry is None or entry.state != "pending"):
             with folder.workspace() as work_dir:
                 noted = replace(record, mirrored=record.mirrored | {target.name: item.found})
-                folder.journal.rewrite(entry, noted, work_dir)
+                if entry is None:
+                    folder.journal.add(noted, "sent", work_dir)
+                else:
+                    folder.journal.rewrite(entry, noted, work_dir)
         report.found.append(record.name)
         return
     if not report.dry_run:

@@ -17,7 +17,7 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import KINDS, Verification
 from lotto_mlflow.model_dir import DATA_FILE, differing, is_data_intact
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import prediction_files, verify_aliases
+from lotto_mlflow.operations import prediction_files, verify_aliases, verify_signatures
 from lotto_mlflow.operations.digests import digests, moved_away
 from lotto_mlflow.operations.load import NO_COPY, fix_from_registry, fix_of_name
 from lotto_mlflow.records import (
@@ -53,6 +53,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
     yield from _odd_files(folder)
     yield from _hidden(history)
     yield from digests(folder, history, entries, report)
+    yield from verify_signatures.on_disk(folder, history)
     yield from _metadata(folder, history)
     yield from prediction_files.findings(folder)
     try:
@@ -71,7 +72,9 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         yield from _of_records(verification, [*entries, *of_draws])
         yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
-        yield from _elsewhere(verification, entries, report, deep=deep)
+        saves = _mirrored(verification, entries)
+        yield from verify_signatures.in_mlflow(folder, target, saves)
+        yield from _elsewhere(verification, saves, report, deep=deep)
     except MirrorError as cause:
         yield _unavailable(cause)
 
@@ -202,9 +205,9 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
     mirror, survey = verification.mirror, verification.survey
     if mirror is None or survey is None:
         return
-    aside_dir = verification.folder.layout.aside_dir
-    for folder in mirror.orphan_folders(_known_ids(verification, entries), survey):
-        fix = moved_away(folder, aside_dir / folder.name)
+    layout = verification.folder.layout
+    for folder in survey.orphan_folders(layout, _known_ids(verification, entries)):
+        fix = moved_away(folder, layout.aside_dir / folder.name)
         yield Finding("orphan artifact", "", folder, "no logged model owns it", fix=fix)
     registered = {names.registered_model(entry.name) for entry in entries}
     for name in survey.late_on_top():
@@ -215,15 +218,19 @@ def _in_mlflow(verification: Verification, entries: list[Entry]) -> Iterator[Fin
     yield from verify_aliases.findings(verification, registered)
 
 
+def _mirrored(verification: Verification, entries: list[Entry]) -> list[SaveRecord]:
+    """Return the saves that the current store has."""
+    records, name = map(verification.history.read, entries), verification.target.name
+    return [r for r in records if r is not None and r.is_save and name in r.mirrored]
+
+
 def _elsewhere(
-    verification: Verification, entries: list[Entry], report: Progress, *, deep: bool
+    verification: Verification, saves: list[SaveRecord], report: Progress, *, deep: bool
 ) -> Iterator[Finding]:
     """Check the model folders that another machine keeps, or say that they were not looked at."""
     mirror, target = verification.mirror, verification.target
     if mirror is None or not mirror.keeps_files_elsewhere:
         return
-    records = (verification.history.read(entry) for entry in entries)
-    saves = [r for r in records if r is not None and r.is_save and target.name in r.mirrored]
     if saves and not deep:
         _logger.warning(
             "the files of %s in %s were not looked at; verify(deep=True), on the command line "

@@ -14,7 +14,7 @@ from lotto_mlflow import references, regular
 from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelNotFoundError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
-from lotto_mlflow.operations import gone, last_seen
+from lotto_mlflow.operations import gone, last_seen, newest
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Arrived, MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -34,10 +34,25 @@ def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     A save of this folder that is newer than what the registry shows as such is asked for by the
     number in its record.
     """
-    found = _latest_version(folder, target)
+    found = newest.version(folder, target, lambda: _latest_version(folder, target))
     if found is not None:
         last_seen.note(folder, target, VersionReference(names.REGISTERED_MODEL), found)
     return found
+
+
+def unchecked(
+    folder: ModelFolder, target: Target, reference: VersionReference
+) -> ModelRecord | None:
+    """Return what a registry has as the latest, of which nobody looks whether it was rolled back.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no version of the registered model.
+    """
+    if reference == VersionReference(names.REGISTERED_MODEL):
+        return _latest_version(folder, target)
+    return _version(folder, target, reference, None)
 
 
 def newest_of_name(folder: ModelFolder, target: Target, name: str) -> ModelRecord | None:
@@ -100,6 +115,16 @@ def of_version(
         found = latest_version(folder, target)
         if found is not None:
             return found
+    if reference.version is None and reference.alias is None:
+        found = newest.version(folder, target, lambda: _version(folder, target, reference, given))
+        assert found is not None  # noqa: S101 - for the type checker: an error says that it is not
+        return found
+    return _version(folder, target, reference, given)
+
+
+def _version(
+    folder: ModelFolder, target: Target, reference: VersionReference, given: str | None
+) -> ModelRecord:
     wait_for_queued(folder, target)
     mirror, history = folder.mirror(target), folder.history()
     try:

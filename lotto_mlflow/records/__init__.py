@@ -46,6 +46,7 @@ from lotto_mlflow.records.reports import (
     Health,
     HealthStatus,
     MigrateReport,
+    SignatureKind,
     SignReport,
     SyncReport,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "SaveRecord",
     "Setter",
     "SignReport",
+    "SignatureKind",
     "SyncReport",
     "aliases_by_version",
     "arrived_of",

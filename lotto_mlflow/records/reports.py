@@ -144,7 +144,12 @@ class MigrateReport:
     fixes: dict[str, Fix] = field(default_factory=dict)
 
 
+SignatureKind = Literal["unsigned", "bad signature", "unknown key", "rolled back"]
 FindingKind = Literal[
+    "unsigned",
+    "bad signature",
+    "unknown key",
+    "rolled back",
     "damaged",
     "changed",
     "missing on disk",
@@ -188,6 +193,10 @@ class Finding:
         is another's in another form of Unicode. ``late on top``: the highest version is an older
         save. ``changed outside``: an alias that stands for another version than its last recorded
         move says. ``mlflow unavailable``: the other view could not be looked at.
+        Where only what is signed is trusted, ``unsigned``: no signature is there; ``bad
+        signature``: it does not fit, or bytes, name, metadata or requirements are not those that
+        were signed; ``unknown key``: the key of the signature is not trusted; ``rolled back``: the
+        latest is older than one that this host has seen.
         Of a check alone are ``no model``: there is none, or none with that alias; ``too old``;
         ``waiting``: a record that has waited for MLflow for over an hour; ``other scikit-learn``:
         another minor version is installed than the model was saved with; ``little room``: the disk

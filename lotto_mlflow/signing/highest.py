@@ -215,7 +215,6 @@ class SeenSaves:
             os.replace(temporary, path)
         finally:
             files.remove_file(temporary)
-        files.sync_dir(self._dir)
 
 
 def _seen(statement: Statement, place: str) -> SeenSave:

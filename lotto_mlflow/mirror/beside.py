@@ -1,0 +1,156 @@
+"""What lies beside a version in MLflow, by which it shows of which save it is; all unverified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow.artifacts
+
+from lotto_mlflow import layout as names
+from lotto_mlflow import metadata, regular
+from lotto_mlflow.errors import MirrorUnavailableError
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.mirror import fetch, leftovers
+from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.model_dir import DATA_FILE, REQUIREMENTS_FILE, SIGNATURE_FILE, STATEMENT_FILE
+from lotto_mlflow.records import ModelRecord, is_id
+from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES
+
+_REQUIREMENTS_BYTES = 1 << 20
+
+
+class Beside(NamedTuple):
+    """What lies in MLflow beside the bytes of a version.
+
+    Attributes
+    ----------
+    pair : tuple of bytes or None
+        What is signed, and its signature; ``None`` where one of them is missing.
+    requirements : bytes or None
+        What whoever serves the version installs.
+    metadata : bytes or None
+        The metadata JSON among the artifacts of its run.
+    has_run : bool
+        Whether there is a run, which may have been removed for good.
+    is_local : bool
+        Whether all of this lies on this machine.
+    """
+
+    pair: tuple[bytes, bytes] | None
+    requirements: bytes | None
+    metadata: bytes | None
+    has_run: bool
+    is_local: bool
+
+
+def beside(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Beside:
+    """Return what lies in MLflow beside a version.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    layout : Layout
+        The folder of models.
+    record : ModelRecord
+        The version.
+    work_dir : pathlib.Path
+        A folder of this process for what is downloaded.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If it could not be asked, or answers with a place that is not believed.
+    """
+    with translated(f"looking for the signature of version {record.version} of {record.name}"):
+        uri, local = fetch.local_file_of(connection, layout, record, verifies=False)
+        place = _Place(
+            connection, uri, None if local is None else _above(local), work_dir / "model"
+        )
+        statement = place.content(STATEMENT_FILE, MAX_STATEMENT_BYTES)
+        signature = place.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
+        requirements = place.content(REQUIREMENTS_FILE, _REQUIREMENTS_BYTES)
+        of_run = _of_run(connection, layout, record, work_dir / "run")
+        name = f"{record.name}{names.METADATA_SUFFIX}"
+        return Beside(
+            None if statement is None or signature is None else (statement, signature),
+            requirements,
+            None if of_run is None else of_run.content(name, metadata.MAX_BYTES),
+            of_run is not None,
+            local is not None,
+        )
+
+
+def _above(data_path: Path) -> Path:
+    return data_path.parents[len(Path(DATA_FILE).parts) - 1]
+
+
+class _Place:
+    """A place of artifacts, on this machine or elsewhere."""
+
+    def __init__(
+        self, connection: Connection, uri: str, local: Path | None, target_dir: Path
+    ) -> None:
+        self._connection = connection
+        self._uri = uri
+        self._local = local
+        self._target_dir = target_dir
+        self._listed: dict[str, dict[str, int]] = {}
+
+    def content(self, name: str, max_bytes: int) -> bytes | None:
+        """Return what a file there holds, ``None`` where there is none.
+
+        Raises
+        ------
+        StoreError
+            If it is larger than it may be, or no file.
+        """
+        path = None if self._local is None else self._local / name
+        if path is None:
+            size = self._sizes_in(name.rpartition("/")[0]).get(name)
+            if size is None or size > max_bytes:
+                return None
+            path = self._downloaded(name)
+        try:
+            return regular.content_of(path, max_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _sizes_in(self, folder: str) -> dict[str, int]:
+        """Return the files in a folder there, which MLflow lists, with their sizes."""
+        if folder not in self._listed:
+            items = self._connection.repository(self._uri).list_artifacts(folder or None)
+            self._listed[folder] = {i.path: i.file_size or 0 for i in items if not i.is_dir}
+        return self._listed[folder]
+
+    def _downloaded(self, name: str) -> Path:
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{self._uri.rstrip('/')}/{name}",
+                dst_path=str(self._target_dir / name.rpartition("/")[0]),
+                tracking_uri=self._connection.tracking_uri,
+                registry_uri=self._connection.registry_uri,
+            )
+        )
+
+
+def _of_run(
+    connection: Connection, layout: Layout, record: ModelRecord, target_dir: Path
+) -> _Place | None:
+    """Return where the artifacts of a run lie, ``None`` where there is no run any more."""
+    run_id = str(record.run_id or "")
+    if not run_id or not is_id(run_id):
+        return None
+    run = leftovers.run_of(connection, run_id)
+    if run is None:
+        return None
+    uri = str(run.info.artifact_uri)
+    own_dir = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
+    try:
+        local = connection.places.readable(uri, run_id)
+    except MirrorUnavailableError:  # of a folder that was moved, and is only read
+        if not connection.is_embedded or not regular.is_folder(own_dir):
+            raise
+        local = own_dir
+    return _Place(connection, uri, local, target_dir)

@@ -1,0 +1,200 @@
+"""Newest: what is the latest, and where signatures are asked for, signed and not rolled back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lotto_mlflow import regular, settings, trusted
+from lotto_mlflow.errors import Fix, LottoMlflowError, SettingsError, SignatureError
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.records import ModelRecord
+from lotto_mlflow.settings import Target
+from lotto_mlflow.signing import Statement, parse_statement
+from lotto_mlflow.signing.highest import SeenSave, SeenSaves
+from lotto_mlflow.store.signatures import read_pair
+from lotto_mlflow.text import masked, one_line
+from lotto_mlflow.trusted import Signed, Trusted
+
+_logger = logging.getLogger("lotto_mlflow")
+PAUSES_SECONDS = (0.02, 0.2)
+"""How long to wait before a look is repeated: a save may have been under way in the first."""
+_WARNED: set[Path] = set()
+"""Folders of state that could not be written to, which is said once in a process."""
+_T = TypeVar("_T")
+
+
+def file(folder: ModelFolder) -> Path | None:
+    """Return the newest file on disk, ``None`` where there is none.
+
+    Raises
+    ------
+    SignatureError
+        If signatures are asked for, and no trusted key signed it, or it was rolled back.
+
+    Notes
+    -----
+    Nothing is hashed: whoever loads the file verifies it.
+    """
+    trust = trusted.of_folder(folder)
+    if trust is None:
+        return folder.store.latest()
+    return _checked(folder, None, folder.store.latest, lambda path: _of_file(folder, trust, path))
+
+
+def version(
+    folder: ModelFolder, target: Target, find: Callable[[], ModelRecord | None]
+) -> ModelRecord | None:
+    """Return the version that a registry has as the latest, ``None`` where it has none.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    target : Target
+        The store.
+    find : callable
+        Returns it; called again where what it returned may have been replaced meanwhile.
+
+    Raises
+    ------
+    SignatureError
+        If signatures are asked for, and no trusted key signed it, or it was rolled back.
+    """
+    trust = trusted.of_folder(folder)
+    if trust is None:
+        return find()
+    return _checked(folder, target, find, lambda found: trust.of_version(target, found))
+
+
+def _of_file(folder: ModelFolder, trust: Trusted, path: Path) -> Signed:
+    history = folder.history()
+    found = history.file(path)
+    return trust.of_file(history, found, None, found.status.st_size)
+
+
+def _checked(
+    folder: ModelFolder,
+    target: Target | None,
+    find: Callable[[], _T | None],
+    signed: Callable[[_T], Signed],
+) -> _T | None:
+    for pause in (*PAUSES_SECONDS, None):
+        found = find()
+        if found is None:
+            return None
+        try:
+            check(folder, target, signed(found).statement)
+            return found
+        except (SignatureError, FileNotFoundError):
+            if pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def check(folder: ModelFolder, target: Target | None, statement: Statement) -> None:
+    """See that the latest is not older than the newest that was seen there; it is noted as seen.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    target : Target or None
+        The store in which it is the latest, ``None`` for the disk.
+    statement : Statement
+        What a trusted key signed of it.
+
+    Raises
+    ------
+    SignatureError
+        If it is older.
+    StoreError
+        If what was seen cannot be read, or is damaged.
+    """
+    seen, place = seen_by(folder), place_of(folder, target)
+    highest = higher(seen, place, statement)
+    if highest is not None:
+        raise SignatureError(
+            f"{_where(folder, target)} was rolled back: the latest of "
+            f"{statement.registered_model} is {statement.name}, save {statement.save_id}, and this "
+            f"host has seen the save {highest.save_id}, which is newer; nothing was unpickled",
+            fix=fix_of_step_back(statement.registered_model),
+            problem="rolled back",
+            highest=highest.save_id,
+        )
+    note(folder, target, statement)
+
+
+def higher(seen: SeenSaves, place: str, statement: Statement) -> SeenSave | None:
+    """Return what was seen that is newer than what is the latest now."""
+    highest = seen.highest(statement.registered_model, place, statement.folder)
+    is_higher = highest is not None and highest.saved_at_ns > statement.saved_at_ns
+    return highest if is_higher else None
+
+
+def note(folder: ModelFolder, target: Target | None, statement: Statement) -> None:
+    """Keep a signed save as seen; where this host may not, a warning says so."""
+    try:
+        seen_by(folder).note(statement, place_of(folder, target))
+    except SettingsError:
+        raise
+    except LottoMlflowError as cause:
+        if settings.state_dir() not in _WARNED:
+            _WARNED.add(settings.state_dir())
+            _logger.warning("what is the latest cannot be kept, to notice a rollback: %s", cause)
+
+
+def note_save(folder: ModelFolder, save_id: str) -> None:
+    """Keep a save as seen that this host has signed just now."""
+    pair = read_pair(folder.layout, save_id)
+    if pair is not None:
+        note(folder, None, parse_statement(pair[0]))
+
+
+def seen_by(folder: ModelFolder) -> SeenSaves:
+    """Return what this host has seen.
+
+    Raises
+    ------
+    SettingsError
+        If its folder lies among the models, where others may write.
+    """
+    state_dir = settings.state_dir()
+    if regular.is_below(state_dir, *folder.layout.own_dirs):
+        raise SettingsError(
+            f"LOTTO_STATE_DIR is {state_dir}, which lies among the models: whoever writes there "
+            "could change what this host has seen; choose a folder outside",
+            value=str(state_dir),
+        )
+    return SeenSaves(state_dir)
+
+
+def place_of(folder: ModelFolder, target: Target | None) -> str:
+    """Return the name of a place where the latest is looked up: the disk, or a store."""
+    base_dir = str(regular.real_path(folder.layout.trained_dir.parent))
+    if target is None:
+        return base_dir
+    if target.is_embedded and target.registry_uri == target.tracking_uri:
+        return f"{base_dir} in MLflow"
+    registry = "" if target.registry_uri == target.tracking_uri else target.registry_uri
+    return f"{target.name} {one_line(masked(registry))}".strip()
+
+
+def _where(folder: ModelFolder, target: Target | None) -> str:
+    if target is None:
+        return str(folder.layout.trained_dir)
+    return "the store in the folder" if target.is_embedded else target.name
+
+
+def fix_of_step_back(registered_model: str) -> Fix:
+    """Return the fix for a latest that is older than what was seen."""
+    return Fix(
+        "trust",
+        {"accept": registered_model},
+        before="bring the newer one back, by a restore or a sync; if the step back is on purpose,",
+        effect="accepts it",
+    )
