@@ -141,18 +141,13 @@ def load_file(
     trust = trusted.of_folder(folder)
     for pause in (*newest.PAUSES_SECONDS, None):
         history = folder.history()
-        with _opened(path) as opened:
-            file = history.file(path, os.fstat(opened.fileno()))
-            if file.is_download:
-                downloads.lock_for_reading(opened)
-            _check_pickles_are_allowed(file, version)
-            copy, found = store.private_copy(opened, path)
+        file, copy, found = _copied(history, path, version)
         with copy:
             expected, doubt = _expected(history, file, version, is_strict=is_strict)
             if is_strict and doubt:
                 raise _untrusted(file)
-            if not expected and file.status.st_size == 0:
-                raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
+            if not expected:
+                _check_is_not_empty(history, file)
             if not expected or found in expected:
                 try:
                     statement = signed.statement_of(trust, history, target, file, found, version)
@@ -161,7 +156,7 @@ def load_file(
                         raise _unsigned(history, file, version, found, cause) from cause
                     time.sleep(pause)
                     continue
-                if statement is not None and is_latest:
+                if is_latest:
                     newest.check(folder, None, statement)
                 model = store.load(copy, path)
                 _log(history, target, file, found, version, doubt if statement is None else "")
@@ -182,6 +177,24 @@ def _unsigned(
     restoring = fix_of_name(history, file.stem) if is_own else None
     fix = signed.fix_of(history, file, found, cause, restoring)
     return trusted.with_fix(cause, file.path, fix)
+
+
+def _copied(
+    history: History, path: Path, version: ModelRecord | None
+) -> tuple[ModelFile, BinaryIO, str]:
+    """Return a file, a private copy of it, and the digest of the copy."""
+    with _opened(path) as opened:
+        file = history.file(path, os.fstat(opened.fileno()))
+        if file.is_download:
+            downloads.lock_for_reading(opened)
+        _check_pickles_are_allowed(file, version)
+        copy, found = store.private_copy(opened, path)
+        return file, copy, found
+
+
+def _check_is_not_empty(history: History, file: ModelFile) -> None:
+    if file.status.st_size == 0:
+        raise LoadError(f"{file.path} is empty", fix=_fix(history, file), path=file.path)
 
 
 def _check_is_there(given: str | os.PathLike[str]) -> None:

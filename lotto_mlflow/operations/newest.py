@@ -96,7 +96,7 @@ def _checked(
     raise AssertionError("unreachable")
 
 
-def check(folder: ModelFolder, target: Target | None, statement: Statement) -> None:
+def check(folder: ModelFolder, target: Target | None, statement: Statement | None) -> None:
     """See that the latest is not older than the newest that was seen there; it is noted as seen.
 
     Parameters
@@ -105,8 +105,8 @@ def check(folder: ModelFolder, target: Target | None, statement: Statement) -> N
         The folder.
     target : Target or None
         The store in which it is the latest, ``None`` for the disk.
-    statement : Statement
-        What a trusted key signed of it.
+    statement : Statement or None
+        What a trusted key signed of it; ``None`` where signatures are not asked for.
 
     Raises
     ------
@@ -115,6 +115,8 @@ def check(folder: ModelFolder, target: Target | None, statement: Statement) -> N
     StoreError
         If what was seen cannot be read, or is damaged.
     """
+    if statement is None:
+        return
     seen, place = seen_by(folder), place_of(folder, target)
     highest = higher(seen, place, statement)
     if highest is not None:
