@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from lotto_mlflow import LiveModel, ModelManager, model_utils
 from lotto_mlflow.cli import app
+from lotto_mlflow.cli.output import KEYS
 from lotto_mlflow.errors import (
     DigestMismatchError,
     LottoMlflowError,
@@ -715,30 +716,9 @@ def test_the_command_accepts_a_step_back(host: Host, manager: ModelManager, base
     done = CliRunner().invoke(app, ["trust", "--accept", "lotto_model", *base])
     assert done.exit_code == 0, done.output
     assert done.output.count(A) == 2
+    (printed, _) = json.loads(
+        CliRunner().invoke(app, ["trust", "--accept", A, "--json", *base]).stdout
+    )
+    assert tuple(printed) == KEYS["trust"]
     assert CliRunner().invoke(app, ["latest", *base]).exit_code == 0
     assert CliRunner().invoke(app, ["check", *base]).exit_code == 0
-
-
-@pytest.fixture
-def reader(
-    host: Host, server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> ModelManager:
-    """A host that has saved nothing, and a registry in which another has saved a signed model."""
-    trainer = ModelManager(tmp_path / "trainer", tracking_uri=server_uri)
-    trainer.save_model({"n": 1}, "served", {"n": 1})
-    assert trainer.flush(300)
-    monkeypatch.delenv("LOTTO_SIGNING_KEY")
-    return ModelManager(tmp_path / "reader", tracking_uri=server_uri)
-
-
-def test_a_reading_host_loads_what_another_signed_and_asks_once(
-    reader: ModelManager, host: Host
-) -> None:
-    assert reader.load_model("models:/served/latest") == {"n": 1}
-    record = reader.get("models:/served/latest")
-    assert reader.load_model(f"models:/served/{record.version}") == {"n": 1}
-    with LiveModel("models:/served/latest", manager=reader) as live:
-        assert live.model == {"n": 1}
-    restored = reader.restore("served", source="registry")
-    assert reader.load_model(str(restored.path)) == {"n": 1}
-    assert reader.verify() == []

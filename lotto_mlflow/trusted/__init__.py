@@ -48,6 +48,7 @@ __all__ = [
     "Trusted",
     "Wanted",
     "digests_of_requirements",
+    "forget",
     "of_folder",
     "refused",
     "wanted_of_record",
@@ -285,12 +286,14 @@ class Trusted:
     def _of_others(self, target: Target, version: ModelRecord, wanted: Wanted) -> Signed:
         """Return what was signed of a version that another host saved."""
         key = (target.name, version.registered_model, version.version, version.run_id)
-        is_remote = not target.is_embedded
+        is_remote, kept = not target.is_embedded, list[Pair]()
         if is_remote:
             known = [_REMEMBERED[key]] if key in _REMEMBERED else []
-            kept = self._folder.downloads.pairs_of(str(wanted.sha256))
+            kept = list(self._folder.downloads.pairs_of(str(wanted.sha256)))
             with suppress(SignatureError):
-                return self.signed([*known, *kept], wanted)
+                found = self.signed([*known, *kept], wanted)
+                self._keep(found, kept)
+                return found
         beside = self._beside(target, version)
         found = self.signed(
             [] if beside.pair is None else [beside.pair],
@@ -304,7 +307,17 @@ class Trusted:
             while len(_REMEMBERED) >= _MOST_REMEMBERED:
                 _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
             _REMEMBERED[key] = found.pair
+            self._keep(found, kept)
         return found
+
+    def _keep(self, found: Signed, kept: list[Pair]) -> None:
+        """Keep what is signed beside a download, as far as that may be written."""
+        statement, downloads = found.statement, self._folder.downloads
+        if found.pair in kept:
+            return
+        with suppress(OSError):
+            if any(True for _ in downloads.paths(statement.sha256, statement.name)):
+                downloads.keep_pair(statement.sha256, statement.save_id, found.pair)
 
     def _beside(self, target: Target, version: ModelRecord) -> Beside:
         try:
@@ -333,6 +346,11 @@ class Trusted:
 
 _REMEMBERED: dict[tuple[str, str, int | None, str | None], Pair] = {}
 """What was found signed of versions elsewhere, so that not each lookup fetches it again."""
+
+
+def forget() -> None:
+    """Have what is signed of versions elsewhere fetched again."""
+    _REMEMBERED.clear()
 
 
 def _ids_of(history: History, file: ModelFile, sha256: str | None) -> Iterator[str]:
