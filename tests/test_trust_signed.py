@@ -190,6 +190,17 @@ def test_a_signature_that_is_missing_or_none_is_a_bad_one(
     assert saved.load_model(path) == {"n": 2}
 
 
+def test_metadata_in_a_record_that_are_not_those_signed_are_not_shown(
+    saved: ModelManager, base_dir: Path
+) -> None:
+    (record,) = (base_dir / "mlflow" / "sent").glob(f"*{B}*.json")
+    signed = parse(record.read_bytes()).payload.metadata
+    forging.edit_record(record, metadata=signed | {"n": 3})
+    with LiveModel(manager=ModelManager(base_dir)) as live:
+        assert live.model == {"n": 2}
+        assert live.record.metadata == signed
+
+
 def test_two_signed_models_cannot_be_swapped(
     saved: ModelManager, host: Host, base_dir: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import references
+from lotto_mlflow import references, trusted
 from lotto_mlflow.entries import COARSEST_NS
 from lotto_mlflow.errors import (
     ForeignModelError,
@@ -197,7 +197,7 @@ def _of_bytes(record: ModelRecord, loaded: LoadedFile, target: Target) -> ModelR
     save = loaded.history.save_of(loaded.file)
     if save is None or save.payload.sha256 != loaded.sha256:
         save = loaded.history.save_with(record.name, loaded.sha256)
-    if save is not None and save.kind == SAVE:
+    if save is not None and save.kind == SAVE and trusted.is_true(save, loaded.statement):
         record = replace(record, metadata=save.payload.metadata)
     if record.sha256 in (None, loaded.sha256):
         return replace(record, sha256=loaded.sha256)

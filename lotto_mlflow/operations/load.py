@@ -31,6 +31,7 @@ from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import Target
+from lotto_mlflow.signing import Statement
 
 _logger = logging.getLogger("lotto_mlflow")
 _UNVERIFIED = " (unverified: no digest is known for this file)"
@@ -56,12 +57,15 @@ class LoadedFile(NamedTuple):
         The file, with the status that it had when it was opened.
     history : History
         The records by which it was verified.
+    statement : Statement or None
+        What a trusted key signed of it, where that is asked for.
     """
 
     model: Any
     sha256: str
     file: ModelFile
     history: History
+    statement: Statement | None = None
 
 
 def load(
@@ -160,7 +164,7 @@ def load_file(
                     newest.check(folder, None, statement)
                 model = store.load(copy, path)
                 _log(history, target, file, found, version, doubt if statement is None else "")
-                return LoadedFile(model, found, file, history)
+                return LoadedFile(model, found, file, history, statement)
             if pause is None:
                 raise _damaged(history, file, expected, found)
     raise AssertionError("unreachable")

@@ -34,6 +34,7 @@ from lotto_mlflow.trusted.wanted import (
     Wanted,
     content_of,
     digests_of_requirements,
+    is_true,
     refused,
     wanted_of_record,
     with_fix,
@@ -49,6 +50,7 @@ __all__ = [
     "Wanted",
     "digests_of_requirements",
     "forget",
+    "is_true",
     "of_folder",
     "refused",
     "wanted_of_record",
@@ -101,6 +103,7 @@ class Trusted:
         self._folder = folder
         self._layout = folder.layout
         self._keys_path = keys_path
+        self._statements: dict[Pair, Statement] = {}
 
     @cached_property
     def keys(self) -> TrustedKeys:
@@ -131,10 +134,11 @@ class Trusted:
         keys, refusal = self.keys, None
         for pair in pairs:
             try:
-                statement = verified(*pair, keys, wanted.what)
+                statement = self._statements.get(pair) or verified(*pair, keys, wanted.what)
             except SignatureError as cause:
                 refusal = refusal or cause
                 continue
+            self._statements[pair] = statement
             difference = wanted.difference(statement)
             if difference is None:
                 return Signed(statement, pair)

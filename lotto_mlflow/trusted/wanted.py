@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -113,6 +113,14 @@ def wanted_of_record(record: SaveRecord) -> Wanted:
         metadata=content,
         requirements=frozenset({sha256_of_requirements(pins)}),
     )
+
+
+def is_true(record: SaveRecord, statement: Statement | None) -> bool:
+    """Return whether the metadata in a record are those signed, or nobody asks for signatures."""
+    if statement is None:
+        return True
+    wanted = replace(wanted_of_record(record), requirements=None)
+    return wanted.difference(statement) is None
 
 
 def digests_of_requirements(content: bytes | None) -> frozenset[str]:
