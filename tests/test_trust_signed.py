@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -733,3 +734,25 @@ def test_the_command_accepts_a_step_back(host: Host, manager: ModelManager, base
     assert tuple(printed) == KEYS["trust"]
     assert CliRunner().invoke(app, ["latest", *base]).exit_code == 0
     assert CliRunner().invoke(app, ["check", *base]).exit_code == 0
+
+
+def test_saves_under_way_make_nothing_look_rolled_back_or_unsigned(
+    host: Host, base_dir: Path
+) -> None:
+    manager = ModelManager(base_dir, mirror="off")
+    path = manager.save_model({"n": 0}, A, {"n": 0})
+
+    def save() -> None:
+        for number in range(1, 13):
+            ModelManager(base_dir, mirror="off").save_model({"n": number}, A, {"n": number})
+
+    saving = threading.Thread(target=save)
+    saving.start()
+    try:
+        while saving.is_alive():
+            manager.load_model(path)
+            assert manager.get_latest_model_path() == path
+            LiveModel(manager=manager, every_seconds=3600).close()
+    finally:
+        saving.join()
+    assert manager.load_model(path) == {"n": 12}

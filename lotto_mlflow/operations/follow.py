@@ -19,7 +19,7 @@ from lotto_mlflow.errors import (
     StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import find, last_seen, load, versions
+from lotto_mlflow.operations import find, last_seen, load, newest, versions
 from lotto_mlflow.operations.load import LoadedFile
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, ModelRecord
@@ -148,12 +148,13 @@ class NewestFile:
     def _loaded(self, target: Target) -> tuple[LoadedFile, Path]:
         """Load the newest file; again, where another has become it meanwhile."""
         for tries_left in reversed(range(_TRIES)):
-            newest = self._newest()
-            path = self._trained_dir / newest[0]
+            looked = newest.look_on_disk(self._folder)
+            found = self._newest()
+            path = self._trained_dir / found[0]
             try:
-                return load.load_file(self._folder, target, path, is_latest=True), path
+                return load.load_file(self._folder, target, path, looked=looked), path
             except SignatureError:
-                if not tries_left or self._newest() == newest:
+                if not tries_left or self._newest() == found:
                     raise
         raise AssertionError("unreachable")
 

@@ -143,7 +143,7 @@ def recalled(
         raise _unavailable(cause, f"what {reference} stands for was never seen here")
     version = folder.history().corrected(version, target)
     if reference.alias is None:  # whoever writes the note cannot go back with it
-        newest.version(folder, target, lambda: version)
+        newest.version(folder, target, reference.registered_model, lambda: version)
     path = next(_files_with(folder, version), None)
     if path is None:
         raise _unavailable(

@@ -27,6 +27,7 @@ from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import last_seen, newest, signed, versions
+from lotto_mlflow.operations.newest import Looked
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
 from lotto_mlflow.records import ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
@@ -113,7 +114,7 @@ def load_file(
     given: str | os.PathLike[str],
     version: ModelRecord | None = None,
     *,
-    is_latest: bool = False,
+    looked: Looked | None = None,
 ) -> LoadedFile:
     """Load a model file, verified where its digest is known.
 
@@ -127,9 +128,9 @@ def load_file(
         The file.
     version : ModelRecord, optional
         The version whose bytes the file must have.
-    is_latest : bool
-        Whether it is loaded as the newest file on disk, and so must not be older than one that was
-        seen there.
+    looked : Looked, optional
+        The look that found it to be the newest file on disk: it must not be older than one that was
+        seen before.
 
     Notes
     -----
@@ -160,8 +161,8 @@ def load_file(
                         raise _unsigned(history, file, version, found, cause) from cause
                     time.sleep(pause)
                     continue
-                if is_latest:
-                    newest.check(folder, None, statement)
+                if looked is not None and statement is not None:
+                    looked.check(statement)
                 model = store.load(copy, path)
                 _log(history, target, file, found, version, doubt if statement is None else "")
                 return LoadedFile(model, found, file, history, statement)

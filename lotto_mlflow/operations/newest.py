@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from lotto_mlflow import layout as names
 from lotto_mlflow import regular, settings, trusted
 from lotto_mlflow.errors import Fix, LottoMlflowError, SettingsError, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Statement, parse_statement
-from lotto_mlflow.signing.highest import SeenSave, SeenSaves
+from lotto_mlflow.signing.highest import SeenSave, SeenSaves, highest_of
 from lotto_mlflow.store.signatures import read_pair
 from lotto_mlflow.text import masked, one_line
 from lotto_mlflow.trusted import Signed, Trusted
@@ -42,11 +43,18 @@ def file(folder: ModelFolder) -> Path | None:
     trust = trusted.of_folder(folder)
     if trust is None:
         return folder.store.latest()
-    return _checked(folder, None, folder.store.latest, lambda path: _of_file(folder, trust, path))
+    return _checked(
+        Looked(folder, None, names.REGISTERED_MODEL),
+        folder.store.latest,
+        lambda path: _of_file(folder, trust, path),
+    )
 
 
 def version(
-    folder: ModelFolder, target: Target, find: Callable[[], ModelRecord | None]
+    folder: ModelFolder,
+    target: Target,
+    registered_model: str,
+    find: Callable[[], ModelRecord | None],
 ) -> ModelRecord | None:
     """Return the version that a registry has as the latest, ``None`` where it has none.
 
@@ -56,6 +64,8 @@ def version(
         The folder.
     target : Target
         The store.
+    registered_model : str
+        The registered model.
     find : callable
         Returns it; called again where what it returned may have been replaced meanwhile.
 
@@ -67,7 +77,17 @@ def version(
     trust = trusted.of_folder(folder)
     if trust is None:
         return find()
-    return _checked(folder, target, find, lambda found: trust.of_version(target, found))
+    looked = Looked(folder, target, registered_model)
+    return _checked(looked, find, lambda found: trust.of_version(target, found))
+
+
+def look_on_disk(folder: ModelFolder) -> Looked | None:
+    """Begin a look for the newest file on disk, ``None`` where signatures are not asked for."""
+    if trusted.of_folder(folder) is None:
+        return None
+    looked = Looked(folder, None, names.REGISTERED_MODEL)
+    looked.begin()
+    return looked
 
 
 def _of_file(folder: ModelFolder, trust: Trusted, path: Path) -> Signed:
@@ -77,17 +97,15 @@ def _of_file(folder: ModelFolder, trust: Trusted, path: Path) -> Signed:
 
 
 def _checked(
-    folder: ModelFolder,
-    target: Target | None,
-    find: Callable[[], _T | None],
-    signed: Callable[[_T], Signed],
+    looked: Looked, find: Callable[[], _T | None], signed: Callable[[_T], Signed]
 ) -> _T | None:
     for pause in (*PAUSES_SECONDS, None):
+        looked.begin()
         found = find()
         if found is None:
             return None
         try:
-            check(folder, target, signed(found).statement)
+            looked.check(signed(found).statement)
             return found
         except (SignatureError, FileNotFoundError):
             if pause is None:
@@ -96,44 +114,69 @@ def _checked(
     raise AssertionError("unreachable")
 
 
-def check(folder: ModelFolder, target: Target | None, statement: Statement | None) -> None:
-    """See that the latest is not older than the newest that was seen there; it is noted as seen.
+class Looked:
+    """A look for the latest, before which it was read what has been seen.
 
     Parameters
     ----------
     folder : ModelFolder
         The folder.
     target : Target or None
-        The store in which it is the latest, ``None`` for the disk.
-    statement : Statement or None
-        What a trusted key signed of it; ``None`` where signatures are not asked for.
+        The store in which the latest is looked for, ``None`` for the disk.
+    registered_model : str
+        Of which registered model.
 
-    Raises
-    ------
-    SignatureError
-        If it is older.
-    StoreError
-        If what was seen cannot be read, or is damaged.
+    Notes
+    -----
+    A save is noted as seen once it is in place. What was seen before a look is there for it, and a
+    save that is made meanwhile does not make the one that was found look old.
     """
-    if statement is None:
-        return
-    seen, place = seen_by(folder), place_of(folder, target)
-    highest = higher(seen, place, statement)
-    if highest is not None:
-        raise SignatureError(
-            f"{_where(folder, target)} was rolled back: the latest of "
-            f"{statement.registered_model} is {statement.name}, save {statement.save_id}, and this "
-            f"host has seen the save {highest.save_id}, which is newer; nothing was unpickled",
-            fix=fix_of_step_back(statement.registered_model),
-            problem="rolled back",
-            highest=highest.save_id,
-        )
-    note(folder, target, statement)
+
+    def __init__(self, folder: ModelFolder, target: Target | None, registered_model: str) -> None:
+        self._folder = folder
+        self._target = target
+        self._registered_model = registered_model
+        self._seen: list[SeenSave] = []
+
+    def begin(self) -> None:
+        """Read what has been seen.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read, or is damaged.
+        """
+        self._seen = seen_by(self._folder).read(self._registered_model)
+
+    def check(self, statement: Statement) -> None:
+        """See that what was found is not older than what was seen; it is noted as seen.
+
+        Raises
+        ------
+        SignatureError
+            If it is older.
+        """
+        if statement.registered_model != self._registered_model:  # in another form of Unicode
+            self._registered_model = statement.registered_model
+            self.begin()
+        folder, target = self._folder, self._target
+        highest = higher(self._seen, place_of(folder, target), statement)
+        if highest is not None:
+            raise SignatureError(
+                f"{_where(folder, target)} was rolled back: the latest of "
+                f"{statement.registered_model} is {statement.name}, save {statement.save_id}, and "
+                f"this host has seen the save {highest.save_id}, which is newer; nothing was "
+                "unpickled",
+                fix=fix_of_step_back(statement.registered_model),
+                problem="rolled back",
+                highest=highest.save_id,
+            )
+        note(folder, target, statement)
 
 
-def higher(seen: SeenSaves, place: str, statement: Statement) -> SeenSave | None:
+def higher(seen: list[SeenSave], place: str, statement: Statement) -> SeenSave | None:
     """Return what was seen that is newer than what is the latest now."""
-    highest = seen.highest(statement.registered_model, place, statement.folder)
+    highest = highest_of(seen, place, statement.folder)
     is_higher = highest is not None and highest.saved_at_ns > statement.saved_at_ns
     return highest if is_higher else None
 

@@ -346,7 +346,10 @@ def _version(folder: ModelFolder, target: Target, name_or_version: str | int) ->
         found = versions.newest_of_name(folder, target, name)
     else:  # it has a latest of its own
         found = newest.version(
-            folder, target, lambda: versions.newest_of_name(folder, target, name)
+            folder,
+            target,
+            names.registered_model(name),
+            lambda: versions.newest_of_name(folder, target, name),
         )
     if found is None:
         gone.check_name(folder.history(), name)

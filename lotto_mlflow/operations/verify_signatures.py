@@ -74,7 +74,8 @@ def rolled_back(
     registered = statement.registered_model
     try:
         place = newest.place_of(folder, target)
-        highest = newest.higher(newest.seen_by(folder), place, statement)
+        seen = newest.seen_by(folder).read(registered)
+        highest = newest.higher(seen, place, statement)
     except StoreError as cause:
         path = cause.data.get("path")
         yield Finding("damaged", registered, path, cause.summary, "", cause.fix)

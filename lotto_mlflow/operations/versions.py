@@ -34,7 +34,9 @@ def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
     A save of this folder that is newer than what the registry shows as such is asked for by the
     number in its record.
     """
-    found = newest.version(folder, target, lambda: _latest_version(folder, target))
+    found = newest.version(
+        folder, target, names.REGISTERED_MODEL, lambda: _latest_version(folder, target)
+    )
     if found is not None:
         last_seen.note(folder, target, VersionReference(names.REGISTERED_MODEL), found)
     return found
@@ -116,7 +118,12 @@ def of_version(
         if found is not None:
             return found
     if reference.version is None and reference.alias is None:
-        found = newest.version(folder, target, lambda: _version(folder, target, reference, given))
+        found = newest.version(
+            folder,
+            target,
+            reference.registered_model,
+            lambda: _version(folder, target, reference, given),
+        )
         assert found is not None  # noqa: S101 - for the type checker: an error says that it is not
         return found
     return _version(folder, target, reference, given)

@@ -108,7 +108,17 @@ class SeenSaves:
         StoreError
             If what was seen cannot be read, or is damaged.
         """
-        return _highest(self._read(registered_model), place, folder)
+        return highest_of(self.read(registered_model), place, folder)
+
+    def read(self, registered_model: str) -> list[SeenSave]:
+        """Return all that was seen of a registered model.
+
+        Raises
+        ------
+        StoreError
+            As `highest` does.
+        """
+        return self._read(registered_model)
 
     def note(self, statement: Statement, place: str) -> None:
         """Keep a save as seen, where no newer one of its folder was seen in that place.
@@ -226,7 +236,7 @@ def _seen(statement: Statement, place: str) -> SeenSave:
     )
 
 
-def _highest(seen: Iterable[SeenSave], place: str, folder: str) -> SeenSave | None:
+def highest_of(seen: Iterable[SeenSave], place: str, folder: str) -> SeenSave | None:
     """Return the newest that counts: elsewhere, only what is newer than was accepted here."""
     seen = list(seen)
     own = [one for one in seen if one.place == place]
