@@ -159,6 +159,10 @@ FindingKind = Literal[
     "same name",
     "late on top",
     "changed outside",
+    "unsigned",
+    "bad signature",
+    "unknown key",
+    "rolled back",
     "mlflow unavailable",
     "no model",
     "too old",
@@ -187,7 +191,8 @@ class Finding:
         ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name
         is another's in another form of Unicode. ``late on top``: the highest version is an older
         save. ``changed outside``: an alias that stands for another version than its last recorded
-        move says. ``mlflow unavailable``: the other view could not be looked at.
+        move says. ``unsigned``, ``bad signature``, ``unknown key``: a save that no trusted key
+        signed. ``mlflow unavailable``: the other view could not be looked at.
         Of a check alone are ``no model``: there is none, or none with that alias; ``too old``;
         ``waiting``: a record that has waited for MLflow for over an hour; ``other scikit-learn``:
         another minor version is installed than the model was saved with; ``little room``: the disk
