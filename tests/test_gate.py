@@ -656,7 +656,11 @@ def kinds_in(base_dir: Path, uri: str) -> list[str]:
 def test_verify_accepts_a_signed_version_and_says_which_it_is(copied: Path, uri: str) -> None:
     done = call("verify", uri, "--base-dir", copied)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("models:/lotto_model/1 is lotto_model_a, signed, sha256 ")
+    signed = ModelManager(copied).verify_version(uri).statement
+    assert done.stdout == (
+        f"models:/lotto_model/1 is lotto_model_a of {signed.saved_at}, signed, "
+        f"sha256 {signed.sha256}\n"
+    )
     assert kinds_in(copied, uri) == []
 
 
@@ -988,6 +992,18 @@ def test_serve_answers_from_the_verified_copy_and_leaves_nothing_behind(
     else:
         assert code == 0
         assert served.copies() == []
+
+
+def test_serve_that_is_ended_before_it_answers_leaves_nothing_behind(
+    copied: Path, trusted: str, tmp_path: Path, serve: Callable[..., Served]
+) -> None:
+    served = serve(
+        tmp_path, "models:/lotto_model/1", "--base-dir", copied, LOTTO_TRUSTED_KEYS=trusted
+    )
+    served.wait_until(served.copies)
+    assert served.end(signal.SIGTERM) == 0
+    assert served.copies() == []
+    assert not served.answers()
 
 
 def test_serve_runs_nothing_of_a_hostile_version_and_serves_a_good_one_of_a_server(

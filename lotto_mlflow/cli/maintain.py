@@ -77,7 +77,8 @@ def _verify_version(
     except SignatureError as error:
         return "", [gate.finding_of(error, uri)]
     signed = found.statement
-    return f"{found.reference} is {signed.name}, signed, sha256 {signed.sha256}", []
+    said = f"{found.reference} is {signed.name} of {signed.saved_at}, signed"
+    return f"{said}, sha256 {signed.sha256}", []
 
 
 def _print_findings(
