@@ -31,7 +31,7 @@ from sklearn.ensemble import RandomForestClassifier
 from typer.testing import CliRunner, Result
 
 from lotto_mlflow import ModelManager, pyfunc_loader, signing
-from lotto_mlflow.cli import app, output
+from lotto_mlflow.cli import app, output, server
 from lotto_mlflow.errors import (
     ForeignModelError,
     InvalidReferenceError,
@@ -1001,9 +1001,20 @@ def test_serve_that_is_ended_before_it_answers_leaves_nothing_behind(
         tmp_path, "models:/lotto_model/1", "--base-dir", copied, LOTTO_TRUSTED_KEYS=trusted
     )
     served.wait_until(served.copies)
-    assert served.end(signal.SIGTERM) == 0
+    assert served.end(signal.SIGTERM) == 0, served.log
     assert served.copies() == []
     assert not served.answers()
+
+
+def test_what_a_library_makes_of_an_end_that_was_asked_for_is_no_error() -> None:
+    with server.ending_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(serving.ANSWER_SECONDS)
+        except KeyboardInterrupt as cause:
+            raise SettingsError("the library cannot be imported") from cause
+    with pytest.raises(SettingsError), server.ending_on_signals():
+        raise SettingsError("the library cannot be imported")
 
 
 def test_serve_runs_nothing_of_a_hostile_version_and_serves_a_good_one_of_a_server(

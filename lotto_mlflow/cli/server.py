@@ -256,9 +256,16 @@ def _free_port() -> int:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """End the block, as something that was asked for, on Ctrl-C and where the process is ended."""
+    """End the block, as something that was asked for, on Ctrl-C and where the process is ended.
+
+    Notes
+    -----
+    A library that is interrupted while it is imported may make an error of its own of that.
+    """
+    asked = []
 
     def interrupt(*_: Any) -> None:
+        asked.append(True)
         raise KeyboardInterrupt
 
     # Ctrl-C too: a shell starts what runs in the background without Python's own handler
@@ -268,6 +275,9 @@ def ending_on_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         pass
+    except Exception:
+        if not asked:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
