@@ -16,7 +16,7 @@ EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'numpy==2.2.*' 'matplotli
 
 .DEFAULT_GOAL := help
 .PHONY: help demo example ui test test-server faults bench bench-peers check format lint types coverage
-.PHONY: screenshots clean
+.PHONY: screenshots loaders clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ screenshots: $(VENV)/.test  ## Look at the MLflow UI in Chromium; renew the pict
 	$(BIN)/python -m pytest tests/browser
 	mkdir -p mlruns_example/screenshots
 	cp $(PICTURES:%=.screenshots/%.png) mlruns_example/screenshots/
+
+loaders: $(VENV)/.package  ## List the digests of the loader that this release puts into models
+	$(BIN)/python tests/loaders/add.py
 
 check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
 

@@ -28,6 +28,11 @@ _COMPILED = re.compile(  # of one file, as in version 1, or of a package
 )
 
 
+def is_compiled(name: str) -> bool:
+    """Return whether a path in a model folder is that of what Python compiled of a loader."""
+    return _COMPILED.fullmatch(name) is not None
+
+
 def digests(model_dir: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model folder, but for the model, by its path in it.
 
@@ -41,7 +46,7 @@ def digests(model_dir: Path) -> dict[str, str]:
     added = (_ADDED_BY_MLFLOW, STATEMENT_FILE, SIGNATURE_FILE)
     for path in sorted(model_dir.rglob("*")):
         name = path.relative_to(model_dir).as_posix()
-        is_added = name in added or _COMPILED.fullmatch(name) is not None
+        is_added = name in added or is_compiled(name)
         if not regular.is_file(path) and not regular.is_folder(path):
             found[name] = NO_FILE
         elif regular.is_file(path) and name != DATA_FILE and not is_added:

@@ -35,6 +35,7 @@ DOCUMENTS = {
         ".github/OPERATIONS.md",
         ".github/COMMANDS.md",
         ".github/CHANGELOG.md",
+        ".github/SECURITY.md",
     )
 }
 README = DOCUMENTS["README.md"]

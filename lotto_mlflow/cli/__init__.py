@@ -15,6 +15,7 @@ from lotto_mlflow.cli import (
     maintain,
     predictions,
     remove,
+    serve,
     sign,
     ui,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "maintain",
     "predictions",
     "remove",
+    "serve",
     "sign",
     "ui",
 ]

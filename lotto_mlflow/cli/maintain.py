@@ -23,7 +23,9 @@ from lotto_mlflow.cli.application import (
 )
 from lotto_mlflow.cli.output import epilog
 from lotto_mlflow.cli.terminal import bar
-from lotto_mlflow.records import MigrateReport, SyncReport
+from lotto_mlflow.errors import SignatureError
+from lotto_mlflow.operations import gate
+from lotto_mlflow.records import Finding, MigrateReport, SyncReport
 from lotto_mlflow.text import HIDDEN, counted, shell_command
 
 
@@ -34,6 +36,14 @@ from lotto_mlflow.text import HIDDEN, counted, shell_command
 )
 def verify(
     ctx: typer.Context,
+    uri: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URI]",
+            show_default=False,
+            help="Verify one version by its signature: models:/NAME/1 or models:/NAME@ALIAS.",
+        ),
+    ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Download and check what a tracking server keeps, too.")
     ] = False,
@@ -43,15 +53,41 @@ def verify(
 ) -> None:
     """Compare disk, records and MLflow, and check every digest; exit code 1 on a difference.
 
-    Changes nothing, and opens no model.
+    With a URI, one version is verified by its signature, and all of its files that MLflow would
+    run; that needs LOTTO_TRUSTED_KEYS. Changes nothing, and opens no model.
     """
-    with calling(), bar("verifying") as progress:
-        findings = existing_manager_of(ctx, base_dir).verify(deep=deep, progress=progress)
-    base = named_base_dir(ctx)
+    if uri is not None and deep:
+        raise usage("--deep has no meaning with a URI, of which all is checked", ctx)
+    if uri is not None:
+        agreed, findings = _verify_version(ctx, base_dir, uri)
+    else:
+        agreed = "both views agree, and every digest holds"
+        with calling(), bar("verifying") as progress:
+            findings = existing_manager_of(ctx, base_dir).verify(deep=deep, progress=progress)
+    _print_findings(findings, agreed, named_base_dir(ctx), as_json=as_json)
+
+
+def _verify_version(
+    ctx: typer.Context, base_dir: Path | None, uri: str
+) -> tuple[str, list[Finding]]:
+    """Return what to say of a version that is as it was signed, or else what is wrong with it."""
+    try:
+        with calling():
+            found = sharing_manager_of(ctx, base_dir).verify_version(uri)
+    except SignatureError as error:
+        return "", [gate.finding_of(error, uri)]
+    signed = found.statement
+    said = f"{found.reference} is {signed.name} of {signed.saved_at}, signed"
+    return f"{said}, sha256 {signed.sha256}", []
+
+
+def _print_findings(
+    findings: list[Finding], agreed: str, base: Path | None, *, as_json: bool
+) -> None:
     if as_json:
         output.print_json([output.values_of_finding(one, base) for one in findings])
     elif not findings:
-        terminal.line("both views agree, and every digest holds")
+        terminal.line(agreed)
     else:
         for finding in findings:
             subject = finding.name or str(finding.path or "")

@@ -76,6 +76,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "sign": tuple(field.name for field in fields(SignReport)),
     "trust": RECORD,
     "keys": ("private_key", "public_key", "key"),
+    "serve": ("link", "model_uri", "name", "save_id", "sha256"),
     "accuracy": tuple(field.name for field in fields(ModelAccuracy)),
     "ui": ("link", "tracking_uri"),
     "env": ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),

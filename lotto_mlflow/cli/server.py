@@ -1,4 +1,4 @@
-"""``mlflow server`` as a child: started, waited for, and ended with all its processes."""
+"""A server of MLflow as a child: started, waited for, and ended with all its processes."""
 
 from __future__ import annotations
 
@@ -53,40 +53,58 @@ _ERROR = re.compile(r"^[\w.]*(Error|Exception)\b|^error\b", re.IGNORECASE)
 
 
 class Running:
-    """A server that answers.
+    """A server that was started.
+
+    Parameters
+    ----------
+    process : subprocess.Popen
+        Its process, which began a session.
+    address : str
+        Its address, without a slash at the end.
+    what : str
+        What it is, for messages.
+    log : binary file, optional
+        What it says; without it, that goes to where this process's own errors go.
 
     Attributes
     ----------
     address : str
-        Its address, without a slash at the end.
+        Its address.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        address: str,
+        what: str = "the MLflow UI",
+        log: IO[bytes] | None = None,
+    ) -> None:
         self._process = process
+        self._what = what
         self._log = log
         self.address = address
 
-    def wait_until_it_answers(self) -> None:
-        """Wait, two minutes at most.
+    def wait_until_it_answers(self, seconds: float = _START_SECONDS) -> None:
+        """Wait, two minutes at most by default.
 
         Raises
         ------
         MirrorUnavailableError
             If it ends, or gives no answer in that time; the message has its last words.
         """
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise self._gone("the MLflow UI did not start")
+                raise self._gone(f"{self._what} did not start")
             with (
                 suppress(OSError),
-                urllib.request.urlopen(  # noqa: S310 - our own loopback address
+                urllib.request.urlopen(  # noqa: S310 - an address of this machine
                     f"{self.address}/health", timeout=_ANSWER_SECONDS
                 ),
             ):
                 return
             time.sleep(_POLL_SECONDS)
-        raise self._gone(f"the MLflow UI gave no answer within {_START_SECONDS:g} s")
+        raise self._gone(f"{self._what} gave no answer within {seconds:g} s")
 
     def wait(self) -> None:
         """Wait until it ends, which it does not by itself.
@@ -97,10 +115,13 @@ class Running:
             If it does.
         """
         self._process.wait()
-        raise self._gone("the MLflow UI ended by itself")
+        raise self._gone(f"{self._what} ended by itself")
 
     def _gone(self, what: str) -> MirrorUnavailableError:
         """Return the error, with the last line of the server's log that reports one."""
+        if self._log is None:
+            code = self._process.poll()
+            return MirrorUnavailableError(f"{what}, with exit code {code}", error_code=None)
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - _TAIL_BYTES))
         lines = self._log.read().decode("utf-8", "replace").splitlines()
@@ -153,7 +174,7 @@ def running(tracking_uri: str, registry_uri: str | None) -> Iterator[Running]:
             env=_environment(tracking_uri, registry_uri),
             start_new_session=True,  # Ctrl-C reaches this process, which then ends the group
         )
-        server = Running(process, f"http://{_HOST}:{port}", log)
+        server = Running(process, f"http://{_HOST}:{port}", log=log)
         try:
             server.wait_until_it_answers()
             yield server
@@ -161,36 +182,60 @@ def running(tracking_uri: str, registry_uri: str | None) -> Iterator[Running]:
             server.end()
 
 
-def child_command(module: str) -> list[str]:
-    """Return the command that runs a module, and imports nothing from the current folder."""
-    return [sys.executable, "-c", _CHILD, module]
+def child_command(module: str, before: str = "") -> list[str]:
+    """Return the command that runs a module, and imports nothing from the current folder.
+
+    Parameters
+    ----------
+    module : str
+        What is run.
+    before : str, optional
+        Code to run before it.
+    """
+    return [sys.executable, "-c", f"{before}{_CHILD}", module]
 
 
-def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
-    """Return the server's environment.
+def environment_without_current_folder() -> dict[str, str]:
+    """Return this process's environment, for programs that import nothing from the current folder.
 
     Notes
     -----
-    URIs go there and not among the arguments, which every user of the machine can read:
-    they may contain a password. The server starts ``uvicorn`` by its name, which need not be on
-    the PATH. Uvicorn puts a folder first on the path of modules, the current one by default; here
-    it is one that is there anyway. The current folder stays what it is, because artifacts may have
-    paths relative to it.
+    They start ``uvicorn`` by its name, which need not be on the PATH. Uvicorn puts a folder first
+    on the path of modules, the current one by default; here it is one that is there anyway. The
+    current folder stays what it is, because paths may be relative to it.
 
     References
     ----------
-    MLflow 3.17, ``mlflow server --help``: the variables of its options; the list of environment
-    variables: MLFLOW_SERVER_ENABLE_JOB_EXECUTION. Uvicorn 0.30, ``--app-dir``. Python 3.11,
-    PYTHONSAFEPATH.
+    Uvicorn 0.30, ``--app-dir``. Python 3.11, PYTHONSAFEPATH.
     """
-    found = {name: value for name, value in os.environ.items() if name not in _OTHER_SERVERS}
+    found = dict(os.environ)
     found["PYTHONSAFEPATH"] = "1"
     folders = found.pop("PYTHONPATH", "").split(os.pathsep)
     if named := [folder for folder in folders if folder not in ("", os.curdir)]:
         found["PYTHONPATH"] = os.pathsep.join(named)
+    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", "")])
+    found["UVICORN_APP_DIR"] = sysconfig.get_path("stdlib")
+    return found
+
+
+def _environment(tracking_uri: str, registry_uri: str | None) -> dict[str, str]:
+    """Return the environment of a tracking server.
+
+    Notes
+    -----
+    URIs go there and not among the arguments, which every user of the machine can read:
+    they may contain a password.
+
+    References
+    ----------
+    MLflow 3.17, ``mlflow server --help``: the variables of its options; the list of environment
+    variables: MLFLOW_SERVER_ENABLE_JOB_EXECUTION.
+    """
+    found = environment_without_current_folder()
+    for name in _OTHER_SERVERS:
+        found.pop(name, None)
     app_dir = f"--app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
     found["MLFLOW_UVICORN_OPTS"] = f"{found.get('MLFLOW_UVICORN_OPTS', '')} {app_dir}".strip()
-    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", "")])
     found["MLFLOW_BACKEND_STORE_URI"] = tracking_uri
     found.pop("MLFLOW_REGISTRY_STORE_URI", None)
     if registry_uri is not None:
@@ -211,9 +256,16 @@ def _free_port() -> int:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """End the block, as something that was asked for, on Ctrl-C and where the process is ended."""
+    """End the block, as something that was asked for, on Ctrl-C and where the process is ended.
+
+    Notes
+    -----
+    A library that is interrupted while it is imported may make an error of its own of that.
+    """
+    asked = []
 
     def interrupt(*_: Any) -> None:
+        asked.append(True)
         raise KeyboardInterrupt
 
     # Ctrl-C too: a shell starts what runs in the background without Python's own handler
@@ -223,6 +275,9 @@ def ending_on_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         pass
+    except Exception:
+        if not asked:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from lotto_mlflow import operations
@@ -17,6 +18,7 @@ from lotto_mlflow.records import (
 )
 
 if TYPE_CHECKING:
+    from lotto_mlflow.operations.gate import VerifiedVersion
     from lotto_mlflow.operations.restore import RestoreSource
 
 
@@ -145,6 +147,60 @@ class Upkeep:
         Reads only, unpickles nothing. Saves under way may show as differences.
         """
         return operations.verify.verify(self._folder, progress, deep=deep)
+
+    def verify_version(self, uri: str) -> VerifiedVersion:
+        """Verify one version in MLflow: by its signature, and every file that MLflow would run.
+
+        Parameters
+        ----------
+        uri : str
+            ``models:/NAME/1``, ``models:/NAME/latest`` or ``models:/NAME@ALIAS``.
+
+        Returns
+        -------
+        VerifiedVersion
+            The version that this is, and what was signed of it.
+
+        Raises
+        ------
+        SignatureError
+            If none of the trusted keys signed it, or its model folder holds anything else than a
+            push writes: another loader, file, requirement or field of its ``MLmodel``.
+        SettingsError
+            If no key is trusted.
+        ModelNotFoundError
+            If there is no such version.
+
+        Notes
+        -----
+        The model folder is downloaded to a private folder, and removed again; nothing of it is run.
+        Whoever opens the version later downloads it once more: `verified_copy` has no such gap.
+        """
+        return operations.gate.verify(self._folder, uri)
+
+    def verified_copy(self, uri: str) -> AbstractContextManager[VerifiedVersion]:
+        """Verify a version as `verify_version` does, and keep the verified copy for a while.
+
+        Parameters
+        ----------
+        uri : str
+            As in `verify_version`.
+
+        Returns
+        -------
+        context manager of VerifiedVersion
+            ``model_dir`` is the verified model folder until the block ends, for MLflow to open.
+
+        Raises
+        ------
+        LottoMlflowError
+            As `verify_version` does, when the block begins.
+
+        Notes
+        -----
+        Nobody else can write to the copy. One of a process that is killed is removed by the next.
+        """
+        return operations.gate.verified_copy(self._folder, uri)
 
     def restore(
         self,

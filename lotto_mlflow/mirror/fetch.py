@@ -94,6 +94,22 @@ def local_file_of(
     connection: Connection, layout: Layout, record: ModelRecord, *, verifies: bool = True
 ) -> tuple[str, Path | None]:
     """Return where the bytes of a version lie, and the file where that is on this machine."""
+    uri, folder = folder_of(connection, layout, record)
+    return uri, folder and _verified(folder / DATA_FILE, record, hashes=verifies)
+
+
+def folder_of(
+    connection: Connection, layout: Layout, record: ModelRecord
+) -> tuple[str, Path | None]:
+    """Return where the model folder of a version lies, and its path where that is here.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If it is said to lie outside the folder of models, whose own store it is.
+    MirrorUnavailableError
+        If it is said to lie in another place that is not believed. Nothing was opened.
+    """
     doing = f"looking for the file of version {record.version} of {record.registered_model}"
     name, version = record.registered_model, str(record.version)
     uri = connection.ask(
@@ -102,17 +118,14 @@ def local_file_of(
     if connection.is_embedded and not connection.places.is_believed(uri):
         moved = None if may_write(layout.database_path) else _moved(layout, uri)
         if moved is not None:
-            return uri, _verified(moved / DATA_FILE, record, hashes=verifies)
+            return uri, moved
         raise ModelNotFoundError(
             f"version {version} of {name} says that its file lies in {shown(uri)}, which is not "
             f"in {layout.artifacts_dir}; nothing was read there",
             fix=Fix("relocate", before="if the folder was moved, call"),
             path=uri,
         )
-    folder = connection.places.readable(uri)
-    if folder is None:
-        return uri, None
-    return uri, _verified(folder / DATA_FILE, record, hashes=verifies)
+    return uri, connection.places.readable(uri)
 
 
 def _moved(layout: Layout, uri: str) -> Path | None:

@@ -11,6 +11,7 @@ from lotto_mlflow.errors import SignatureError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch
 from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.mirror.model_copies import ModelCopy
 from lotto_mlflow.records import MlflowIds, ModelRecord
 from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, Pair
 from lotto_mlflow.signing.pairs import put_beside_model, read_beside_model
@@ -93,6 +94,10 @@ class Signed:
     def has(self, folder: Path, pair: Pair | None) -> bool:
         """Return whether a model folder of the embedded store has a pair; true for elsewhere."""
         return pair is None or not self._connection.is_embedded or _pair_in(folder) == pair
+
+    def model_copy(self, version: ModelRecord) -> ModelCopy:
+        """Return what copies the whole model folder of a version."""
+        return ModelCopy(self._connection, self._layout, version)
 
     def of_version(self, version: ModelRecord, work_dir: Path) -> Pair | None:
         """Return the pair beside a version, ``None`` where one of the two is missing.
