@@ -31,7 +31,6 @@ from sklearn.naive_bayes import GaussianNB
 import lotto_mlflow
 from lotto_mlflow import ModelManager
 from lotto_mlflow.draws import closes_at
-from lotto_mlflow.errors import LottoMlflowError
 
 ROOT_DIR = Path(__file__).parents[2]
 PERSON, MACHINE = "example", "example"
@@ -229,7 +228,7 @@ def manager_of(base_dir: Path) -> ModelManager:
     return ModelManager(base_dir, mirror="sync", tracking_uri=uri, registry_uri=uri)
 
 
-_REAL_TIME = time.time_ns
+_REAL_TIME, _REAL_SECONDS = time.time_ns, time.time
 
 
 def set_clock(day: int) -> None:
@@ -242,6 +241,7 @@ def set_clock(day: int) -> None:
     moment = closes_at(FIRST_DRAW) + timedelta(days=day - 6, hours=-3)
     offset = int(moment.timestamp()) * 10**9 - _REAL_TIME()
     time.time_ns = lambda: _REAL_TIME() + offset
+    time.time = lambda: _REAL_SECONDS() + offset / 10**9  # MLflow's clock
 
 
 def written(scratch: Path, base_dir: Path) -> dict[str, Any]:

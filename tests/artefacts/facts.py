@@ -22,7 +22,7 @@ ROWS = [[0.2, 0.1, 0.4, 0.9], [-0.2, -0.9, -1.1, -0.8], [1.5, 0.0, -0.3, 0.6]]
 """What the estimators among the models are asked for."""
 LAST_VERSION = 20
 """No registered model in an artefact has more versions."""
-REGISTERED = ("lotto_model", "모델", "주간")
+REGISTERED = ("lotto_model", "모델", "주간", "begun")
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -62,7 +62,9 @@ def described(model: Any) -> Any:
     """Return a model as JSON: a plain one as it is, an estimator by what it predicts."""
     if not hasattr(model, "predict_proba"):
         return model
-    return {"predict_proba": [[round(float(p), 9) for p in row] for row in model.predict_proba(ROWS)]}
+    return {
+        "predict_proba": [[round(float(p), 9) for p in row] for row in model.predict_proba(ROWS)]
+    }
 
 
 def facts_of(manager: ModelManager, base_dir: Path) -> dict[str, Any]:
