@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lotto_mlflow import ModelManager, records
-from lotto_mlflow.errors import LottoMlflowError
+from lotto_mlflow.errors import ModelNotFoundError
 
 ARTEFACTS_DIR = Path(__file__).parent
 ARCHIVE, FACTS = "ml.tar.xz", "facts.json"
@@ -141,7 +141,7 @@ def _versions(manager: ModelManager) -> dict[str, Any]:
             uri = f"models:/{registered}/{version}"
             try:
                 one = manager.get(uri)
-            except LottoMlflowError:
+            except ModelNotFoundError:
                 continue
             found[uri] = {
                 "name": one.name,
