@@ -160,7 +160,8 @@ def test_a_save_goes_on_where_the_old_release_was_killed(
         with pytest.raises(ModelNotFoundError, match="of wrong draws"):
             moved.get(name)
     noted = json.loads((old_dir / "mlflow" / "format.json").read_text(encoding="utf-8"))
-    assert noted == {"format": records.FORMAT, "release": records.FORMAT_RELEASE}
+    assert noted["format"] == records.FORMAT
+    assert noted["release"] == records.FORMAT_RELEASE
 
 
 def backups_of(base_dir: Path, sha256: str) -> list[str]:
