@@ -106,7 +106,7 @@ $(VENV)/.check: $(VENV)/.test
 $(EXAMPLE_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(EXAMPLE_VENV)
 	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable . $(EXAMPLE_PINS)
+	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable '.[signing]' $(EXAMPLE_PINS)
 	touch $@
 
 $(TOOLS_VENV)/.ready: pyproject.toml

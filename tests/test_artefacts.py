@@ -85,7 +85,7 @@ def test_this_release_finds_what_the_old_one_found(
 ) -> None:
     """Records, models of both views by their answers, findings, aliases, predictions."""
     now = json.loads(json.dumps(facts.facts_of(moved, old_dir)))
-    about_the_release = {"release", "written_by", "signed"}
+    about_the_release = {"release", "written_by"}
     for key in found.keys() - about_the_release:
         assert known_then(now[key], found[key]) == found[key], key
         assert len(now[key]) == len(found[key]), key
@@ -278,6 +278,28 @@ def test_every_loader_that_was_released_opens_a_model_of_every_release(
         shutil.copy(loader, model_dir / "code")
     expected = found["trained"][ESTIMATOR]["model"]["predict_proba"]
     assert opened_by_mlflow(model_dir) == expected
+
+
+def test_what_an_old_release_signed_is_signed_still(
+    moved: ModelManager, old_dir: Path, found: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By model-signing itself, and for this release when it trusts the key."""
+    config = pytest.importorskip("model_signing.verifying").Config
+    public_key = facts.KEYS_DIR / "signing.pem.pub"
+    signatures_dir = old_dir / "mlflow" / "signatures"
+    digests = {one["save_id"]: one["sha256"] for one in found["versions"].values()}
+    assert len(found["signed"]) >= 3
+    for save_id in found["signed"]:
+        statement = signatures_dir / f"{save_id}.json"
+        verifier = config().use_elliptic_key_verifier(public_key=public_key)
+        verifier.verify(statement, signatures_dir / f"{save_id}.sig")
+        assert digests[save_id] in statement.read_text(encoding="utf-8")
+    monkeypatch.setenv("LOTTO_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("LOTTO_TRUSTED_KEYS", str(public_key))
+    assert moved.load_model(str(old_dir / "trained" / "signed.pkl")) == {"signed": 2}
+    assert moved.load_model(str(old_dir / "backups" / "signed.pkl")) == {"signed": 1}
+    assert moved.load_model("models:/signed/1") == {"signed": 1}
+    assert moved.load_model("models:/모델/1") == found["trained"]["모델"]["model"]
 
 
 def test_what_was_changed_in_an_old_folder_is_not_opened(

@@ -69,9 +69,10 @@ def main() -> int:
 def build(base_dir: Path) -> None:
     """Do everything that leaves something in a folder, a day after the other."""
     manager = manager_of(base_dir)
-    steps = (save, replace_and_restore, bring_in, move_aliases, predict, remove, put_aside)
-    for day, step in enumerate(steps):
-        set_clock(day if day < DRAWN_DAY else day + DRAWN_DAY)
+    before = (save, sign, replace_and_restore, bring_in, move_aliases, predict)
+    days = {**dict(enumerate(before)), DRAWN_DAY + 1: remove, DRAWN_DAY + 2: put_aside}
+    for day, step in days.items():
+        set_clock(day)
         step(manager, base_dir)
     if not manager.flush(120):
         raise SystemExit("error: not every save could be mirrored")
@@ -81,9 +82,6 @@ def build(base_dir: Path) -> None:
 
 def save(manager: ModelManager, base_dir: Path) -> None:
     """Save of each form: an estimator with all there is to say of it, dicts, a default name."""
-    # Signed saves belong here, before the first save: set LOTTO_SIGNING_KEY to a test key beside
-    # this file for the saves named `signed…`, and LOTTO_TRUSTED_KEYS nowhere, so that the rest of
-    # the folder stays one without signatures. The test reads `facts["signed"]`.
     random = np.random.default_rng(645)
     rows = random.normal(size=(60, 4))
     drawn = (rows[:, 0] > 0).astype(int)
@@ -100,6 +98,24 @@ def save(manager: ModelManager, base_dir: Path) -> None:
     for week in range(KEEP_LAST):
         manager.save_model({"week": week}, "주간", {"week": week})
     manager.save_model({"a": [1, 2.5, None, "모델"]}, "모델")
+
+
+def sign(manager: ModelManager, base_dir: Path) -> None:
+    """Sign two saves of a name as they are made, and later one that was made without a key.
+
+    Notes
+    -----
+    The key is of these folders alone, and lies open beside them: it may not be readable by others
+    where it is used.
+    """
+    key_path = base_dir.with_name("signing.pem")
+    shutil.copyfile(facts.KEYS_DIR / "signing.pem", key_path)
+    key_path.chmod(0o600)
+    os.environ["LOTTO_SIGNING_KEY"] = str(key_path)
+    for number in (1, 2):
+        manager.save_model({"signed": number}, "signed", {"number": number})
+    manager.sign("모델")
+    del os.environ["LOTTO_SIGNING_KEY"]
 
 
 def replace_and_restore(manager: ModelManager, base_dir: Path) -> None:
@@ -256,7 +272,6 @@ def written(scratch: Path, base_dir: Path) -> dict[str, Any]:
         "release": lotto_mlflow.__version__,
         "written_by": {"python": platform.python_version(), **writers},
         **found,
-        "signed": [],
     }
 
 

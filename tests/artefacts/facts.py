@@ -17,12 +17,14 @@ from lotto_mlflow.errors import ModelNotFoundError
 ARTEFACTS_DIR = Path(__file__).parent
 ARCHIVE, FACTS = "ml.tar.xz", "facts.json"
 """The folder of a release holds these two."""
+KEYS_DIR = ARTEFACTS_DIR / "keys"
+"""The pair with which some saves of the artefacts were signed."""
 RELEASES = sorted(path.parent.name for path in ARTEFACTS_DIR.glob(f"*/{FACTS}"))
 ROWS = [[0.2, 0.1, 0.4, 0.9], [-0.2, -0.9, -1.1, -0.8], [1.5, 0.0, -0.3, 0.6]]
 """What the estimators among the models are asked for."""
 LAST_VERSION = 20
 """No registered model in an artefact has more versions."""
-REGISTERED = ("lotto_model", "모델", "주간", "begun")
+REGISTERED = ("lotto_model", "모델", "주간", "begun", "signed")
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -76,6 +78,7 @@ def facts_of(manager: ModelManager, base_dir: Path) -> dict[str, Any]:
     """
     return {
         "records": _records(base_dir),
+        "signed": sorted(path.stem for path in (base_dir / "mlflow" / "signatures").glob("*.sig")),
         "trained": {one.name: _model(manager, one) for one in manager.records()},
         "backups": _backups(manager, base_dir),
         "versions": _versions(manager),
