@@ -14,9 +14,11 @@ PICTURES := runs compare list
 EXAMPLE_VENV := .venv-example
 EXAMPLE_PINS := 'scikit-learn==1.6.*' 'mlflow==3.17.*' 'numpy==2.2.*' 'matplotlib>=3.10.8,<4'
 
+TOOLS_VENV := .venv-tools
+
 .DEFAULT_GOAL := help
-.PHONY: help demo example ui test test-server faults bench bench-peers check format lint types coverage
-.PHONY: screenshots loaders clean
+.PHONY: help demo example ui artefact test test-server test-matrix faults bench bench-peers check format
+.PHONY: lint types workflow coverage package screenshots loaders clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +33,9 @@ ui: $(VENV)/.package  ## Look at a scratch copy of mlruns_example/ in the MLflow
 example: $(EXAMPLE_VENV)/.ready  ## Build mlruns_example/ again, with the oldest supported scikit-learn
 	$(EXAMPLE_VENV)/bin/python mlruns_example/build.py
 
+artefact: $(EXAMPLE_VENV)/.ready  ## Write tests/artefacts/RELEASE/, a folder that later releases open
+	PYTHONPATH=tests $(EXAMPLE_VENV)/bin/python -m artefacts.build
+
 test: $(VENV)/.test  ## Run the tests
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults --ignore=tests/integration --cov --cov-report=
@@ -39,6 +44,12 @@ test-server: $(VENV)/.test  ## Run MLflow's server over PostgreSQL and SeaweedFS
 	rm -rf .server && mkdir .server
 	LOTTO_SERVER_FIGURES=$(CURDIR)/.server LOTTO_SERVER_LONG=$(LONG) $(BIN)/python -m pytest tests/integration
 	PYTHONPATH=tests $(BIN)/python -m integration.report .server $(if $(TABLE),--write tests/integration/README.md)
+
+test-matrix: $(TOOLS_VENV)/.ready  ## Test with the lowest and newest releases (ROWS=3.10-lowest some)
+	$(TOOLS_VENV)/bin/python tests/matrix.py --rows "$(ROWS)"
+
+package: $(TOOLS_VENV)/.ready  ## Build dist/, check it, and try it in an empty environment
+	$(TOOLS_VENV)/bin/python tests/package.py
 
 faults: $(VENV)/.test  ## Kill, damage and cut off; print what was lost (EVERY=3: a third; TABLE=1; LONG=1: 1 h)
 	rm -rf .faults && mkdir .faults
@@ -59,7 +70,7 @@ screenshots: $(VENV)/.test  ## Look at the MLflow UI in Chromium; renew the pict
 loaders: $(VENV)/.package  ## List the digests of the loader that this release puts into models
 	$(BIN)/python tests/loaders/add.py
 
-check: format lint types coverage  ## Check format, lint, types, and the coverage of the test run
+check: format lint types workflow coverage  ## Check format, lint, types, workflows, and coverage
 
 format: $(VENV)/.check
 	$(BIN)/ruff format --check .
@@ -69,6 +80,9 @@ lint: $(VENV)/.check
 
 types: $(VENV)/.check
 	$(BIN)/mypy
+
+workflow: $(VENV)/.check
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 coverage: .coverage
 	$(BIN)/coverage report
@@ -95,9 +109,15 @@ $(VENV)/.check: $(VENV)/.test
 $(EXAMPLE_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(EXAMPLE_VENV)
 	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable . $(EXAMPLE_PINS)
+	$(EXAMPLE_VENV)/bin/python -m pip install --quiet --editable '.[signing]' $(EXAMPLE_PINS)
+	touch $@
+
+$(TOOLS_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --group release
 	touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(EXAMPLE_VENV) .demo .example .faults .server .bench .screenshots .coverage .coverage.*
+	rm -rf $(VENV) $(EXAMPLE_VENV) $(TOOLS_VENV) .matrix dist .demo .example .faults .server .bench .screenshots .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

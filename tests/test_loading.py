@@ -209,6 +209,8 @@ def _array_beside(path: Path, name: str, *, is_compressed: bool) -> bytes:
     return pickle.dumps({"array": wrapper}, protocol=2)
 
 
+# joblib 1.4 imports it beside a numpy from 2.0 on
+@pytest.mark.filterwarnings("ignore:numpy.core is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("is_compressed", [False, True], ids=["npy", "z"])
 @pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("spelling", ["beside", "absolute", "up", "current"])

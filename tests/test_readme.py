@@ -36,6 +36,7 @@ DOCUMENTS = {
         ".github/COMMANDS.md",
         ".github/CHANGELOG.md",
         ".github/SECURITY.md",
+        ".github/RELEASING.md",
     )
 }
 README = DOCUMENTS["README.md"]
@@ -220,7 +221,9 @@ def test_the_links_of_a_document_lead_to_files(name: str) -> None:
 
 
 def test_the_readme_leads_to_every_other_document() -> None:
-    assert set(DOCUMENTS) - set(re.findall(r"\]\(([^)]+\.md)\)", README)) == {"README.md"}
+    linked = set(re.findall(r"\]\(([^)]+\.md)\)", README))
+    assert set(DOCUMENTS) - linked == {"README.md", ".github/RELEASING.md"}
+    assert "](RELEASING.md)" in DOCUMENTS[".github/CONTRIBUTING.md"]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
