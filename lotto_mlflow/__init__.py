@@ -58,4 +58,4 @@ __all__ = [
     "warm_up",
 ]
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
