@@ -78,9 +78,18 @@ def test_a_key_that_cannot_be_written_leaves_no_half_of_a_pair(outside: Path) ->
     name = "k" * 252  # there is no room for .pub
     with pytest.raises(StoreError, match="no key was made"):
         new_key(outside / name, None)
-    with pytest.raises(StoreError, match="no key was made"):
-        new_key(outside / "missing" / "sign.pem", None)
     assert list(outside.iterdir()) == []
+    (outside / "file").touch()
+    with pytest.raises(StoreError, match="no key was made"):
+        new_key(outside / "file" / "sign.pem", None)
+    assert list(outside.iterdir()) == [outside / "file"]
+
+
+def test_the_folder_of_a_key_is_made_for_its_owner_alone(outside: Path) -> None:
+    path = outside / "new" / "sign.pem"
+    new_key(path, None)
+    check_signing_key(path, outside / "ml")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_no_key_is_made_in_a_folder_of_models(disk_manager: ModelManager, tmp_path: Path) -> None:

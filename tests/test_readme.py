@@ -153,6 +153,40 @@ def test_a_week_of_retraining_ends_with_the_model_that_was_better(followed: Path
     assert manager.verify() == []
 
 
+def test_its_commands_for_signed_models_have_each_save_signed(tmp_path: Path) -> None:
+    """They are typed as they are, but for the serving, before a save and loads."""
+    (block,) = (block for block in blocks("console") if "keys new" in block)
+    typed = [line[2:] for line in block.splitlines() if "lotto-mlflow serve" not in line]
+    saving = (
+        "import joblib; from lotto_mlflow import load_model, save_model\n"
+        "path = save_model({'a': 1}, metadata={'b': 2}); print(load_model(path))\n"
+        "print(load_model('models:/lotto_model/latest')); joblib.dump({'a': 3}, path)\n"
+        "try: load_model(path)\n"
+        "except OSError as error: print(type(error).__name__)"
+    )
+    script = "\n".join([*typed, f'{sys.executable} -c "{saving}"'])
+    shell = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=environment() | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shell.returncode == 0, shell.stdout + shell.stderr
+    assert shell.stdout.splitlines()[-3:] == ["{'a': 1}", "{'a': 1}", "SignatureError"]
+    kept = os.listdir(tmp_path / "backend" / "app" / "models" / "ml" / "mlflow" / "signatures")
+    assert sorted(name.rpartition(".")[2] for name in kept) == ["json", "sig"]
+    verify = ["lotto-mlflow", "verify", "models:/lotto_model/1"]
+    script = "\n".join([*typed[1:], " ".join(verify)])
+    subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=environment() | {"HOME": str(tmp_path)},
+        check=True,
+    )
+
+
 def test_its_pictures_are_there_and_are_what_the_tests_take() -> None:
     linked = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)", README, flags=re.MULTILINE)
     takers = "".join(

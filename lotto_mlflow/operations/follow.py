@@ -19,7 +19,7 @@ from lotto_mlflow.errors import (
     StoreError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import find, last_seen, load, newest, versions
+from lotto_mlflow.operations import find, last_seen, load, newest, signed, versions
 from lotto_mlflow.operations.load import LoadedFile
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, ModelRecord
@@ -269,8 +269,9 @@ class Version:
         if reference.alias is not None:
             reference = VersionReference(reference.registered_model, version=mark[2])
         version = versions.of_version(self._folder, target, reference)
-        path = versions.path_to_load(self._folder, target, version)
-        model = load.load_version(self._folder, target, path, version).model
+        with signed.mismatches_refused(self._folder):
+            path = versions.path_to_load(self._folder, target, version)
+            model = load.load_version(self._folder, target, path, version).model
         last_seen.note(self._folder, target, self._reference, version)
         return Loaded(model, find.joined(self._folder, target, version), mark)
 

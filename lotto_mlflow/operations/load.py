@@ -33,6 +33,7 @@ from lotto_mlflow.records import ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Statement
+from lotto_mlflow.trusted import Trusted
 
 _logger = logging.getLogger("lotto_mlflow")
 _UNVERIFIED = " (unverified: no digest is known for this file)"
@@ -81,14 +82,15 @@ def load(
     if not given.startswith(references.SCHEME):
         return load_file(folder, target, given).model
     reference = references.parse(given)
-    try:
-        record = versions.of_version(folder, target, reference)
-        path = versions.path_to_load(folder, target, record, arrived_of(progress))
-    except (MirrorUnavailableError, ImportError) as cause:
-        if not stale_ok or reference.version is not None:
-            raise
-        record, path = last_seen.recalled(folder, target, reference, cause)
-    return load_version(folder, target, path, record).model
+    with signed.mismatches_refused(folder):
+        try:
+            record = versions.of_version(folder, target, reference)
+            path = versions.path_to_load(folder, target, record, arrived_of(progress))
+        except (MirrorUnavailableError, ImportError) as cause:
+            if not stale_ok or reference.version is not None:
+                raise
+            record, path = last_seen.recalled(folder, target, reference, cause)
+        return load_version(folder, target, path, record).model
 
 
 def load_version(
@@ -151,8 +153,9 @@ def load_file(
             expected, doubt = _expected(history, file, version, is_strict=is_strict)
             if is_strict and doubt:
                 raise _untrusted(file)
-            if not expected:
-                _check_is_not_empty(history, file)
+            if trust is not None and version is None:
+                expected = frozenset()  # what is signed counts, and no record
+            _check_is_not_empty(history, file, expected, trust)
             if not expected or found in expected:
                 try:
                     statement = signed.statement_of(trust, history, target, file, found, version)
@@ -197,8 +200,11 @@ def _copied(
         return file, copy, found
 
 
-def _check_is_not_empty(history: History, file: ModelFile) -> None:
-    if file.status.st_size == 0:
+def _check_is_not_empty(
+    history: History, file: ModelFile, expected: frozenset[str], trust: Trusted | None
+) -> None:
+    """See that a file without a known digest has bytes; where it is signed, that says more."""
+    if not expected and trust is None and file.status.st_size == 0:
         raise LoadError(f"{file.path} is empty", fix=_fix(history, file), path=file.path)
 
 

@@ -25,7 +25,7 @@ from lotto_mlflow.history import History
 from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.saves import END_OF_RESTORE, replaced
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.operations import find, gone, newest, restored, versions
+from lotto_mlflow.operations import find, gone, newest, restored, signed, versions
 from lotto_mlflow.operations.load import fix_from_registry
 from lotto_mlflow.operations.sources import Source, signed_pair
 from lotto_mlflow.records import (
@@ -61,7 +61,8 @@ def restore(
     _check(source, backup)
     report, target = progress or no_progress, folder.target()
     folder.check_format()
-    with folder.disk_errors("the model could not be restored", "The folder is as it was"):
+    errors = folder.disk_errors("the model could not be restored", "The folder is as it was")
+    with errors, signed.mismatches_refused(folder):
         if source == "registry":
             version = _version(folder, target, name_or_version)
             folder.make_dirs()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lotto_mlflow.errors import Fix, SignatureError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lotto_mlflow import trusted
+from lotto_mlflow.errors import DigestMismatchError, Fix, SignatureError
+from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.records import ModelRecord, SignatureKind
@@ -16,6 +21,18 @@ _KIND_OF: dict[object, SignatureKind] = {
     "unknown key": "unknown key",
     "rolled back": "rolled back",
 }
+
+
+@contextmanager
+def mismatches_refused(folder: ModelFolder) -> Iterator[None]:
+    """Raise, where signatures are asked for, the error for them where bytes are not those saved."""
+    try:
+        yield
+    except DigestMismatchError as cause:
+        if trusted.of_folder(folder) is None:
+            raise
+        data = cause.data | {"problem": "bad"}
+        raise SignatureError(cause.summary, fix=cause.fix, **data) from cause
 
 
 def statement_of(

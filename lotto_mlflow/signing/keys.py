@@ -38,7 +38,8 @@ def new_key(path: Path, refused_under: Path | None) -> Path:
     Parameters
     ----------
     path : pathlib.Path
-        The file that is to hold the private key, which only its owner may read.
+        The file that is to hold the private key, which only its owner may read. Its folder is made
+        where it is missing.
     refused_under : pathlib.Path or None
         A folder in which no key is made: that of the models.
 
@@ -64,6 +65,7 @@ def new_key(path: Path, refused_under: Path | None) -> Path:
             raise StoreError(f"{file} is there already, and no key was made", path=file)
     private, public = _made()
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_new(path, private, 0o600)
         try:
             _write_new(public_path, public, 0o644)
