@@ -193,10 +193,12 @@ def _keys(values: Mapping[str, str]) -> Iterator[Path | None]:
     Raises
     ------
     SettingsError
-        If one is set, and the libraries of the extra are not installed.
+        If one is set, and is empty, or the libraries of the extra are not installed.
     """
     for name in ("LOTTO_SIGNING_KEY", "LOTTO_TRUSTED_KEYS"):
         value = values.get(name)
+        if value is not None and not value.strip():
+            raise SettingsError(f"{name} is set, and is empty; unset it, or name keys", value=value)
         if value and not _has_signing():
             raise SettingsError(
                 f"{name} is set, and the libraries that make and check signatures are not "

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -754,3 +755,58 @@ def test_saves_under_way_make_nothing_look_rolled_back_or_unsigned(
     finally:
         saving.join()
     assert manager.load_model(path) == {"n": 12}
+
+
+class Attacker:
+    """An object during whose pickling somebody writes over the beginning of the staged file."""
+
+    def __init__(self, tmp_dir: Path, evil: bytes) -> None:
+        self.tmp_dir, self.evil = tmp_dir, evil
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        staged = [path for path in self.tmp_dir.rglob("*") if path.is_file()]
+        for path in staged:
+            if path.stat().st_size >= len(self.evil):
+                with path.open("r+b") as file:
+                    file.write(self.evil)
+        return dict, ()
+
+
+def test_bytes_that_others_write_into_a_model_while_it_is_saved_are_not_signed(
+    host: Host, manager: ModelManager, base_dir: Path
+) -> None:
+    """What is hashed, and signed, is what was pickled, and not what lies in the folder by then."""
+    attacker = Attacker(base_dir / "mlflow" / "tmp", host.evil())
+    path = Path(manager.save_model({"large": "x" * 5_000_000, "attacker": attacker}, A))
+    assert path.read_bytes().startswith(host.evil())
+    all_refused({"path": lambda: manager.load_model(path)}, host)
+
+
+def test_a_clock_in_the_folder_that_was_set_ahead_makes_no_save_the_latest_for_years(
+    host: Host, saved: ModelManager, base_dir: Path
+) -> None:
+    """The time of a save is later than all before it, which whoever writes there may change."""
+    clock = base_dir / "mlflow" / "clock"
+    before = clock.stat().st_mtime_ns
+    ahead_ns = time.time_ns() + 10 * 365 * 86_400 * 10**9
+    os.utime(clock, ns=(ahead_ns, ahead_ns))
+    path = saved.save_model({"n": 3}, "lotto_model_ahead", {"n": 3})
+    assert saved.load_model(path) == {"n": 3}
+    with pytest.raises(SignatureError, match="which has not come by this host's clock"):
+        saved.latest()
+    with pytest.raises(SignatureError, match="which has not come"):
+        saved.load_model(LATEST)
+    saved.delete("lotto_model_ahead", reason="of a wrong clock", dry_run=False)
+    os.utime(clock, ns=(before, before))
+    path = saved.save_model({"n": 4}, "lotto_model_later", {"n": 4})
+    assert saved.load_model(saved.latest().path) == {"n": 4}
+
+
+@pytest.mark.parametrize("name", ["LOTTO_TRUSTED_KEYS", "LOTTO_SIGNING_KEY"])
+def test_a_setting_of_keys_that_is_empty_is_no_way_to_go_without(
+    saved: ModelManager, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = path_of(saved, A)
+    monkeypatch.setenv(name, "")
+    with pytest.raises(SettingsError, match=f"{name} is set, and is empty"):
+        saved.load_model(path)

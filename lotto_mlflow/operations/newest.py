@@ -154,13 +154,20 @@ class Looked:
         Raises
         ------
         SignatureError
-            If it is older.
+            If it is older, or of a time that has not come: that would be the newest for long.
         """
         if statement.registered_model != self._registered_model:  # in another form of Unicode
             self._registered_model = statement.registered_model
             self.begin()
         folder, target = self._folder, self._target
-        highest = higher(self._seen, place_of(folder, target), statement)
+        if is_to_come(statement):
+            raise SignatureError(
+                f"the latest of {statement.registered_model} in {_where(folder, target)} is "
+                f"{statement.name}, signed as of {statement.saved_at}, which has not come by this "
+                "host's clock; nothing was unpickled. Set the clock that is wrong, then save again",
+                problem="bad",
+            )
+        highest = higher(self._seen, place_of(folder, target, statement.folder), statement)
         if highest is not None:
             raise SignatureError(
                 f"{_where(folder, target)} was rolled back: the latest of "
@@ -182,15 +189,27 @@ def higher(seen: list[SeenSave], place: str, statement: Statement) -> SeenSave |
 
 
 def note(folder: ModelFolder, target: Target | None, statement: Statement) -> None:
-    """Keep a signed save as seen; where this host may not, a warning says so."""
+    """Keep a signed save as seen; where this host may not, a warning says so.
+
+    Notes
+    -----
+    One of a time that has not come is not kept: all that is saved until then would look older.
+    """
+    if is_to_come(statement):
+        return
     try:
-        seen_by(folder).note(statement, place_of(folder, target))
+        seen_by(folder).note(statement, place_of(folder, target, statement.folder))
     except SettingsError:
         raise
     except LottoMlflowError as cause:
         if settings.state_dir() not in _WARNED:
             _WARNED.add(settings.state_dir())
             _logger.warning("what is the latest cannot be kept, to notice a rollback: %s", cause)
+
+
+def is_to_come(statement: Statement) -> bool:
+    """Return whether a statement is of a time that has not come by this host's clock."""
+    return statement.saved_at_ns > time.time_ns() + settings.CLOCK_TOLERANCE_SECONDS * 10**9
 
 
 def note_save(folder: ModelFolder, save_id: str) -> None:
@@ -218,15 +237,27 @@ def seen_by(folder: ModelFolder) -> SeenSaves:
     return SeenSaves(state_dir)
 
 
-def place_of(folder: ModelFolder, target: Target | None) -> str:
-    """Return the name of a place where the latest is looked up: the disk, or a store."""
+def place_of(folder: ModelFolder, target: Target | None, made_in: str) -> str:
+    """Return the name of a place where the latest is looked up: the disk, or a store.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The folder.
+    target : Target or None
+        The store, ``None`` for the disk.
+    made_in : str
+        Id of the folder that the latest was saved in. In a store that several hosts save to, its
+        own order decides which of them is the newest, and not their clocks: each is compared with
+        itself alone.
+    """
     base_dir = str(regular.real_path(folder.layout.trained_dir.parent))
     if target is None:
         return base_dir
     if target.is_embedded and target.registry_uri == target.tracking_uri:
         return f"{base_dir} in MLflow"
     registry = "" if target.registry_uri == target.tracking_uri else target.registry_uri
-    return f"{target.name} {one_line(masked(registry))}".strip()
+    return f"{target.name} {one_line(masked(registry))}".strip() + f" of {made_in}"
 
 
 def _where(folder: ModelFolder, target: Target | None) -> str:

@@ -73,7 +73,7 @@ def rolled_back(
     """Find whether the latest is older than one that was seen; it is not noted as seen."""
     registered = statement.registered_model
     try:
-        place = newest.place_of(folder, target)
+        place = newest.place_of(folder, target, statement.folder)
         seen = newest.seen_by(folder).read(registered)
         highest = newest.higher(seen, place, statement)
     except StoreError as cause:

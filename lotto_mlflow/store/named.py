@@ -10,6 +10,8 @@ import sys
 from functools import lru_cache
 from typing import Any, BinaryIO
 
+from lotto_mlflow.store.hashed import HashingFile
+
 _STOP, _MEMOIZE = 0x2E, 0x94
 _SHORT_TEXT, _TEXT, _LONG_TEXT = 0x8C, 0x58, 0x8D
 _GET, _LONG_GET, _STACK_GLOBAL = 0x68, 0x6A, 0x93
@@ -199,7 +201,7 @@ class NamingFile:
     joblib 1.5, numpy_pickle: ``NumpyArrayWrapper.write_array``. Python 3.14, pickle: ``_Framer``.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | HashingFile) -> None:
         self._write, self._tell = file.write, file.tell
         self.found: dict[str, set[str]] = {}
         self.problem: str | None = None

@@ -14,12 +14,11 @@ from typing import Any, BinaryIO
 from lotto_mlflow import advice, pyfunc_loader
 from lotto_mlflow.errors import DumpError, LoadError
 from lotto_mlflow.files import remove_file
+from lotto_mlflow.store.hashed import HashingFile
 from lotto_mlflow.store.named import NamingFile
 from lotto_mlflow.threads import started
 
 _logger = logging.getLogger("lotto_mlflow")
-_BLOCK_BYTES = 1 << 20
-"""Read and hashed at once: each block takes the interpreter from the thread that pickles."""
 _UNREADABLE = ". It is not a whole joblib file, or what it needs is not installed here"
 _SYNC_BYTES = 1 << 24
 _PAUSE_SECONDS = 0.002
@@ -66,27 +65,27 @@ def dump(model: Any, path: Path, *, beside: Callable[[], object] | None = None) 
 
     Notes
     -----
-    Two threads follow the file while joblib writes it: one hashes what is there, the other has
-    the disk take it, so that little of either is left to do at the end. What the pickle names
-    is read as it passes by.
+    Two threads work while joblib writes: one hashes the blocks that it writes, never what lies in
+    the file, where others may have written by then; the other has the disk take it. So little of
+    either is left to do at the end. What the pickle names is read as it passes by.
     """
     import joblib  # imported lazily
 
     written = threading.Event()
     try:
         with path.open("xb") as file:
-            hashed = started(partial(_hash_growing, path, written))
+            hashing = HashingFile(file)
             durable = started(partial(_sync_growing, file.fileno(), written))
             try:
                 if beside is not None:
                     beside()
-                naming = NamingFile(file)
+                naming = NamingFile(hashing)
                 joblib.dump(model, naming)
                 naming.end()
                 file.flush()
             finally:
                 written.set()
-                digest, size = hashed()
+                digest, size = hashing.end()
                 durable()
     except Exception as cause:
         remove_file(path)
@@ -105,25 +104,6 @@ def dump(model: Any, path: Path, *, beside: Callable[[], object] | None = None) 
             naming.problem,
         )
     return Staged(path, digest, size, naming.found)
-
-
-def _hash_growing(path: Path, written: threading.Event) -> tuple[str, int]:
-    """Return the SHA-256 and the size of a file that grows until it is written."""
-    import hashlib  # imported lazily
-
-    digest, size = hashlib.sha256(), 0
-    block = memoryview(bytearray(_BLOCK_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while True:
-            is_written = written.is_set()  # asked first: what came before is read below
-            count = file.readinto(block)
-            if count:
-                digest.update(block[:count])
-                size += count
-            elif is_written:
-                return digest.hexdigest(), size
-            else:
-                written.wait(_PAUSE_SECONDS)
 
 
 def _sync_growing(descriptor: int, written: threading.Event) -> None:
