@@ -71,6 +71,15 @@ class ModelFolder:
         """Return the tracking store inside the folder."""
         return self.target(replace(self.settings(), tracking_uri=None, registry_uri=None))
 
+    def known_targets(self) -> dict[str, Target]:
+        """Return the stores with a known address by their names, the current one first.
+
+        Notes
+        -----
+        The name of a store in a record is no address.
+        """
+        return {target.name: target for target in (self.target(), self.embedded_target())}
+
     def mirror(self, target: Target) -> Mirror:
         """Return the MLflow view in a tracking store; opening it imports MLflow."""
         return self._mirrors.of_target(target)
@@ -138,10 +147,10 @@ class ModelFolder:
             If a link, a folder or the like has the name of the file.
         """
         regular.check_file(self.layout.format_path)
+        noted = self._noted()
         try:
-            noted = json.loads(regular.content_of(self.layout.format_path, _FORMAT_BYTES))
             return int(noted["format"]), str(noted["release"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return 0, ""
 
     @property

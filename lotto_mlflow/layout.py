@@ -189,6 +189,14 @@ class Layout:
         """Artifacts of tracking stores that have no server of their own."""
         return self.mlflow_dir / "artifacts"
 
+    def model_dir(self, model_id: str) -> Path:
+        """Folder of a logged model in the embedded store."""
+        return self.artifacts_dir / REGISTERED_MODEL / "models" / model_id / "artifacts"
+
+    def run_dir(self, run_id: str) -> Path:
+        """Folder of the artifacts of a run in the embedded store."""
+        return self.artifacts_dir / REGISTERED_MODEL / run_id / "artifacts"
+
     @property
     def downloads_dir(self) -> Path:
         """Verified copies of models that lie only in the registry."""

@@ -124,7 +124,7 @@ def pair_to_push(folder: ModelFolder, record: SaveRecord) -> Pair | None:
 
 def _file_elsewhere(folder: ModelFolder, mirror: Mirror, record: SaveRecord) -> Path | None:
     """Return a file that another store with a known address has of a save, if one has any."""
-    for target in (folder.target(), folder.embedded_target()):
+    for target in folder.known_targets().values():
         if target.name in record.mirrored and target.name != mirror.target_name:
             found = folder.mirror(target).file_of_save(record, folder.downloads)
             if found is not None:

@@ -258,7 +258,7 @@ class Mirror:
         ids = record.mirrored.get(self._connection.target_name)
         if ids is None:
             return None
-        path = self._model_dir(ids.model_id) / DATA_FILE
+        path = self._layout.model_dir(ids.model_id) / DATA_FILE
         if self._connection.is_embedded and regular.is_file(path):
             return path
         name = names.registered_model_of(ids, record.name)
@@ -358,7 +358,7 @@ class Mirror:
 
     def has_bytes(self, model_id: str) -> bool:
         """Return whether the file of a logged model is there; true for stores elsewhere."""
-        path = self._model_dir(model_id) / DATA_FILE
+        path = self._layout.model_dir(model_id) / DATA_FILE
         return not self._connection.is_embedded or regular.is_file(path)
 
     def holds(self, ids: MlflowIds, record: SaveRecord) -> bool:
@@ -370,14 +370,9 @@ class Mirror:
         """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
         if not self._connection.is_embedded:
             return True
-        folder = self._model_dir(ids.model_id)
+        folder = self._layout.model_dir(ids.model_id)
         return self.signed.has(folder, pair) and model_dir.is_intact(
             folder, sha256, ids.files or model_dir.digests(folder)
-        )
-
-    def _model_dir(self, model_id: str) -> Path:
-        return (
-            self._layout.artifacts_dir / names.REGISTERED_MODEL / "models" / model_id / "artifacts"
         )
 
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:

@@ -146,7 +146,7 @@ def _of_run(
     if run is None:
         return None
     uri = str(run.info.artifact_uri)
-    own_dir = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
+    own_dir = layout.run_dir(run_id)
     try:
         local = connection.places.readable(uri, run_id)
     except MirrorUnavailableError:  # of a folder that was moved, and is only read

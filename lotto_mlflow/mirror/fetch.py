@@ -337,7 +337,7 @@ def artifacts_of_run(
     anew does not know the run.
     """
     if connection.is_embedded:
-        local = layout.artifacts_dir / names.REGISTERED_MODEL / run_id / "artifacts"
+        local = layout.run_dir(run_id)
         if not _RUN_ID.fullmatch(run_id) or not regular.is_folder(local):
             return None
         for path in copy_tree(local, target_dir):

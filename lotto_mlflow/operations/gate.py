@@ -10,20 +10,13 @@ from pathlib import Path
 from lotto_mlflow import references, signing
 from lotto_mlflow.errors import InvalidReferenceError, SettingsError, SignatureError
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import private_copies, versions
+from lotto_mlflow.operations import private_copies, signed, versions
 from lotto_mlflow.records import Finding, ModelRecord
-from lotto_mlflow.records.reports import FindingKind
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.signing import Statement, TrustedKeys, model_folders, pairs
 from lotto_mlflow.signing.signatures import failure
 from lotto_mlflow.store import signatures
 
-_KINDS: dict[object, FindingKind] = {
-    "missing": "unsigned",
-    "unknown key": "unknown key",
-    "rolled back": "rolled back",
-    "model folder": "damaged",
-}
 _MODEL_DIR = "model"
 
 
@@ -110,8 +103,7 @@ def verify(folder: ModelFolder, uri: str) -> VerifiedVersion:
 
 def finding_of(error: SignatureError, uri: str) -> Finding:
     """Return what is wrong with a version as a finding."""
-    kind = _KINDS.get(error.data.get("problem"), "bad signature")
-    return Finding(kind, uri, None, error.summary, fix=error.fix)
+    return Finding(signed.kind_of(error), uri, None, error.summary, fix=error.fix)
 
 
 def _reference(uri: str) -> VersionReference:

@@ -212,7 +212,6 @@ def _candidates(folder: ModelFolder, version: ModelRecord) -> Iterator[Path]:
     with suppress(OSError):
         yield from (file.path for file in history.backups_of(version.name))
     if version.model_id:
-        models_dir = layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-        yield models_dir / version.model_id / "artifacts" / DATA_FILE
+        yield layout.model_dir(version.model_id) / DATA_FILE
     with suppress(OSError):
         yield from folder.downloads.paths(str(version.sha256), version.name)

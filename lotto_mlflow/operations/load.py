@@ -150,12 +150,11 @@ def load_file(
         history = folder.history()
         file, copy, found = _copied(history, path, version)
         with copy:
-            expected, doubt = _expected(history, file, version, is_strict=is_strict)
+            expected, doubt = _expected(history, file, version, trust, is_strict=is_strict)
             if is_strict and doubt:
                 raise _untrusted(file)
-            if trust is not None and version is None:
-                expected = frozenset()  # what is signed counts, and no record
-            _check_is_not_empty(history, file, expected, trust)
+            if not expected and trust is None and file.status.st_size == 0:
+                raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
             if not expected or found in expected:
                 try:
                     statement = signed.statement_of(trust, history, target, file, found, version)
@@ -167,7 +166,7 @@ def load_file(
                 if looked is not None and statement is not None:
                     looked.check(statement)
                 model = store.load(copy, path)
-                _log(history, target, file, found, version, doubt if statement is None else "")
+                _log(history, target, file, found, version, doubt)
                 return LoadedFile(model, found, file, history, statement)
             if pause is None:
                 raise _damaged(history, file, expected, found)
@@ -200,14 +199,6 @@ def _copied(
         return file, copy, found
 
 
-def _check_is_not_empty(
-    history: History, file: ModelFile, expected: frozenset[str], trust: Trusted | None
-) -> None:
-    """See that a file without a known digest has bytes; where it is signed, that says more."""
-    if not expected and trust is None and file.status.st_size == 0:
-        raise LoadError(f"{file.path} is empty", fix=_fix(history, file), path=file.path)
-
-
 def _check_is_there(given: str | os.PathLike[str]) -> None:
     """See that there is something of this name, which may be any text."""
     try:
@@ -231,11 +222,23 @@ def _meant(history: History, path: Path) -> Path:
 
 
 def _expected(
-    history: History, file: ModelFile, version: ModelRecord | None, *, is_strict: bool
+    history: History,
+    file: ModelFile,
+    version: ModelRecord | None,
+    trust: Trusted | None,
+    *,
+    is_strict: bool,
 ) -> tuple[frozenset[str], str]:
-    """Return the digests that a file may have, and what is to be said of who says so."""
+    """Return the digests that a file may have, and what is to be said of who says so.
+
+    Notes
+    -----
+    Where signatures are asked for, what is signed of a path counts, and no record.
+    """
     if version is not None:
         return frozenset({str(version.sha256)}), ""
+    if trust is not None:
+        return frozenset(), ""
     known = history.known(file, strictly=is_strict)
     if known:
         return known, ""

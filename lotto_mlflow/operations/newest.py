@@ -14,9 +14,8 @@ from lotto_mlflow.errors import Fix, LottoMlflowError, SettingsError, SignatureE
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Target
-from lotto_mlflow.signing import Statement, parse_statement
+from lotto_mlflow.signing import Pair, Statement, parse_statement
 from lotto_mlflow.signing.highest import SeenSave, SeenSaves, highest_of
-from lotto_mlflow.store.signatures import read_pair
 from lotto_mlflow.text import masked, one_line
 from lotto_mlflow.trusted import Signed, Trusted
 
@@ -212,11 +211,9 @@ def is_to_come(statement: Statement) -> bool:
     return statement.saved_at_ns > time.time_ns() + settings.CLOCK_TOLERANCE_SECONDS * 10**9
 
 
-def note_save(folder: ModelFolder, save_id: str) -> None:
-    """Keep a save as seen that this host has signed just now."""
-    pair = read_pair(folder.layout, save_id)
-    if pair is not None:
-        note(folder, None, parse_statement(pair[0]))
+def note_save(folder: ModelFolder, pair: Pair) -> None:
+    """Keep a save as seen that this process has signed just now."""
+    note(folder, None, parse_statement(pair[0]))
 
 
 def seen_by(folder: ModelFolder) -> SeenSaves:

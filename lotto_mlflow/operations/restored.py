@@ -24,7 +24,6 @@ from lotto_mlflow.records import (
     is_save_id,
 )
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Pair, parse_statement
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _asked_for(folder: ModelFolder, record: RestoreRecord) -> str | None:
     -----
     Only the current store and the embedded one have a known address.
     """
-    known: dict[str, Target] = {t.name: t for t in (folder.embedded_target(), folder.target())}
+    known = folder.known_targets()
     for name, ids in record.mirrored.items():
         if name not in known:
             continue

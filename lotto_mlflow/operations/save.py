@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord, new_id
 from lotto_mlflow.run_times import training_started_ns
 from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.signing import Pair
+from lotto_mlflow.signing.signatures import begin_importing
 from lotto_mlflow.store import Staged, dump
 from lotto_mlflow.store.commit import Protocol
 
@@ -87,11 +90,11 @@ def save(folder: ModelFolder, given: Given) -> Path:
     signer = Signer.from_settings(folder, current)
     request = _checked(folder, current, given, called_at_ns)
     importing = _importing(folder, current, request.target)
-    record = _saved(
-        folder, request, signer, importing if signer is None else signer.begin(importing)
-    )
     if signer is not None:
-        newest.note_save(folder, record.id)
+        importing = partial(begin_importing, importing)
+    record, pair = _saved(folder, request, signer, importing)
+    if pair is not None:
+        newest.note_save(folder, pair)
     path = folder.layout.model_path(record.name)
     release = folder.later_release
     if release is not None:
@@ -169,8 +172,8 @@ def _saved(
     request: _Request,
     signer: Signer | None,
     beside: Callable[[], object] | None,
-) -> SaveRecord:
-    """Write a model beside its place, and put it there under the lock."""
+) -> tuple[SaveRecord, Pair | None]:
+    """Write a model beside its place, and put it there under the lock; return what is signed."""
     folder.make_dirs()
     errors = folder.disk_errors("the model could not be saved", "The folder is as it was")
     with errors, folder.workspace() as work_dir:
@@ -186,14 +189,15 @@ def _saved(
                 time_ns = folder.store.stamp(staged.path, work_dir)
                 record = _record(folder, request, staged, time_ns)
                 _keep_mode(folder, record, staged)
+                pair = None if signer is None else signer.pair_of(record, work_dir)
                 Protocol(folder.store, folder.journal, work_dir).commit(
                     record,
                     staged.path,
                     END_OF_SAVE,
                     artifacts_dir=work_dir / "artifacts" if request.artifacts else None,
-                    pair=None if signer is None else signer.pair_of(record, work_dir),
+                    pair=pair,
                 )
-                return record
+                return record, pair
         finally:
             remove_file(staged.path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from lotto_mlflow.operations import find, versions
 from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.operations.signer import Signer
 from lotto_mlflow.records import SaveRecord, SignReport
-from lotto_mlflow.settings import Settings, Target
+from lotto_mlflow.settings import Settings
 from lotto_mlflow.signing import Pair, TrustedKeys, sign, verified
 from lotto_mlflow.store.commit import metadata_of
 from lotto_mlflow.store.signatures import put_pair, read_pair
@@ -170,7 +169,9 @@ def _put_metadata_right(file: ModelFile, save: SaveRecord, work_dir: Path) -> No
     kept = _content_of(path)
     if kept == content:
         return
-    if kept is not None and (content is None or metadata.strict(file.metadata) != _read(content)):
+    if kept is not None and (
+        content is None or metadata.strict(file.metadata) != metadata.from_json(content)
+    ):
         raise LoadError(
             f"{path} is not the metadata that was saved with {save.name}, and nothing was signed; "
             "if it is right, save the model again with it, else move it away: a record has what "
@@ -179,10 +180,6 @@ def _put_metadata_right(file: ModelFile, save: SaveRecord, work_dir: Path) -> No
         )
     if content is not None:
         replace_content(path, content, work_dir)
-
-
-def _read(content: bytes) -> object:
-    return metadata.from_json(content)
 
 
 def _content_of(path: Path) -> bytes | None:
@@ -249,7 +246,7 @@ def _put_in_mlflow(
     folder: ModelFolder, save: SaveRecord, pair: Pair, report: SignReport, work_dir: Path
 ) -> None:
     """Put a pair beside the model in each store that has it; one that waits brings it along."""
-    known: Mapping[str, Target] = {t.name: t for t in (folder.embedded_target(), folder.target())}
+    known = folder.known_targets()
     for name, ids in save.mirrored.items():
         try:
             if name not in known:

@@ -10,16 +10,17 @@ from lotto_mlflow.errors import DigestMismatchError, Fix, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_file import ModelFile
-from lotto_mlflow.records import ModelRecord, SignatureKind
+from lotto_mlflow.records import FindingKind, ModelRecord
 from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Statement
 from lotto_mlflow.trusted import Trusted
 
 IF_YOURS = "if you know that it is yours, have it signed where LOTTO_SIGNING_KEY is set:"
-_KIND_OF: dict[object, SignatureKind] = {
+_KIND_OF: dict[object, FindingKind] = {
     "missing": "unsigned",
     "unknown key": "unknown key",
     "rolled back": "rolled back",
+    "model folder": "damaged",
 }
 
 
@@ -75,7 +76,7 @@ def statement_of(
     return trust.of_version(target, version, sha256, size).statement
 
 
-def kind_of(cause: SignatureError) -> SignatureKind:
+def kind_of(cause: SignatureError) -> FindingKind:
     """Return the kind of a finding that an error of a signature is."""
     return _KIND_OF.get(cause.data.get("problem"), "bad signature")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from lotto_mlflow.folder import ModelFolder
@@ -23,7 +21,6 @@ from lotto_mlflow.signing import (
     sha256_of_requirements,
     sign,
 )
-from lotto_mlflow.signing.signatures import begin_importing
 from lotto_mlflow.store.commit import metadata_of
 
 
@@ -54,10 +51,6 @@ class Signer:
         if current.signing_key is None:
             return None
         return cls(folder, check_signing_key(current.signing_key, *folder.layout.own_dirs))
-
-    def begin(self, then: Callable[[], object] | None = None) -> Callable[[], None]:
-        """Return what begins to import the library in a thread, and then does something else."""
-        return partial(begin_importing, then)
 
     def pair_of(self, record: SaveRecord, work_dir: Path, signed_at: str | None = None) -> Pair:
         """Return what is signed of a save, and its signature; the caller holds the lock."""

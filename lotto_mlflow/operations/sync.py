@@ -360,7 +360,7 @@ def _fetch_artifacts(
     Only the current store, the embedded one, and the one that it goes to have a known address: the
     name of a store in a record is none.
     """
-    known = {one.name: one for one in (folder.embedded_target(), folder.target(), target)}
+    known = folder.known_targets() | {target.name: target}
     for name, ids in record.mirrored.items():
         try:
             if name not in known:

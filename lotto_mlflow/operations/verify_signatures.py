@@ -132,8 +132,7 @@ def _beside(
 ) -> Iterator[Finding]:
     """Find whether the signature of a save is beside its model, too, for other hosts."""
     ids = save.mirrored[target.name]
-    models_dir = folder.layout.artifacts_dir / names.REGISTERED_MODEL / "models"
-    model_dir = models_dir / ids.model_id / "artifacts"
+    model_dir = folder.layout.model_dir(ids.model_id)
     if not regular.is_folder(model_dir):
         return  # which is another finding
     wanted = replace(trusted.wanted_of_record(save), requirements=None)

@@ -43,10 +43,10 @@ from lotto_mlflow.records.lifecycle import (
 from lotto_mlflow.records.prunes import PRUNE, PrunedSave, PrunePayload, PruneReport
 from lotto_mlflow.records.reports import (
     Finding,
+    FindingKind,
     Health,
     HealthStatus,
     MigrateReport,
-    SignatureKind,
     SignReport,
     SyncReport,
 )
@@ -98,6 +98,7 @@ __all__ = [
     "Attempt",
     "Description",
     "Finding",
+    "FindingKind",
     "Health",
     "HealthStatus",
     "MigrateReport",
@@ -123,7 +124,6 @@ __all__ = [
     "SaveRecord",
     "Setter",
     "SignReport",
-    "SignatureKind",
     "SyncReport",
     "aliases_by_version",
     "arrived_of",

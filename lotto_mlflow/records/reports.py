@@ -144,7 +144,6 @@ class MigrateReport:
     fixes: dict[str, Fix] = field(default_factory=dict)
 
 
-SignatureKind = Literal["unsigned", "bad signature", "unknown key", "rolled back"]
 FindingKind = Literal[
     "unsigned",
     "bad signature",

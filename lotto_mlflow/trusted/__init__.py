@@ -274,9 +274,7 @@ class Trusted:
         if ids is None or not target.is_embedded:
             return None
         wanted = Wanted(what="")
-        store_dir = self._layout.artifacts_dir / names.REGISTERED_MODEL
-        model_dir = store_dir / "models" / ids.model_id / "artifacts"
-        run_dir = store_dir / ids.run_id / "artifacts"
+        model_dir, run_dir = self._layout.model_dir(ids.model_id), self._layout.run_dir(ids.run_id)
         if regular.is_folder(model_dir):
             content = content_of(model_dir / REQUIREMENTS_FILE, _REQUIREMENTS_BYTES)
             wanted = replace(wanted, requirements=digests_of_requirements(content))
