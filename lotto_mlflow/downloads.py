@@ -12,11 +12,11 @@ from typing import BinaryIO, NamedTuple
 
 from lotto_mlflow import files, regular, settings
 from lotto_mlflow import layout as names
-from lotto_mlflow.errors import StoreError
+from lotto_mlflow.errors import SignatureError, StoreError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.records import is_save_id
 from lotto_mlflow.settings import Settings
-from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, Pair
+from lotto_mlflow.signing import Pair, pairs
 from lotto_mlflow.store import make_real_dir
 
 _WAIT_SECONDS = 600.0
@@ -126,12 +126,10 @@ class DownloadCache:
             if regular.is_folder(downloads_dir) and regular.is_folder(folder):
                 for path in sorted(map(folder.joinpath, regular.names_in(folder))):
                     if path.suffix == names.STATEMENT_SUFFIX and is_save_id(path.stem):
-                        with suppress(OSError):
-                            signature = path.with_suffix(names.SIGNATURE_SUFFIX)
-                            yield (
-                                regular.content_of(path, MAX_STATEMENT_BYTES),
-                                regular.content_of(signature, MAX_SIGNATURE_BYTES),
-                            )
+                        with suppress(SignatureError):
+                            pair = pairs.read(path, path.with_suffix(names.SIGNATURE_SUFFIX))
+                            if pair is not None:
+                                yield pair
 
     def keep_pair(self, sha256: str, save_id: str, pair: Pair) -> None:
         """Keep what is signed beside a download of these bytes, where there is one."""
@@ -139,10 +137,8 @@ class DownloadCache:
             folder = downloads_dir / sha256
             regular.check_folder(folder)
             if regular.is_folder(folder):
-                for suffix, content in zip(_PAIR_SUFFIXES, pair, strict=True):
-                    path = folder / f"{save_id}{suffix}"
-                    regular.check_file(path)
-                    files.replace_content(path, content, work_dir)
+                paths = [folder / f"{save_id}{suffix}" for suffix in _PAIR_SUFFIXES]
+                pairs.put(paths, pair, work_dir)
 
     @contextmanager
     def reading(self, find: Callable[[], Path]) -> Iterator[Path]:

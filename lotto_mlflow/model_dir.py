@@ -19,7 +19,10 @@ SIGNATURE_FILE = "signature/statement.sig"
 _MLMODEL_BYTES = 16 << 20
 NO_FILE = "no file"
 """In place of the digest of a link, a pipe or the like."""
-_ADDED_BY_MLFLOW = "registered_model_meta"
+ADDED_BY_MLFLOW = "registered_model_meta"
+"""What MLflow adds when it opens a version: which one that was."""
+FLAVOUR = "lotto_mlflow"
+"""Our own flavour: it says which file is the model, and what its digest is."""
 _SAVE_ID_LINE = re.compile(rf"""^\s+save_id:\s*['"]?({SAVE_ID})['"]?\s*$""", re.MULTILINE)
 _LOADER = re.escape(MODULE_NAME.rpartition("_v")[0])
 _COMPILED = re.compile(  # of one file, as in version 1, or of a package
@@ -43,7 +46,7 @@ def digests(model_dir: Path) -> dict[str, str]:
     signature is none of them: it may come later, and proves itself.
     """
     found: dict[str, str] = {}
-    added = (_ADDED_BY_MLFLOW, STATEMENT_FILE, SIGNATURE_FILE)
+    added = (ADDED_BY_MLFLOW, STATEMENT_FILE, SIGNATURE_FILE)
     for path in sorted(model_dir.rglob("*")):
         name = path.relative_to(model_dir).as_posix()
         is_added = name in added or is_compiled(name)

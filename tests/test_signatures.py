@@ -30,7 +30,7 @@ from lotto_mlflow.signing import (
     sign,
     verified,
 )
-from lotto_mlflow.store.signatures import pairs_for, put_pair, read_pair, remove_pairs
+from lotto_mlflow.store.signatures import pairs_in, put_pair, read_pair, remove_pairs
 
 SAVE_ID = "1762100000000000000-0123abcd"
 STATEMENT = Statement(
@@ -257,13 +257,17 @@ def test_nothing_is_left_in_the_temporary_folder_and_nobody_else_can_look_in(
     assert list(folder.iterdir()) == []
 
 
+def pairs_for(layout: Layout, name: str, sha256: str) -> list[tuple[bytes, bytes]]:
+    return [pair for said, pair in pairs_in(layout) if (said.name, said.sha256) == (name, sha256)]
+
+
 def test_a_pair_is_put_read_and_removed(layout: Layout, signature: bytes) -> None:
     assert read_pair(layout, SAVE_ID) is None
     put_pair(layout, SAVE_ID, (CONTENT, signature), layout.tmp_dir)
     assert read_pair(layout, SAVE_ID) == (CONTENT, signature)
-    assert list(pairs_for(layout, STATEMENT.name, STATEMENT.sha256)) == [(CONTENT, signature)]
-    assert list(pairs_for(layout, STATEMENT.name, "0" * 64)) == []
-    assert list(pairs_for(layout, "other", STATEMENT.sha256)) == []
+    assert pairs_for(layout, STATEMENT.name, STATEMENT.sha256) == [(CONTENT, signature)]
+    assert pairs_for(layout, STATEMENT.name, "0" * 64) == []
+    assert pairs_for(layout, "other", STATEMENT.sha256) == []
     remove_pairs(layout, [SAVE_ID, "../../evil", SAVE_ID])
     assert list(layout.signatures_dir.iterdir()) == []
     assert list(layout.tmp_dir.iterdir()) == []
@@ -294,7 +298,7 @@ def test_what_is_no_file_of_a_pair_is_not_opened(
     with pytest.raises(SignatureError, match="could not be read") as caught:
         read_pair(layout, SAVE_ID)
     assert caught.value.data["problem"] == "bad"
-    assert list(pairs_for(layout, STATEMENT.name, STATEMENT.sha256)) == []
+    assert pairs_for(layout, STATEMENT.name, STATEMENT.sha256) == []
 
 
 def test_a_link_in_the_place_of_the_folder_is_neither_read_nor_written(

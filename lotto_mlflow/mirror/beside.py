@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import mlflow.artifacts
-
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata, regular
-from lotto_mlflow.errors import MirrorUnavailableError
+from lotto_mlflow.errors import MirrorUnavailableError, SignatureError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import fetch, leftovers
 from lotto_mlflow.mirror.connection import Connection, translated
-from lotto_mlflow.model_dir import DATA_FILE, REQUIREMENTS_FILE, SIGNATURE_FILE, STATEMENT_FILE
+from lotto_mlflow.model_dir import REQUIREMENTS_FILE, SIGNATURE_FILE, STATEMENT_FILE
 from lotto_mlflow.records import ModelRecord, is_id
-from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES
+from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, Pair
+from lotto_mlflow.signing.pairs import read_beside_model
 
 _REQUIREMENTS_BYTES = 1 << 20
 
@@ -37,7 +36,7 @@ class Beside(NamedTuple):
         Whether all of this lies on this machine.
     """
 
-    pair: tuple[bytes, bytes] | None
+    pair: Pair | None
     requirements: bytes | None
     metadata: bytes | None
     has_run: bool
@@ -62,28 +61,37 @@ def beside(connection: Connection, layout: Layout, record: ModelRecord, work_dir
     ------
     MirrorUnavailableError
         If it could not be asked, or answers with a place that is not believed.
+    SignatureError
+        If something there has more bytes than it may have, or a signature is no file.
     """
     with translated(f"looking for the signature of version {record.version} of {record.name}"):
-        uri, local = fetch.local_file_of(connection, layout, record, verifies=False)
-        place = _Place(
-            connection, uri, None if local is None else _above(local), work_dir / "model"
-        )
-        statement = place.content(STATEMENT_FILE, MAX_STATEMENT_BYTES)
-        signature = place.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
+        place = _of_model(connection, layout, record, work_dir)
+        pair = place.pair()
         requirements = place.content(REQUIREMENTS_FILE, _REQUIREMENTS_BYTES)
         of_run = _of_run(connection, layout, record, work_dir / "run")
         name = f"{record.name}{names.METADATA_SUFFIX}"
         return Beside(
-            None if statement is None or signature is None else (statement, signature),
+            pair,
             requirements,
             None if of_run is None else of_run.content(name, metadata.MAX_BYTES),
             of_run is not None,
-            local is not None,
+            place.is_local,
         )
 
 
-def _above(data_path: Path) -> Path:
-    return data_path.parents[len(Path(DATA_FILE).parts) - 1]
+def pair_of(
+    connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path
+) -> Pair | None:
+    """Return what is signed of a version, and its signature, as `beside` does."""
+    with translated(f"fetching the signature of version {record.version}"):
+        return _of_model(connection, layout, record, work_dir).pair()
+
+
+def _of_model(
+    connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path
+) -> _Place:
+    uri, folder = fetch.folder_of(connection, layout, record)
+    return _Place(connection, uri, folder, work_dir / "model")
 
 
 class _Place:
@@ -98,20 +106,47 @@ class _Place:
         self._target_dir = target_dir
         self._listed: dict[str, dict[str, int]] = {}
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return self._local is not None
+
+    def pair(self) -> Pair | None:
+        """Return what is signed and its signature, ``None`` where one of them is missing.
+
+        Raises
+        ------
+        SignatureError
+            If one has more bytes than it may have, or is no file.
+        """
+        if self._local is not None:
+            return read_beside_model(self._local)
+        statement = self.content(STATEMENT_FILE, MAX_STATEMENT_BYTES)
+        signature = self.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
+        return None if statement is None or signature is None else (statement, signature)
+
     def content(self, name: str, max_bytes: int) -> bytes | None:
         """Return what a file there holds, ``None`` where there is none.
 
         Raises
         ------
+        SignatureError
+            If it is larger than it may be.
         StoreError
-            If it is larger than it may be, or no file.
+            If it is that on this machine, or no file.
         """
         path = None if self._local is None else self._local / name
         if path is None:
             size = self._sizes_in(name.rpartition("/")[0]).get(name)
-            if size is None or size > max_bytes:
+            if size is None:
                 return None
-            path = self._downloaded(name)
+            if size > max_bytes:
+                raise SignatureError(
+                    f"{name} beside the model in MLflow has {size:,} bytes, and is none",
+                    problem="bad",
+                )
+            target_dir = self._target_dir / name.rpartition("/")[0]
+            path = fetch.download(self._connection, self._uri, target_dir, name)
         try:
             return regular.content_of(path, max_bytes)
         except (FileNotFoundError, NotADirectoryError):
@@ -123,16 +158,6 @@ class _Place:
             items = self._connection.repository(self._uri).list_artifacts(folder or None)
             self._listed[folder] = {i.path: i.file_size or 0 for i in items if not i.is_dir}
         return self._listed[folder]
-
-    def _downloaded(self, name: str) -> Path:
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{self._uri.rstrip('/')}/{name}",
-                dst_path=str(self._target_dir / name.rpartition("/")[0]),
-                tracking_uri=self._connection.tracking_uri,
-                registry_uri=self._connection.registry_uri,
-            )
-        )
 
 
 def _of_run(

@@ -177,7 +177,7 @@ def has_bytes(
         return model_dir.is_data_intact(folder, record.payload.sha256)
     if work_dir is None:
         return True
-    found = _download(connection, _at(uri, DATA_FILE), work_dir / "compared")
+    found = download(connection, uri, work_dir / "compared", DATA_FILE)
     return regular.sha256_of_file(found) == record.payload.sha256
 
 
@@ -199,7 +199,7 @@ def _downloaded(
     with translated(doing), _watched(target_dir, arrived, record.size or 0):
         room.check(connection, uri, record, target_dir.parent)
         try:
-            found = _download(connection, _at(uri, DATA_FILE), target_dir)
+            found = download(connection, uri, target_dir, DATA_FILE)
         except Exception as cause:
             refusal = _refusal(cause)
             if refusal.errno not in _NO_ROOM:
@@ -289,7 +289,7 @@ def metadata_of(connection: Connection, record: ModelRecord, work_dir: Path) -> 
         items = connection.repository(location).list_artifacts()
         if not any(item.path == name and not item.is_dir for item in items):
             return None
-        found = _download(connection, _at(location, name), work_dir / "metadata")
+        found = download(connection, location, work_dir / "metadata", name)
     return metadata.content_of(found)
 
 
@@ -302,19 +302,15 @@ def _location_of_run(connection: Connection, run_id: str) -> str | None:
     return str(run.info.artifact_uri)
 
 
-def _download(connection: Connection, uri: str, target_dir: Path) -> Path:
-    """Download what lies in a place that was believed."""
+def download(connection: Connection, location: str, target_dir: Path, name: str = "") -> Path:
+    """Download what lies in a place that was believed: all of it, or the file of that name."""
     found = mlflow.artifacts.download_artifacts(
-        artifact_uri=uri,
+        artifact_uri=f"{location.rstrip('/')}/{name}" if name else location,
         dst_path=str(target_dir),
         tracking_uri=connection.tracking_uri,
         registry_uri=connection.registry_uri,
     )
     return Path(found)
-
-
-def _at(location: str, name: str) -> str:
-    return f"{location.rstrip('/')}/{name}"
 
 
 def model_dir_of(connection: Connection, model_id: str, work_dir: Path) -> Path | None:
@@ -323,7 +319,7 @@ def model_dir_of(connection: Connection, model_id: str, work_dir: Path) -> Path 
         location = connection.client.get_logged_model(model_id).artifact_location
         if connection.places.readable(location, model_id) is not None:
             return None
-        return _download(connection, location, work_dir / model_id)
+        return download(connection, location, work_dir / model_id)
 
 
 def artifacts_of_run(
@@ -355,7 +351,7 @@ def artifacts_of_run(
     if location is None:
         return None
     with translated(doing):
-        return _download(connection, location, target_dir)
+        return download(connection, location, target_dir)
 
 
 def _verified(path: Path, record: ModelRecord, *, hashes: bool = True) -> Path:

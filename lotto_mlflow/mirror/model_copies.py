@@ -6,8 +6,6 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import mlflow.artifacts
-
 from lotto_mlflow import advice, regular
 from lotto_mlflow.errors import ForeignModelError, LottoMlflowError, StoreError
 from lotto_mlflow.files import copy_content
@@ -105,7 +103,7 @@ class ModelCopy:
                 copy_content(self._folder / name, path)
                 return
             with translated(doing):
-                _download(self._connection, f"{self._uri.rstrip('/')}/{name}", path)
+                _download(self._connection, self._uri, name, path)
         except LottoMlflowError:
             raise
         except OSError as cause:
@@ -132,15 +130,10 @@ def _listed(connection: Connection, uri: str) -> Iterator[tuple[str, None]]:
                 yield str(each.path), None
 
 
-def _download(connection: Connection, uri: str, path: Path) -> None:
+def _download(connection: Connection, uri: str, name: str, path: Path) -> None:
     """Download one file into a folder of its own, where it alone is looked for."""
     alone = path.parent / f".{path.name}.part"
     alone.mkdir()
-    mlflow.artifacts.download_artifacts(
-        artifact_uri=uri,
-        dst_path=str(alone),
-        tracking_uri=connection.tracking_uri,
-        registry_uri=connection.registry_uri,
-    )
+    fetch.download(connection, uri, alone, name)
     (alone / path.name).rename(path)
     alone.rmdir()

@@ -17,7 +17,7 @@ from lotto_mlflow import pyfunc_loader, regular
 from lotto_mlflow.errors import MirrorError
 from lotto_mlflow.files import copy_content, put
 from lotto_mlflow.mirror import signatures
-from lotto_mlflow.model_dir import DATA_FILE, NO_FILE, digests, is_data_intact
+from lotto_mlflow.model_dir import DATA_FILE, FLAVOUR, NO_FILE, digests, is_data_intact
 from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.requirements import plain, version_in
@@ -25,8 +25,6 @@ from lotto_mlflow.text import one_line
 
 _logger = logging.getLogger("lotto_mlflow")
 _MOST_SHOWN = 5
-FLAVOUR = "lotto_mlflow"
-"""Our own flavour: it says which file is the model, and what its digest is."""
 
 
 def copy(pkl_path: Path, sha256: str, work_dir: Path) -> Path:

@@ -6,21 +6,17 @@ from pathlib import Path
 
 from mlflow.entities import LoggedModel
 
-from lotto_mlflow import model_dir, regular
+from lotto_mlflow import model_dir
 from lotto_mlflow.errors import SignatureError
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.mirror import fetch
-from lotto_mlflow.mirror.connection import Connection, translated
+from lotto_mlflow.mirror import beside
+from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.model_copies import ModelCopy
 from lotto_mlflow.records import MlflowIds, ModelRecord
-from lotto_mlflow.signing import MAX_SIGNATURE_BYTES, MAX_STATEMENT_BYTES, Pair
+from lotto_mlflow.signing import Pair
 from lotto_mlflow.signing.pairs import put_beside_model, read_beside_model
 
 _FOLDER = Path(model_dir.STATEMENT_FILE).parent.name
-_BYTES = {
-    model_dir.STATEMENT_FILE: MAX_STATEMENT_BYTES,
-    model_dir.SIGNATURE_FILE: MAX_SIGNATURE_BYTES,
-}
 
 
 def put(
@@ -113,25 +109,4 @@ class Signed:
         -----
         Nothing is verified: it is what the store has.
         """
-        connection = self._connection
-        uri, path = fetch.local_file_of(connection, self._layout, version, verifies=False)
-        if path is not None:
-            return read_beside_model(path.parent.parent)
-        target_dir = work_dir / "signature"
-        with translated(f"fetching the signature of version {version.version}"):
-            repository = connection.repository(uri)
-            items = {i.path: i for i in repository.list_artifacts(_FOLDER) if not i.is_dir}
-            if not _BYTES.keys() <= items.keys():
-                return None
-            for name, max_bytes in _BYTES.items():
-                if (items[name].file_size or 0) > max_bytes:
-                    raise SignatureError(
-                        f"the signature of version {version.version} of "
-                        f"{version.registered_model} has {items[name].file_size:,} bytes, and is "
-                        "none",
-                        problem="bad",
-                    )
-                regular.check_folder(target_dir)
-                target_dir.mkdir(exist_ok=True)
-                repository.download_artifacts(name, str(target_dir))
-        return read_beside_model(target_dir)
+        return beside.pair_of(self._connection, self._layout, version, work_dir)

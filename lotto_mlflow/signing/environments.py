@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from lotto_mlflow.model_dir import REQUIREMENTS_FILE
 from lotto_mlflow.requirements import name_in, plain
 from lotto_mlflow.signing import strict_yaml
-from lotto_mlflow.signing.mlmodel import CONDA, PYTHON_ENV, REQUIREMENTS, MlModel
+from lotto_mlflow.signing.mlmodel import CONDA, PYTHON_ENV, MlModel
 from lotto_mlflow.signing.statements import Statement, sha256_of_requirements
 
 _CONDA_NAME, _CHANNELS = "mlflow-env", ["conda-forge"]
@@ -58,12 +59,12 @@ def _lines(content: bytes) -> list[str]:
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError as cause:
-        raise strict_yaml.refusal(REQUIREMENTS, "it has characters not of ASCII") from cause
+        raise strict_yaml.refusal(REQUIREMENTS_FILE, "it has characters not of ASCII") from cause
     lines = text.removesuffix("\n").split("\n") if text else []
     if plain(lines) != lines:
         odd = next(line for line in lines if line not in plain([line]))
         why = f"the line {odd!r:.100} does not just name a distribution and its version"
-        raise strict_yaml.refusal(REQUIREMENTS, why)
+        raise strict_yaml.refusal(REQUIREMENTS_FILE, why)
     return lines
 
 
@@ -75,7 +76,9 @@ def _check_signed(lines: list[str], model: MlModel, statement: Statement) -> Non
     is_whole = sha256_of_requirements(lines) == wanted
     is_added = sorted([*others, added]) == sorted(lines)
     if not is_whole and not (is_added and sha256_of_requirements(others) == wanted):
-        raise strict_yaml.refusal(REQUIREMENTS, "these are not the requirements that were signed")
+        raise strict_yaml.refusal(
+            REQUIREMENTS_FILE, "these are not the requirements that were signed"
+        )
 
 
 def _check_python_env(values: Any) -> str:
@@ -83,8 +86,8 @@ def _check_python_env(values: Any) -> str:
     allowed = {"python", "build_dependencies", "dependencies"}
     if not isinstance(values, dict) or values.keys() != allowed:
         raise strict_yaml.refusal(PYTHON_ENV, f"it does not have {', '.join(sorted(allowed))}")
-    if values["dependencies"] != [f"-r {REQUIREMENTS}"]:
-        raise strict_yaml.refusal(PYTHON_ENV, f"its dependencies are not just {REQUIREMENTS}")
+    if values["dependencies"] != [f"-r {REQUIREMENTS_FILE}"]:
+        raise strict_yaml.refusal(PYTHON_ENV, f"its dependencies are not just {REQUIREMENTS_FILE}")
     built_with, python = values["build_dependencies"], values["python"]
     named = [
         match[1]
@@ -112,4 +115,4 @@ def _check_conda(values: Any, python: str, lines: list[str]) -> None:
         "dependencies": [f"python={python}", pip, {"pip": lines}],
     }
     if values != wanted:
-        raise strict_yaml.refusal(CONDA, f"it says something else than {REQUIREMENTS}")
+        raise strict_yaml.refusal(CONDA, f"it says something else than {REQUIREMENTS_FILE}")

@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lotto_mlflow.model_dir import DATA_FILE
+from lotto_mlflow.model_dir import DATA_FILE, FLAVOUR
 from lotto_mlflow.signing import strict_yaml
 from lotto_mlflow.signing.statements import Statement
 
 MLMODEL = "MLmodel"
 CODE_DIR = "code"
 INPUT_EXAMPLE, SERVING_INPUT = "input_example.json", "serving_input_example.json"
-CONDA, PYTHON_ENV, REQUIREMENTS = "conda.yaml", "python_env.yaml", "requirements.txt"
-OUR_FLAVOUR, PYTHON_FUNCTION = "lotto_mlflow", "python_function"
-"""The flavours of a model; one without a ``predict`` has only ours, and MLflow opens it nowhere."""
+CONDA, PYTHON_ENV = "conda.yaml", "python_env.yaml"
+PYTHON_FUNCTION = "python_function"
+"""The flavour beside ours; a model without a ``predict`` has only ours, and MLflow opens it
+nowhere."""
 _NUMBER = r"[0-9A-Za-z.+_-]{1,60}"
 _PARAMETER = {"name": "predict_method", "default": "predict", "shape": None, "type": "string"}
 _EXAMPLE_KINDS = ("dataframe", "ndarray", "json_object", "sparse_matrix_csc", "sparse_matrix_csr")
@@ -65,8 +66,8 @@ def check(content: bytes, statement: Statement) -> MlModel:
     values = strict_yaml.parse(content, MLMODEL)
     _check_fields(values, _fields(), "", ("flavors", "mlflow_version"))
     flavours = values["flavors"]
-    _check_fields(flavours, dict.fromkeys((OUR_FLAVOUR, PYTHON_FUNCTION), _is_mapping), "flavors")
-    own = flavours.get(OUR_FLAVOUR)
+    _check_fields(flavours, dict.fromkeys((FLAVOUR, PYTHON_FUNCTION), _is_mapping), "flavors")
+    own = flavours.get(FLAVOUR)
     _check_fields(
         own,
         {
@@ -76,7 +77,7 @@ def check(content: bytes, statement: Statement) -> MlModel:
             "model_type": _is_text,
             "sklearn_version": _or_none(_matches(_NUMBER)),
         },
-        f"flavors.{OUR_FLAVOUR}",
+        f"flavors.{FLAVOUR}",
         ("data", "sha256", "save_id"),
     )
     function = flavours.get(PYTHON_FUNCTION)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from lotto_mlflow import model_dir, pyfunc_loader, regular
 from lotto_mlflow.errors import StoreError
-from lotto_mlflow.model_dir import DATA_FILE, SIGNATURE_FILE, STATEMENT_FILE
+from lotto_mlflow.model_dir import (
+    ADDED_BY_MLFLOW,
+    DATA_FILE,
+    REQUIREMENTS_FILE,
+    SIGNATURE_FILE,
+    STATEMENT_FILE,
+)
 from lotto_mlflow.regular import sha256_of_file
 from lotto_mlflow.signing import environments, loaders, mlmodel
 from lotto_mlflow.signing.mlmodel import (
@@ -17,7 +23,6 @@ from lotto_mlflow.signing.mlmodel import (
     INPUT_EXAMPLE,
     MLMODEL,
     PYTHON_ENV,
-    REQUIREMENTS,
     SERVING_INPUT,
     MlModel,
 )
@@ -26,10 +31,8 @@ from lotto_mlflow.signing.strict_yaml import refusal
 
 _FILE_BYTES = 16 << 20
 _IN_CODE = f"{CODE_DIR}/"
-_REQUIRED = frozenset({MLMODEL, CONDA, PYTHON_ENV, REQUIREMENTS, DATA_FILE})
+_REQUIRED = frozenset({MLMODEL, CONDA, PYTHON_ENV, REQUIREMENTS_FILE, DATA_FILE})
 _ALLOWED = _REQUIRED | {INPUT_EXAMPLE, SERVING_INPUT, STATEMENT_FILE, SIGNATURE_FILE}
-_LEFT_OUT = frozenset({"registered_model_meta"})
-"""What MLflow adds when it opens a version: which one that was. It is no part of the model."""
 
 
 def wanted_names(found: Mapping[str, str | None], *, drops_compiled: bool) -> list[str]:
@@ -52,7 +55,7 @@ def wanted_names(found: Mapping[str, str | None], *, drops_compiled: bool) -> li
     for name, odd in sorted(found.items()):
         if odd is not None:
             raise refusal(name, f"it is {odd}, not a file")
-        if name in _LEFT_OUT:
+        if name == ADDED_BY_MLFLOW:
             continue
         if model_dir.is_compiled(name):
             if drops_compiled:
@@ -125,7 +128,7 @@ def check(folder: Path, statement: Statement) -> MlModel:
         raise refusal(MLMODEL, f"its loader_module is {model.loader_module!r:.80}, not {module}")
     _check_example(names, model)
     environments.check(
-        _content(folder, REQUIREMENTS),
+        _content(folder, REQUIREMENTS_FILE),
         _content(folder, CONDA),
         _content(folder, PYTHON_ENV),
         model,

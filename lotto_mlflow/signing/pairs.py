@@ -6,11 +6,12 @@ in a real folder are read, and no more of them than a pair can have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lotto_mlflow import model_dir, regular
+from lotto_mlflow import files, model_dir, regular
 from lotto_mlflow.errors import SignatureError, StoreError
-from lotto_mlflow.files import put, remove_file, temporary_for
+from lotto_mlflow.files import remove_file, temporary_for
 from lotto_mlflow.signing.signatures import MAX_SIGNATURE_BYTES, Pair
 from lotto_mlflow.signing.statements import MAX_STATEMENT_BYTES
 
@@ -50,17 +51,19 @@ def put_beside_model(folder: Path, pair: Pair, work_dir: Path) -> None:
     StoreError
         If a link or the like has the name of the folder or of a file.
     """
-    for name, content in zip(
-        (model_dir.STATEMENT_FILE, model_dir.SIGNATURE_FILE), pair, strict=True
-    ):
-        path = folder / name
+    put([folder / model_dir.STATEMENT_FILE, folder / model_dir.SIGNATURE_FILE], pair, work_dir)
+
+
+def put(paths: Sequence[Path], pair: Pair, work_dir: Path) -> None:
+    """Write a pair to two paths, as `put_beside_model` does."""
+    for path, content in zip(paths, pair, strict=True):
         regular.check_folder(path.parent)
         regular.check_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_for(path, work_dir)
         try:
             temporary.write_bytes(content)
-            put(temporary, path, work_dir)
+            files.put(temporary, path, work_dir)
         finally:
             remove_file(temporary)
 

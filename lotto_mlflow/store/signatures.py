@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,9 @@ from lotto_mlflow.files import (
 )
 from lotto_mlflow.layout import STATEMENT_SUFFIX, Layout
 from lotto_mlflow.records import is_save_id
-from lotto_mlflow.signing import Pair, parse_statement
+from lotto_mlflow.signing import Pair, Statement, parse_statement
 from lotto_mlflow.signing.pairs import read
 from lotto_mlflow.store import make_real_dir
-from lotto_mlflow.text import composed
 from lotto_mlflow.threads import started
 
 
@@ -39,23 +38,19 @@ def read_pair(layout: Layout, save_id: str) -> Pair | None:
     return read(layout.statement_path(save_id), layout.signature_path(save_id))
 
 
-def pairs_for(layout: Layout, name: str, sha256: str) -> Iterator[Pair]:
-    """Yield the pairs whose statement names a model and a digest, newest save first.
+def pairs_in(layout: Layout, *, but: Set[str] = frozenset()) -> Iterator[tuple[Statement, Pair]]:
+    """Yield what is signed of each save, but for some, newest first, with the pair that it is in.
 
     Notes
     -----
     For where no record says the save: every statement is read, and nothing is verified.
     """
-    for save_id in sorted(ids_of_pairs(layout), reverse=True):
-        try:
+    for save_id in sorted(ids_of_pairs(layout) - but, reverse=True):
+        with suppress(SignatureError):
             pair = read_pair(layout, save_id)
             statement = None if pair is None else parse_statement(pair[0])
-        except SignatureError:
-            continue
-        if pair is None or statement is None or statement.save_id != save_id:
-            continue
-        if composed(statement.name) == composed(name) and statement.sha256 == sha256:
-            yield pair
+            if pair is not None and statement is not None and statement.save_id == save_id:
+                yield statement, pair
 
 
 def ids_of_pairs(layout: Layout) -> set[str]:

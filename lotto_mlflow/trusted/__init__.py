@@ -25,9 +25,9 @@ from lotto_mlflow.model_dir import REQUIREMENTS_FILE
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.records import ModelRecord, SaveRecord
 from lotto_mlflow.settings import Target
-from lotto_mlflow.signing import Pair, Statement, TrustedKeys, parse_statement
+from lotto_mlflow.signing import Pair, Statement, TrustedKeys
 from lotto_mlflow.signing.signatures import verified
-from lotto_mlflow.store.signatures import ids_of_pairs, read_pair
+from lotto_mlflow.store.signatures import pairs_in, read_pair
 from lotto_mlflow.text import composed
 from lotto_mlflow.trusted.wanted import (
     UNCHECKED,
@@ -339,11 +339,9 @@ class Trusted:
             tried.add(save_id)
             if pair is not None:
                 yield pair
-        for save_id in sorted(ids_of_pairs(self._layout) - tried, reverse=True):
-            with suppress(SignatureError):
-                pair = read_pair(self._layout, save_id)
-                if pair is not None and wanted.difference(parse_statement(pair[0])) is None:
-                    yield pair
+        for statement, pair in pairs_in(self._layout, but=tried):
+            if wanted.difference(statement) is None:
+                yield pair
 
 
 _REMEMBERED: dict[tuple[str, str, int | None, str | None], Pair] = {}
