@@ -752,6 +752,36 @@ def edited(folder: Path, *edits: Edit) -> Iterator[None]:
             shutil.copytree(kept, folder, symlinks=True)
 
 
+@pytest.mark.usefixtures("trusted")
+def test_a_version_with_other_metadata_than_were_signed_is_refused(copied: Path) -> None:
+    run_id = ModelManager(copied).get("models:/other_a/1").run_id
+    folder = copied / "mlflow" / "artifacts" / "lotto_model" / str(run_id) / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "other_a_metadata.json").write_text('{"accuracy": 1.0}')
+    assert kinds_in(copied, "models:/other_a/1") == ["bad signature"]
+    assert kinds_in(copied, "models:/lotto_model/1") == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_host_without_records_refuses_other_metadata_than_were_signed(
+    of_server: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model_dir, host_dir = of_server("other_a"), tmp_path / "new host"
+    host_dir.mkdir()
+    run_id = ModelManager(host_dir).get("models:/other_a/1").run_id
+    folder = model_dir.parents[2] / str(run_id) / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "other_a_metadata.json"
+    assert kinds_in(host_dir, "models:/other_a/1") == []
+    ModelManager(host_dir).load_model("models:/other_a/1")  # and keeps the signature
+    path.write_text('{"accuracy": 1.0}')
+    try:
+        assert kinds_in(host_dir, "models:/other_a/1") == ["bad signature"]
+    finally:
+        path.unlink()
+    assert kinds_in(host_dir, "models:/other_a/1") == []
+
+
 def with_pair_of(other: Path) -> Edit:
     def edit(folder: Path) -> None:
         for name in ("statement.json", "statement.sig"):

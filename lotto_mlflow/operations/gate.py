@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lotto_mlflow import references, signing
+from lotto_mlflow import references
 from lotto_mlflow.errors import InvalidReferenceError, SettingsError, SignatureError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import private_copies, signed, versions
-from lotto_mlflow.records import Finding, ModelRecord
+from lotto_mlflow.records import Finding
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.signing import Statement, TrustedKeys, model_folders, pairs
-from lotto_mlflow.signing.signatures import failure
-from lotto_mlflow.store import signatures
+from lotto_mlflow.signing import Statement, model_folders
+from lotto_mlflow.trusted import Trusted
 
 _MODEL_DIR = "model"
 
@@ -71,15 +70,14 @@ def verified_copy(
         and a released loader. Nothing of it was run.
     """
     reference = _reference(uri)
-    keys = _trusted_keys(folder)
-    target = folder.target()
+    trust, target = _trusted(folder), folder.target()
     record = versions.of_version(folder, target, reference, uri)
     with private_copies.made() as private_dir:
         source = folder.mirror(target).signed.model_copy(record)
         names = model_folders.wanted_names(source.names(), drops_compiled=drops_compiled)
         model_dir = private_dir / _MODEL_DIR
         source.copy_to(model_dir, names)
-        statement = _statement(folder, record, model_dir, keys)
+        statement = trust.of_version(target, record, anew=True).statement
         model = model_folders.check(model_dir, statement)
         yield VerifiedVersion(
             reference=VersionReference(record.registered_model, version=record.version),
@@ -116,7 +114,8 @@ def _reference(uri: str) -> VersionReference:
     return references.parse(uri)
 
 
-def _trusted_keys(folder: ModelFolder) -> TrustedKeys:
+def _trusted(folder: ModelFolder) -> Trusted:
+    """Return the keys that are trusted, whatever ``LOTTO_TRUST`` asks for."""
     path = folder.settings().trusted_keys
     if path is None:
         raise SettingsError(
@@ -124,29 +123,4 @@ def _trusted_keys(folder: ModelFolder) -> TrustedKeys:
             "or the folder of the public keys of those who save",
             value=None,
         )
-    return TrustedKeys.read(path, *folder.layout.own_dirs)
-
-
-def _statement(
-    folder: ModelFolder, record: ModelRecord, model_dir: Path, keys: TrustedKeys
-) -> Statement:
-    """Return what a trusted key signed of a version: of its save here, else of what MLflow has.
-
-    Notes
-    -----
-    Neither a tag nor a record is believed for what is signed; a record says only where to look.
-    """
-    what = f"version {record.version} of {record.registered_model}"
-    own = folder.history().own_save_of_version(record)
-    if own is not None:
-        pair = signatures.read_pair(folder.layout, own.id)
-    else:
-        pair = pairs.read_beside_model(model_dir)
-    if pair is None:
-        raise failure(f"{what} is not signed", "missing")
-    statement = signing.verified(*pair, keys, what)
-    if statement.registered_model != record.registered_model:
-        raise failure(f"{what} has the signature of a model of {statement.registered_model}", "bad")
-    if own is not None and statement.save_id != own.id:
-        raise failure(f"{what} has the signature of another save", "bad")
-    return statement
+    return Trusted(folder, path)

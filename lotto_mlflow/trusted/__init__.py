@@ -229,6 +229,8 @@ class Trusted:
         version: ModelRecord,
         sha256: str | None = None,
         size: int | None = None,
+        *,
+        anew: bool = False,
     ) -> Signed:
         """Return what was signed of a version: here, or beside it where this folder knows nothing.
 
@@ -242,6 +244,9 @@ class Trusted:
             Digest of the bytes that are there; by default, what is said of them.
         size : int, optional
             How many there are.
+        anew : bool
+            Whether to look at what lies beside a version of another host, also where that was
+            done before; the bytes that were signed are compared in any case.
 
         Raises
         ------
@@ -260,7 +265,7 @@ class Trusted:
         )
         save = self._folder.history().own_save_of_version(version)
         if save is None:
-            return self._of_others(target, version, wanted)
+            return self._of_others(target, version, wanted, anew=anew)
         found = self.of_record(save, wanted)
         beside = self._beside_here(save, target)
         difference = None if beside is None else beside.difference(found.statement)
@@ -285,11 +290,13 @@ class Trusted:
             wanted = replace(wanted, metadata=content)
         return wanted
 
-    def _of_others(self, target: Target, version: ModelRecord, wanted: Wanted) -> Signed:
+    def _of_others(
+        self, target: Target, version: ModelRecord, wanted: Wanted, *, anew: bool
+    ) -> Signed:
         """Return what was signed of a version that another host saved."""
         key = (target.name, version.registered_model, version.version, version.run_id)
         is_remote, kept = not target.is_embedded, list[Pair]()
-        if is_remote:
+        if is_remote and not anew:
             known = [_REMEMBERED[key]] if key in _REMEMBERED else []
             kept = list(self._folder.downloads.pairs_of(str(wanted.sha256)))
             with suppress(SignatureError):
