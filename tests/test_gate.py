@@ -30,7 +30,7 @@ from mlflow import MlflowClient
 from sklearn.ensemble import RandomForestClassifier
 from typer.testing import CliRunner, Result
 
-from lotto_mlflow import ModelManager, pyfunc_loader, signing
+from lotto_mlflow import ModelManager, private_dirs, pyfunc_loader, signing
 from lotto_mlflow.cli import app, output, server
 from lotto_mlflow.errors import (
     ForeignModelError,
@@ -41,7 +41,6 @@ from lotto_mlflow.errors import (
     StoreError,
 )
 from lotto_mlflow.model_dir import DATA_FILE
-from lotto_mlflow.operations import private_copies
 from lotto_mlflow.signing import Statement, loaders, model_folders, sha256_of_requirements
 
 ROOT_DIR = Path(__file__).parents[1]
@@ -861,8 +860,8 @@ def test_folders_of_dead_processes_are_swept_and_those_of_living_ones_stay(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
         "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from lotto_mlflow.operations import private_copies\n"
-        "with private_copies.made() as folder:\n"
+        "from lotto_mlflow import private_dirs\n"
+        "with private_dirs.made() as folder:\n"
         "    (folder / 'model').mkdir(); print(folder, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -871,9 +870,9 @@ def test_folders_of_dead_processes_are_swept_and_those_of_living_ones_stay(
     assert (dead / "model").is_dir()
     other = tmp_path / "lotto_mlflow-copy-link"
     other.symlink_to(tmp_path / "current")
-    with private_copies.made() as living:
+    with private_dirs.made() as living:
         assert not dead.exists()
-        with private_copies.made() as second:
+        with private_dirs.made() as second:
             assert living.is_dir()
             assert living != second
     assert not living.exists()
@@ -887,10 +886,10 @@ def test_no_private_folder_is_made_where_others_can_exchange_it(
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "open"))
-    with pytest.raises(StoreError, match="nothing there is private"), private_copies.made():
+    with pytest.raises(StoreError, match="nothing there is private"), private_dirs.made():
         pass
     (tmp_path / "open").chmod(0o1777)
-    with private_copies.made() as folder:
+    with private_dirs.made() as folder:
         assert folder.parent == tmp_path / "open"
 
 

@@ -257,6 +257,22 @@ def test_nothing_is_left_in_the_temporary_folder_and_nobody_else_can_look_in(
     assert list(folder.iterdir()) == []
 
 
+def test_nothing_is_verified_or_signed_where_others_could_exchange_the_copies(
+    key: SigningKey, signature: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    for call in (
+        lambda: verified(CONTENT, signature, key.as_trusted()),
+        lambda: sign(CONTENT, key.path),
+    ):
+        with pytest.raises(OSError, match="nothing there is private"):
+            call()
+    assert list(folder.iterdir()) == []
+
+
 def pairs_for(layout: Layout, name: str, sha256: str) -> list[tuple[bytes, bytes]]:
     return [pair for said, pair in pairs_in(layout) if (said.name, said.sha256) == (name, sha256)]
 

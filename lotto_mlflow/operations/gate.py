@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lotto_mlflow import references
+from lotto_mlflow import private_dirs, references
 from lotto_mlflow.errors import InvalidReferenceError, SettingsError, SignatureError
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import private_copies, signed, versions
+from lotto_mlflow.operations import signed, versions
 from lotto_mlflow.records import Finding
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.signing import Statement, model_folders
@@ -72,7 +72,7 @@ def verified_copy(
     reference = _reference(uri)
     trust, target = _trusted(folder), folder.target()
     record = versions.of_version(folder, target, reference, uri)
-    with private_copies.made() as private_dir:
+    with private_dirs.made() as private_dir:
         source = folder.mirror(target).signed.model_copy(record)
         names = model_folders.wanted_names(source.names(), drops_compiled=drops_compiled)
         model_dir = private_dir / _MODEL_DIR

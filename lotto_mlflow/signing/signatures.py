@@ -10,13 +10,12 @@ import base64
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from lotto_mlflow import regular
+from lotto_mlflow import private_dirs, regular
 from lotto_mlflow.errors import LoadError, SettingsError, SignatureError, StoreError
 from lotto_mlflow.signing.keys import INSTALL, TrustedKeys
 from lotto_mlflow.signing.statements import Statement, parse_statement
@@ -194,8 +193,7 @@ def _parsed(signature: bytes) -> Any:
 @contextmanager
 def _private(**contents: bytes) -> Iterator[Path]:
     """Write files into a folder that nobody else can look into, until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="lotto_mlflow-") as name:
-        folder = Path(name)
+    with private_dirs.brief() as folder:
         for file_name, content in contents.items():
             (folder / file_name).write_bytes(content)
         yield folder

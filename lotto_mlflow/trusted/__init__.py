@@ -7,7 +7,6 @@ registered model, the metadata and the requirements, all of one save.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata as metadata_json
-from lotto_mlflow import regular
+from lotto_mlflow import private_dirs, regular
 from lotto_mlflow.errors import LottoMlflowError, SignatureError, StoreError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
@@ -330,8 +329,8 @@ class Trusted:
 
     def _beside(self, target: Target, version: ModelRecord) -> Beside:
         try:
-            with tempfile.TemporaryDirectory(prefix="lotto_mlflow-") as work_dir:
-                return self._folder.mirror(target).beside(version, Path(work_dir))
+            with private_dirs.brief() as work_dir:
+                return self._folder.mirror(target).beside(version, work_dir)
         except LottoMlflowError:
             raise
         except OSError as cause:

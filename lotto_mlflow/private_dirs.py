@@ -1,4 +1,4 @@
-"""Private copies: folders of this process alone, swept when it is gone, however it ended."""
+"""Private folders in the system's temporary one, where nobody else can look in or write."""
 
 from __future__ import annotations
 
@@ -53,6 +53,25 @@ def made() -> Iterator[Path]:
     finally:
         remove_tree(folder)
         lock.release()
+
+
+@contextmanager
+def brief() -> Iterator[Path]:
+    """Make such a folder for what lasts no longer than a moment; a kill may leave it behind.
+
+    Yields
+    ------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    StoreError
+        If others could exchange it.
+    """
+    _check_parent(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix="lotto_mlflow-") as name:
+        yield Path(name)
 
 
 def _check_parent(parent: Path) -> None:
