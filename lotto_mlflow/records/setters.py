@@ -72,8 +72,10 @@ def late_setters(params: Mapping[str, str], now: datetime) -> list[Setter]:
     marked = set(_marked(params))
     for number, marker in marked:
         text = params.get(key_of(number), "")
+        if marker in text:  # as almost always, whoever claimed the move marked it
+            continue
         claim, token = parse_move(text, "", number, is_done=True), token_of(text)
-        if claim is not None and token is not None and token != marker:
+        if claim is not None and token is not None:
             begun[Setter(number, token)] = claim.when or ""
     done = {setter.number for setter in marked}
     return [
