@@ -11,6 +11,7 @@ from typing import Any
 import forging
 import pytest
 from forging import Host
+from mlflow import MlflowClient
 from serving import tracking_server
 
 from lotto_mlflow import LiveModel, ModelManager
@@ -208,6 +209,32 @@ def test_a_registry_that_was_rolled_back_has_no_latest(
     finally:
         live.close()
         shutil.copyfile(served.top / "before.db", served.database)
+
+
+def test_a_save_that_another_trainer_pushes_after_a_newer_one_is_no_rollback(
+    served: Served, reader: ModelManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a server decides, and not the times of two hosts, whose clocks may differ."""
+    served.host.hold(monkeypatch)
+    latest = "models:/shared/latest"
+    first, second = (ModelManager(tmp_path / name, tracking_uri=served.uri) for name in "ab")
+    monkeypatch.setenv("LOTTO_MIRROR", "off")
+    first.save_model({"of": "first"}, "shared")
+    monkeypatch.setenv("LOTTO_MIRROR", "sync")
+    second.save_model({"of": "second"}, "shared")
+    assert second.flush(300)
+    assert reader.load_model(latest) == {"of": "second"}
+    assert first.sync().failed == {}
+    assert reader.load_model("models:/shared/2") == {"of": "first"}
+    assert reader.load_model(latest) == {"of": "first"}
+    second.save_model({"of": "second again"}, "shared")
+    assert second.flush(300)
+    assert reader.load_model(latest) == {"of": "second again"}
+    client = MlflowClient(tracking_uri=served.uri)
+    client.delete_model_version("shared", "3")  # a step back of the second trainer's saves
+    client.delete_model_version("shared", "2")
+    with pytest.raises(SignatureError, match="was rolled back"):
+        reader.load_model(latest)
 
 
 def test_a_signature_is_kept_with_a_download_and_serves_when_the_server_is_gone(
