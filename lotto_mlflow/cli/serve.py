@@ -54,18 +54,34 @@ def serve(
     ctx: typer.Context,
     uri: Uri,
     host: Annotated[
-        str, typer.Option("--host", envvar="MLFLOW_HOST", help="The address to answer at.")
+        str,
+        typer.Option(
+            "--host", metavar="HOST", envvar="MLFLOW_HOST", help="The address to answer at."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", envvar="MLFLOW_PORT", min=1, max=65535, help="The port.")
+        int,
+        typer.Option(
+            "--port", metavar="PORT", envvar="MLFLOW_PORT", min=1, max=65535, help="The port."
+        ),
     ] = 5000,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Processes that answer; as many as MLflow says."),
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes that answer, instead of MLflow's number.",
+        ),
     ] = None,
     timeout: Annotated[
         int | None,
-        typer.Option("--timeout", min=1, help="Seconds that a request may take; as MLflow says."),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help="What a request may take, instead of MLflow's time.",
+        ),
     ] = None,
     base_dir: BaseDir = None,
     as_json: Json = False,

@@ -29,7 +29,9 @@ from lotto_mlflow.text import shell_command
 )
 def keys(
     ctx: typer.Context,
-    action: Annotated[Literal["new"], typer.Argument(help="Make a new pair of keys.")],
+    action: Annotated[
+        Literal["new"], typer.Argument(metavar="new", help="Make a new pair of keys.")
+    ],
     file: Annotated[
         Path,
         typer.Argument(
