@@ -20,7 +20,7 @@ from lotto_mlflow.mirror.beside import Beside, beside
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.copies import Copies
 from lotto_mlflow.mirror.scores import Point
-from lotto_mlflow.mirror.signed import Signed
+from lotto_mlflow.mirror.signed import StoredPairs
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
 from lotto_mlflow.mirror.survey import Standing, Survey
 from lotto_mlflow.mirror.version_tags import BACKFILLED_TAG, as_record, own_facts
@@ -76,7 +76,7 @@ class Mirror:
         self._connection = Connection(layout, target, generation)
         self._runs = lookups.RunMemory(self._connection)
         self._books: dict[str, AliasBook] = {}
-        self.signed = Signed(self._connection, layout)
+        self.signed = StoredPairs(self._connection, layout)
 
     @property
     def target_name(self) -> str:

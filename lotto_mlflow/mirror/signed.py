@@ -59,8 +59,8 @@ def _pair_in(folder: Path) -> Pair | None:
         return None
 
 
-class Signed:
-    """The signatures in one tracking store.
+class StoredPairs:
+    """What is signed of saves, and the signatures, in one tracking store.
 
     Parameters
     ----------
