@@ -43,6 +43,31 @@ Uri = Annotated[
     str,
     typer.Argument(metavar="URI", help="models:/NAME/1, models:/NAME/latest or models:/NAME@ALIAS"),
 ]
+Host = Annotated[
+    str,
+    typer.Option("--host", metavar="HOST", envvar="MLFLOW_HOST", help="The address to answer at."),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        "--port", metavar="PORT", envvar="MLFLOW_PORT", min=1, max=65535, help="The port."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="Processes that answer, instead of MLflow's number."
+    ),
+]
+Timeout = Annotated[
+    int | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=1,
+        help="What a request may take, instead of MLflow's time.",
+    ),
+]
 
 
 @app.command(
@@ -53,36 +78,10 @@ Uri = Annotated[
 def serve(
     ctx: typer.Context,
     uri: Uri,
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="HOST", envvar="MLFLOW_HOST", help="The address to answer at."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", metavar="PORT", envvar="MLFLOW_PORT", min=1, max=65535, help="The port."
-        ),
-    ] = 5000,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            help="Processes that answer, instead of MLflow's number.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        int | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            min=1,
-            help="What a request may take, instead of MLflow's time.",
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 5000,
+    workers: Workers = None,
+    timeout: Timeout = None,
     base_dir: BaseDir = None,
     as_json: Json = False,
     debug: Debug = False,
