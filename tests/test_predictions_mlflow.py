@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -304,6 +305,50 @@ def test_a_version_of_another_machine_can_be_predicted_with(
     assert ours.predictions("models:/lotto_model/1")[0].hits == (4,)
     assert ours.sync().predictions == []
     assert [f for f in ours.verify() if "draw" in f.detail] == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("older", "newer", "result"))))
+def test_whatever_comes_first_the_figures_in_mlflow_are_the_same(
+    saved: ModelManager, base_dir: Path, order: tuple[str, ...]
+) -> None:
+    steps = {
+        "older": lambda: saved.record_prediction(NAME, 1000, GAME, made_at=before(1000, hours=2)),
+        "newer": lambda: saved.record_prediction(
+            NAME, 1000, OTHER_GAME, made_at=before(1000, hours=1)
+        ),
+        "result": lambda: saved.record_result(1000, DRAWN, BONUS),
+    }
+    for step in order:
+        steps[step]()
+        assert saved.flush(60)
+    saved.save_model({"b": 1}, "later", {"n": 1})
+    assert saved.flush(60)
+    assert outbox(base_dir) == []
+    found, client = saved.get(NAME), client_of(base_dir)
+    assert client.get_run(str(found.run_id)).data.metrics["backtest.hits_per_game"] == 1
+    of_model = client.get_logged_model(str(found.model_id)).metrics or []
+    last = max((m for m in of_model if m.key == "backtest.best_hits"), key=lambda m: m.timestamp)
+    assert (last.step, last.value) == (1000, 1)
+    assert last.timestamp - time_ms(1000) in (0, 1)
+    before_it = rows_of(base_dir, found.model_id)
+    saved.sync(resend=True)
+    assert rows_of(base_dir, found.model_id) == before_it
+
+
+def test_two_folders_that_predict_otherwise_with_one_save_hold_nothing_up(
+    base_dir: Path, migrated_database: Path, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{shutil.copy(migrated_database, tmp_path / 'shared.db')}"
+    theirs = ModelManager(tmp_path / "theirs", tracking_uri=uri)
+    ours = ModelManager(base_dir, tracking_uri=uri)
+    theirs.save_model({"a": 1}, NAME, {"n": 1})
+    for manager, game in ((theirs, GAME), (ours, OTHER_GAME)):
+        manager.record_prediction("models:/lotto_model/1", 1000, game, made_at=before(1000))
+        manager.record_result(1000, DRAWN, BONUS)
+        assert manager.flush(60)
+    ours.save_model({"b": 1}, "lotto_model_b", {"n": 1})
+    assert ours.flush(60)
+    assert ours.get("lotto_model_b").version == 2
 
 
 def test_a_save_that_was_not_pushed_yet_comes_first(base_dir: Path) -> None:
