@@ -229,12 +229,16 @@ class Mirror:
         limit : int, optional
             At most so many.
         """
-
-        def ask() -> list[ModelRecord]:
-            found = lookups.newest_of_names(self._connection.client, name, limit)
+        doing = "listing the registry"
+        if name is None:
+            found = lookups.newest_of_names(self._connection, limit, doing)
             return [as_record(version) for version in found]
 
-        return self._connection.ask(ask, "listing the registry", [])
+        def ask() -> list[ModelRecord]:
+            newest = lookups.newest_of_name(self._connection.client, name)
+            return [] if newest is None or limit == 0 else [as_record(newest)]
+
+        return self._connection.ask(ask, doing, [])
 
     def file_of(
         self,

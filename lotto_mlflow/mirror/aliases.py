@@ -36,6 +36,8 @@ _OPEN_SECONDS = 60.0
 _WRITE_SECONDS = 25.0
 """A database that others write to is waited for 20 s by MLflow itself."""
 _SET, _ENDED = "set", "ended"
+_NO_TAG = "lotto_mlflow.no_tag"
+"""A tag that no registered model has."""
 _MOST_ROUNDS = 100
 _MAX_DESCRIPTION = 5_000
 """Characters that MLflow's database keeps of a version's description (3.17)."""
@@ -65,6 +67,7 @@ class AliasBook:
         self._name = registered_model
         self._home = AliasHome(connection, registered_model)
         self._claimed: dict[int, str] = {}
+        self._may_move = False
 
     def _write(self, call: Callable[[], _T], doing: str) -> _T:
         """Have MLflow write something, bounded in time."""
@@ -120,6 +123,7 @@ class AliasBook:
             pending = [move for move in ledger.moves if not move.is_done]
             if not pending:
                 return ledger
+            self.check_may_move()
             for move in pending:
                 self.finish(move)
         raise MirrorUnavailableError(
@@ -127,6 +131,26 @@ class AliasBook:
             "was moved",
             error_code=None,
         )
+
+    def check_may_move(self) -> None:
+        """See that this account may change the registered model, by a change that does nothing.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If it may not.
+
+        Notes
+        -----
+        Else a move could be recorded by one who may not make it, for others to finish; and MLflow's
+        basic auth would give the history to whoever made its experiment.
+        """
+        if not self._may_move:
+            doing = f"nothing was moved: asking for the right to move aliases of {self._name}"
+            self._write(
+                lambda: self._client.delete_registered_model_tag(self._name, _NO_TAG), doing
+            )
+            self._may_move = True
 
     def metric(self, run_id: str, name: str) -> float | None:
         """Return the last value of a metric of a run, ``None`` where it has none."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -22,6 +24,8 @@ _ASKED_ONE_BY_ONE = 3
 """Registered models up to which each is asked for its aliases, and not all that there are."""
 _MODELS_PAGE, _RUNS_PAGE = 500, 200
 _KEPT_SECONDS, _MOST_KEPT = 30.0, 1_000
+_T = TypeVar("_T")
+_END = object()
 Ran = tuple[dict[str, str], dict[str, float]]
 """The parameters and the last values of the metrics of a run."""
 
@@ -64,20 +68,31 @@ class RunMemory:
         self._found.pop(run_id, None)
 
 
-def newest_of_names(
-    client: MlflowClient, name: str | None, limit: int | None
-) -> list[ModelVersion]:
+def listed(connection: Connection, pages: Iterator[Iterable[_T]], doing: str) -> Iterator[_T]:
+    """Yield what pages hold; each is asked for by itself, since all may take minutes."""
+    ask = partial(next, pages, _END)
+    while isinstance(page := connection.ask(ask, doing, None), Iterable):
+        yield from page
+
+
+def newest_of_name(client: MlflowClient, name: str) -> ModelVersion | None:
+    """Return the newest version of a model name: one query, however many versions it has."""
+    return registry.newest_version(client, None, f'tags.{MODEL_NAME_TAG} = "{name}"')
+
+
+def newest_of_names(connection: Connection, limit: int | None, doing: str) -> list[ModelVersion]:
     """Return the newest version of each model name, newest save first.
 
     Notes
     -----
-    One name costs one query, however many versions it has, as the latest does; all names cost one
-    for each thousand versions.
+    That costs a query for each thousand versions, which has the time of a lookup.
     """
-    if name is not None:
-        found = registry.newest_version(client, None, f'tags.{MODEL_NAME_TAG} = "{name}"')
-        return [] if found is None or limit == 0 else [found]
-    newest_first = registry.newest_first(registry.versions(client, None))
+
+    def pages() -> Iterator[list[ModelVersion]]:  # which opens the store when it is first asked
+        yield from registry.pages(connection.client, None)
+
+    found = (v for v in listed(connection, pages(), doing) if version_tags.is_ours(v.tags))
+    newest_first = registry.newest_first(found)
     by_name = {version.tags[MODEL_NAME_TAG]: version for version in reversed(newest_first)}
     return list(itertools.islice(registry.newest_first(by_name.values()), limit))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lotto_mlflow.mirror import registry, version_tags
 from lotto_mlflow.mirror.alias_home import ALIASES_DIR
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
+from lotto_mlflow.mirror.lookups import listed
 from lotto_mlflow.records import MlflowIds, SaveRecord
 
 
@@ -67,18 +68,12 @@ class Survey:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _listed(self, pages: Iterator[Iterable[Any]], doing: str) -> Iterator[Any]:
-        """Yield what pages hold; each is asked for by itself, since all may take minutes."""
-        ask = partial(next, pages, None)
-        while (page := self._connection.ask(ask, doing, None)) is not None:
-            yield from page
-
     @cached_property
     def _versions(self) -> list[ModelVersion]:
         def pages() -> Iterator[list[ModelVersion]]:
             yield from registry.pages(self._connection.client, None)
 
-        return list(self._listed(pages(), "listing the versions"))
+        return list(listed(self._connection, pages(), "listing the versions"))
 
     @cached_property
     def _by_save_id(self) -> dict[str, list[ModelVersion]]:
@@ -118,7 +113,7 @@ class Survey:
             view = ViewType.ALL
             return client.search_runs([experiment_id], run_view_type=view, page_token=token)
 
-        runs = self._listed(self._pages_of_experiment(search), "listing the runs")
+        runs = listed(self._connection, self._pages_of_experiment(search), "listing the runs")
         return {run.info.run_id: run for run in runs}
 
     @cached_property
@@ -128,7 +123,9 @@ class Survey:
         def search(client: MlflowClient, experiment_id: str, token: str | None) -> Any:
             return client.search_logged_models([experiment_id], page_token=token)
 
-        models = self._listed(self._pages_of_experiment(search), "listing the logged models")
+        models = listed(
+            self._connection, self._pages_of_experiment(search), "listing the logged models"
+        )
         return {model.model_id for model in models}
 
     def _pages_of_experiment(

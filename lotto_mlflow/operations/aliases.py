@@ -151,6 +151,7 @@ def _moved(
         draft = decide(ledger, holder)
         if draft.number is not None:
             return draft
+        place.book.check_may_move()
         claimed = _claimed(place, replace(draft, number=ledger.next_number))
         if claimed is not None:
             return _finished(place, claimed)

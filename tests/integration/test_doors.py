@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from lotto_mlflow import ModelManager
 from lotto_mlflow.cli import app
-from lotto_mlflow.errors import MirrorUnavailableError
+from lotto_mlflow.errors import MirrorUnavailableError, ModelNotFoundError
 
 ADMIN, TRAINER, READER, STRANGER = (
     f"pa55-w0rd-of-{who}-645" for who in ("admin", "trainer", "reader", "stranger")
@@ -192,6 +192,36 @@ def test_a_reader_of_basic_auth_looks_up_and_loads_and_its_saves_wait(
     assert "403" in told or "PERMISSION_DENIED" in told
     assert "does not allow it" in told
     no_secret(READER, host("reader"), caplog.text)
+
+
+def test_a_reader_who_promotes_is_refused_and_leaves_nothing_behind(
+    guarded: TrackingServer,
+    host: Callable[[str], Path],
+    env: SetEnv,
+    monkeypatch: pytest.MonkeyPatch,
+    forest: Any,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.uri)
+    env(USERNAME="trainer", PASSWORD=TRAINER)
+    trainer = ModelManager(host("trainer"))
+    trainer.save_model(forest, "other_a", metadata={"a": 1})  # the first of its registered model
+    assert trainer.flush(60)
+    env(USERNAME="reader", PASSWORD=READER)
+    reader = ModelManager(host("reader"))
+    uri = "models:/other_a/1"
+    with pytest.raises(MirrorUnavailableError, match=r"nothing was moved.*does not allow it"):
+        patiently(lambda: reader.promote(uri, "champion"))
+    assert patiently(lambda: reader.history(registered_model="other_a")) == []
+    env(USERNAME="trainer", PASSWORD=TRAINER)
+    move = patiently(lambda: trainer.promote(uri, "staging"))
+    assert move.is_done
+    moves = patiently(lambda: trainer.history("staging", registered_model="other_a"))
+    assert [m.number for m in moves] == [1]
+    env(USERNAME="reader", PASSWORD=READER)
+    with pytest.raises(MirrorUnavailableError, match="does not allow it"):
+        patiently(lambda: reader.promote(uri, "champion"))
+    with pytest.raises(ModelNotFoundError):
+        patiently(lambda: reader.rollback("staging", registered_model="other_a"))
 
 
 @pytest.fixture
