@@ -387,3 +387,12 @@ def test_as_many_requests_are_made_however_many_versions_there_are(
     found: ModelRecord | None = reader.latest(source="registry")
     assert found is not None
     assert found.name == "lotto_model_many"
+
+
+def test_a_name_that_is_not_here_says_where_the_registry_could_not_be_asked(tmp_path: Path) -> None:
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        manager = ModelManager(tmp_path / "empty", tracking_uri=uri)
+        with pytest.raises(ModelNotFoundError, match="and the registry could not be asked: "):
+            manager.get("lotto_model_a")

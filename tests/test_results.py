@@ -374,3 +374,21 @@ def test_a_prediction_recorded_later_counts_where_the_clock_steps_back(
 def test_errors_are_of_one_family() -> None:
     assert issubclass(InvalidResultError, LottoMlflowError)
     assert issubclass(InvalidResultError, ValueError)
+
+
+def test_a_row_that_differs_from_what_is_known_is_named_by_its_line(tmp_path: Path) -> None:
+    manager = ModelManager(tmp_path / "ml", mirror="off")
+    manager.record_result(2, [9, 13, 21, 25, 32, 42], 2)
+    path = tmp_path / "results.csv"
+    rows = ("3,11,16,19,21,27,31,30", "2,9,13,21,25,32,42,3")
+    path.write_text("\n".join(("draw_no,n1,n2,n3,n4,n5,n6,bonus", *rows)))
+    with pytest.raises(InvalidResultError, match=r"results\.csv, line 3: ") as caught:
+        manager.import_results(path)
+    assert caught.value.data["line"] == 3
+    assert manager.import_results(_without_line(path, 3)) == 1
+
+
+def _without_line(path: Path, line: int) -> Path:
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[: line - 1] + lines[line:]))
+    return path

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def parse_results(content: bytes, path: Path, now: datetime) -> list[Draw]:
         line = content.count(b"\n", 0, cause.start) + 1
         raise _bad_row(path, line, "is not UTF-8") from cause
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    found: dict[int, tuple[int, Draw]] = {}
+    found: dict[int, Draw] = {}
     try:
         places = _places(path, next(reader, []))
         for row in reader:
@@ -54,16 +55,16 @@ def parse_results(content: bytes, path: Path, now: datetime) -> list[Draw]:
                 continue
             draw = _parsed_row(path, reader.line_num, places, row, now)
             if draw.draw_no in found:
-                first = found[draw.draw_no][0]
+                first = found[draw.draw_no].line
                 raise _bad_row(
                     path,
                     reader.line_num,
                     f"is a second result for draw {draw.draw_no}; the first is in line {first}",
                 )
-            found[draw.draw_no] = reader.line_num, draw
+            found[draw.draw_no] = replace(draw, line=reader.line_num)
     except csv.Error as cause:
         raise _bad_row(path, max(reader.line_num, 1), f"is not CSV: {cause}") from cause
-    return [found[number][1] for number in sorted(found)]
+    return [found[number] for number in sorted(found)]
 
 
 def render_results(draws: Iterable[Draw]) -> bytes:

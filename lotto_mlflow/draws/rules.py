@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from functools import cache
@@ -41,11 +41,14 @@ class Draw:
         The six winning numbers, ascending.
     bonus : int
         The bonus number.
+    line : int or None
+        The line of the CSV file that it was read from, if it was.
     """
 
     draw_no: int
     numbers: Game
     bonus: int
+    line: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ def _elsewhere(
 
     Notes
     -----
-    A registry that cannot be asked is as good as none: who gives a name means a file first.
+    Who gives a name means a file first: where the registry cannot be asked, the error says so.
     """
     is_shared = not target.is_embedded and folder.settings().mirror != "off"
     if not is_shared or not names.is_name(name) or folder.history().entries_of(name):
@@ -259,8 +259,9 @@ def _elsewhere(
     try:
         found = versions.newest_of_name(folder, target, name)
     except (MirrorError, ImportError) as refusal:
-        _logger.info("the registry was not asked for %s: %s", name, refusal)
-        return None
+        reason = getattr(refusal, "summary", refusal)
+        summary = f"{cause.summary}, and the registry could not be asked: {reason}"
+        raise ModelNotFoundError(summary, fix=cause.fix, **cause.data) from refusal
     if found is None:
         place = str(folder.layout.trained_dir)
         summary = cause.summary.replace(place, f"{place}, and none in the registry", 1)

@@ -161,7 +161,7 @@ def _target(folder: ModelFolder, source: Target, to: object) -> Target:
     if scheme not in _SCHEMES or ":/" not in text or text.endswith("://"):
         raise SettingsError(
             f"{shown} is no address of a tracking store; give that of an MLflow server, as in "
-            "http://127.0.0.1:5000, or of a database, as in postgresql://user@host/name or "
+            "http://127.0.0.1:5000, or of a database, as in postgresql://host/name or "
             "sqlite:////path/to/mlflow.db; nothing was migrated",
             value=shown,
         )

@@ -133,7 +133,7 @@ def _check_agreement(
     for draw in draws:
         other = known.get(draw.draw_no)
         if other is not None and other != draw:
-            where = "" if path is None else f"{path}: "
+            where = "" if path is None else f"{path}, line {draw.line}: "
             record = Predictions(folder.journal).record_of_result(draw.draw_no)
             raise InvalidResultError(
                 f"{where}the result of draw {draw.draw_no} is {_shown(draw)}, and "
@@ -141,6 +141,8 @@ def _check_agreement(
                 f"is wrong, copy {folder.layout.results_path}, correct its line in the copy, move "
                 f"its record {record} out of the folder, and import the copy",
                 draw_no=draw.draw_no,
+                path=path,
+                line=draw.line,
             )
 
 
