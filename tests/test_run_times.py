@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -145,9 +146,85 @@ def test_no_run_of_a_save_lasts_nothing(manager: ModelManager, client: MlflowCli
     assert start < end
 
 
-def test_a_naive_start_is_of_the_time_zone_of_the_settings(
-    base_dir: Path, client: MlflowClient
+@pytest.fixture
+def set_zone() -> Iterator[Callable[[str], None]]:
+    """Return a function that sets the zone of this machine, which is put back."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def set_to(name: str) -> None:
+            patch.setenv("TZ", name)
+            time.tzset()
+
+        yield set_to
+    time.tzset()
+
+
+def naive_now(kind: str) -> Any:
+    """Return a start a minute ago, as a program on this machine writes it."""
+    started = datetime.now() - timedelta(minutes=1)
+    forms: dict[str, Callable[[], Any]] = {
+        "datetime": lambda: started,
+        "text": lambda: started.isoformat(" ", "seconds"),
+        "pandas": lambda: pd.Timestamp.now() - pd.Timedelta(minutes=1),
+        "numpy": lambda: np.datetime64("now") - np.timedelta64(1, "m"),
+        "numpy of datetime": lambda: np.datetime64(started),
+    }
+    return forms[kind]()
+
+
+@pytest.mark.parametrize("kind", ["datetime", "text", "pandas", "numpy", "numpy of datetime"])
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Asia/Seoul", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
+)
+def test_a_naive_start_of_this_machine_is_read_in_its_zone(
+    base_dir: Path, set_zone: Callable[[str], None], zone: str, kind: str
 ) -> None:
+    set_zone(zone)
+    manager = ModelManager(base_dir, mirror="off", timezone="Asia/Seoul")
+    given_at_ns = time.time_ns()
+    manager.save_model({}, "m", {"training_started_at": naive_now(kind)})
+    (record,) = (base_dir / "mlflow" / "outbox").glob("*~m.json")
+    started_ns = json.loads(record.read_text())["payload"]["started_at_ns"]
+    assert started_ns == pytest.approx(given_at_ns - 60 * 10**9, abs=30 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "saved_later", "expected"),
+    [
+        ("UTC", "2025-11-03T20:30:00", 0, "2025-11-03T20:30:00+09:00"),
+        ("UTC", "2025-11-03T11:30:00", 0, "2025-11-03T11:30:00+00:00"),
+        ("UTC", "2025-11-03T11:30:00+09:00", 0, "2025-11-03T11:30:00+09:00"),
+        ("Asia/Seoul", "2025-11-03T11:30:00", 0, "2025-11-03T11:30:00+09:00"),
+        ("America/New_York", "2025-11-03T06:30:00", 0, "2025-11-03T06:30:00-05:00"),
+        ("America/New_York", "2025-11-03T07:30:00", 0, "2025-11-03T07:30:00+09:00"),
+        ("Asia/Shanghai", "2025-11-03T20:30:00", 3600, "2025-11-03T20:30:00+09:00"),
+        ("Asia/Shanghai", "2025-11-03T19:30:00", 3600, "2025-11-03T19:30:00+08:00"),
+        ("UTC", "2025-11-03T12:00:01", 0, None),  # rounded: the training took no time
+        ("UTC", "2025-11-03T12:00:03", 0, "2025-11-03T12:00:03+09:00"),
+    ],
+)
+def test_the_latest_reading_that_is_not_after_the_call_is_taken(
+    set_zone: Callable[[str], None],
+    zone: str,
+    text: str,
+    saved_later: int,
+    expected: str | None,
+) -> None:
+    set_zone(zone)
+    found = training_started_ns(
+        {"training_started_at": text},
+        SAVED_NS + saved_later * 10**9,
+        SEOUL,
+        called_at_ns=SAVED_NS,
+    )
+    whole = None if expected is None else int(datetime.fromisoformat(expected).timestamp())
+    assert found == (None if whole is None else whole * 10**9)
+
+
+def test_a_naive_start_is_of_the_time_zone_of_the_settings(
+    base_dir: Path, client: MlflowClient, set_zone: Callable[[str], None]
+) -> None:
+    set_zone("UTC")
     manager = ModelManager(base_dir, timezone="America/New_York")
     started = datetime.now(ZoneInfo("America/New_York")) - timedelta(hours=1)
     manager.save_model({}, "m", {"training_started_at": started.replace(tzinfo=None)})
