@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone, tzinfo
@@ -23,7 +22,15 @@ _DURATION = re.compile(
         "N", r"\d+(?:[.,]\d+)?"
     )
 )
+_CLOCK = re.compile(
+    r"(?:(?P<days>\d+) days?,? )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.\d+)?)"
+)
+"""What ``str`` makes of a duration: ``1 day, 2:03:04.5``."""
 _UNIT_SECONDS = {"weeks": 604_800, "days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+_EPOCH_UNITS = ((10**17, 1), (10**14, 10**3), (10**11, 10**6))
+"""Least numbers that are no seconds since 1970, and the nanoseconds of their unit."""
+_LEAST_SECONDS = 10**8
+"""In 1973. A text of a smaller number is a day: ``20251103``."""
 
 
 def training_started_ns(
@@ -39,8 +46,9 @@ def training_started_ns(
     Parameters
     ----------
     metadata : mapping of str to object
-        Plain values. ``training_started_at`` is ISO 8601 or seconds since 1970;
-        ``training_seconds`` a number or a duration of ISO 8601. The first wins.
+        Plain values. ``training_started_at`` is ISO 8601, or seconds since 1970 (or
+        milli-, micro- or nanoseconds, by their size); ``training_seconds`` a number, a duration
+        of ISO 8601, or hours, minutes and seconds. A number may be a text. The first wins.
     saved_at_ns : int
         Time of the save, in nanoseconds since 1970, at which the training had ended.
     zone : datetime.tzinfo
@@ -88,9 +96,9 @@ def is_without_zone(metadata: Mapping[Any, Any]) -> bool:
 
 
 def _moment_ns(value: Any, zones: Iterable[tzinfo | None], latest_ns: int) -> int | None:
-    seconds = _number(value)
-    if seconds is not None:
-        return _in_ns(seconds)
+    number = _number(value)
+    if number is not None and not (isinstance(value, str) and number < _LEAST_SECONDS):
+        return _in_ns(number, next((unit for least, unit in _EPOCH_UNITS if number >= least), _NS))
     moment = _moment(value) if isinstance(value, str) else None
     if moment is None:
         return None
@@ -127,21 +135,27 @@ def _duration(value: Any) -> int | None:
     """Return a duration in nanoseconds."""
     seconds = _number(value)
     if seconds is None and isinstance(value, str):
-        found = _DURATION.fullmatch(value.strip())
+        found = _DURATION.fullmatch(value.strip()) or _CLOCK.fullmatch(value.strip())
         given = {} if found is None else found.groupdict()
         parts = {unit: text.replace(",", ".") for unit, text in given.items() if text}
         if parts:
             seconds = sum(float(text) * _UNIT_SECONDS[unit] for unit, text in parts.items())
-    return None if seconds is None else _in_ns(seconds)
+    return None if seconds is None else _in_ns(seconds, _NS)
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, ``None`` for anything else; whole ones stay whole."""
+    """Return a number, or that of a text, ``None`` for anything else; whole ones stay whole."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number else None
 
 
-def _in_ns(seconds: float) -> int | None:
-    if isinstance(seconds, int):
-        return seconds * _NS
-    return round(seconds * _NS) if math.isfinite(seconds) and abs(seconds) < _NS * _NS else None
+def _in_ns(number: float, unit_ns: int) -> int | None:
+    if isinstance(number, int):
+        return number * unit_ns
+    product = number * unit_ns
+    return round(product) if abs(product) < _NS**3 else None  # which no NaN is

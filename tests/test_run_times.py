@@ -37,6 +37,10 @@ NONSENSE: list[dict[str, Any]] = [
     *({"training_seconds": value} for value in ("soon", "", "P", "PT", "PTS", True, None, [1.0])),
     *({"training_seconds": value} for value in ({"a": 1}, 366 * 86_401, np.timedelta64(1, "Y"))),
     *({"training_seconds": value} for value in (timedelta(seconds=-5), pd.NaT, 1e300)),
+    *({"training_seconds": value} for value in ("-90", "0", "nan", "-inf", "1e300", "9" * 5_000)),
+    *({"training_seconds": value} for value in ("9000:00:00", "0:00:00", "1:2", "90 apples")),
+    *({"training_started_at": value} for value in ("nan", "inf", "0", "-1", "1e300", "9" * 5_000)),
+    *({"training_started_at": value} for value in (10**17, 10**14, 10**11, 10**10, "1e11", 90)),
     *({"training_started_at": value} for value in ("yesterday", "", "T", 0, -1, 10**400, True)),
     *({"training_started_at": value} for value in (math.nan, math.inf, None, [], {}, "12:00")),
     *({"training_started_at": value} for value in (SAVED + timedelta(days=1), pd.NaT, 1e300)),
@@ -65,6 +69,11 @@ def started_ns(metadata: dict[str, Any]) -> int | None:
         STARTED.timestamp(),
         Decimal(STARTED_NS) / 10**9,
         np.float64(STARTED.timestamp()),
+        *(str(STARTED.timestamp()), f" {STARTED.timestamp():.6f}\n"),
+        *(STARTED_NS, str(STARTED_NS), np.int64(STARTED_NS), float(STARTED_NS)),
+        *(STARTED_NS // 10**3, STARTED_NS / 10**3, str(STARTED_NS // 10**3)),
+        *(STARTED_NS // 10**6, STARTED_NS / 10**6, str(STARTED_NS // 10**6)),
+        *(pd.Timestamp(STARTED).value, np.float64(STARTED_NS // 10**6)),
         pd.Timestamp(STARTED),
         pd.Timestamp(STARTED.replace(tzinfo=None)),
         pd.Timestamp(STARTED).as_unit("ns"),
@@ -83,6 +92,8 @@ def test_a_start_is_read_in_every_usual_form(value: Any) -> None:
         *(90, 90.0, Decimal(90), np.float32(90), np.int64(90), np.array(90)),
         *(timedelta(seconds=90), np.timedelta64(90, "s"), np.timedelta64(90_000, "ms")),
         *(pd.Timedelta(seconds=90), "PT90S", "PT1M30S", "PT1,5M", "P0DT0H1M30.0S"),
+        *("90", "90.0", " 9e1 ", np.str_("90"), np.array("90"), "0.9e2"),
+        *(str(timedelta(seconds=90)), str(pd.Timedelta(seconds=90)), "00:01:30.000"),
     ],
     ids=lambda value: f"{type(value).__name__} {value}",
 )
@@ -93,6 +104,13 @@ def test_a_duration_is_read_in_every_usual_form(value: Any) -> None:
 @pytest.mark.parametrize("metadata", NONSENSE, ids=str)
 def test_what_makes_no_sense_is_no_start(metadata: dict[str, Any]) -> None:
     assert started_ns(metadata) is None
+
+
+def test_a_duration_of_days_is_read_as_python_writes_it() -> None:
+    lasted = timedelta(days=2, hours=3, seconds=1.5)
+    expected = SAVED_NS - lasted // timedelta(microseconds=1) * 1_000
+    for text in (str(lasted), str(pd.Timedelta(lasted)), str(lasted.total_seconds())):
+        assert started_ns({"training_seconds": text}) == expected
 
 
 def test_the_start_wins_over_the_duration_where_it_makes_sense() -> None:
@@ -249,6 +267,8 @@ def test_a_training_that_lasted_is_shown_to_have_lasted_and_changes_no_order(
     ("metadata", "lasted_ms"),
     [
         ({"training_seconds": 90}, 90_000),
+        ({"training_seconds": "90"}, 90_000),
+        ({"training_started_at": 1_762_171_110_000}, 90_000),
         ({"training_started_at": "2025-11-03T20:58:30"}, 90_000),
         ({"training_started_at": "2025-11-04T20:58:30"}, 0),
         ({"training_seconds": math.nan}, 0),
