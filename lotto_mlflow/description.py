@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 from lotto_mlflow import hyperparameters, requirements
 from lotto_mlflow.distributions import MAIN_MODULES, distributions_of
 from lotto_mlflow.metadata import strict, writable
-from lotto_mlflow.plain_values import free_name
+from lotto_mlflow.plain_values import free_names
 from lotto_mlflow.records import Description
 
 _logger = logging.getLogger("lotto_mlflow")
@@ -141,9 +141,7 @@ def _split(
     params: dict[str, str] = {}
     metrics: dict[str, list[list[float]]] = {}
     non_finite: dict[str, str] = {}
-    flat: dict[str, Any] = {}
-    for key, value in _flattened(metadata):
-        flat[free_name(key, flat)] = value
+    flat = _flat(metadata, own)
     numeric = sum(isinstance(value, list) for value in flat.values())
     most = max(2, min(_MAX_STEPS, _MAX_POINTS // max(1, numeric)))
     for key, value in flat.items():
@@ -175,12 +173,29 @@ def _thinned(points: list[list[float]], most: int) -> list[list[float]]:
     return [points[number * last // (most - 1)] for number in range(most)]
 
 
-def _flattened(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(metadata: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
+    """Return flattened metadata; where two have one name, the one with fewer parts keeps it.
+
+    Notes
+    -----
+    A name that was given as it is, is the one that people look for. The order stays.
+    """
+    found = list(_flattened(metadata))
+    least_nested = sorted(range(len(found)), key=lambda place: found[place][0])
+    names = free_names([found[place][1] for place in least_nested], own)
+    renamed = dict(zip(least_nested, names, strict=True))
+    return {renamed[place]: value for place, (_, _, value) in enumerate(found)}
+
+
+def _flattened(
+    metadata: Mapping[str, Any], prefix: str = "", depth: int = 0
+) -> Iterator[tuple[int, str, Any]]:
+    """Yield how deeply a value is nested, its name with those of the dicts around it, and it."""
     for key, value in metadata.items():
         if isinstance(value, dict) and value:
-            yield from _flattened(value, f"{prefix}{key}.")
+            yield from _flattened(value, f"{prefix}{key}.", depth + 1)
         else:
-            yield f"{prefix}{key}", value
+            yield depth, f"{prefix}{key}", value
 
 
 def _numbers(value: Any) -> list[float] | None:

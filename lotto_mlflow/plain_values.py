@@ -295,29 +295,35 @@ def _items_of_series(series: Any) -> list[Any]:
 
 def _dict(pairs: Iterable[tuple[Any, Any]], place: str, inside: tuple[int, ...]) -> dict[str, Any]:
     named = [(_key(key, place), item) for key, item in pairs]
-    given = {name for name, _ in named}
+    free = free_names([name for name, _ in named])
+    return {
+        name: _plain(item, f"{place}[{name!r}]", inside)
+        for name, (_, item) in zip(free, named, strict=True)
+    }
+
+
+def free_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return names of which none comes twice, and warn where that needs a number.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names as they were given; of equal ones the first stays as it is.
+    taken : iterable of str
+        Names that no name becomes by a number.
+    """
+    given = {*names, *taken}
     numbers: dict[str, int] = {}  # the last one that was given to a name
-    found: dict[str, Any] = {}
-    for name, item in named:
+    found: dict[str, None] = {}
+    for name in names:
         free, is_first = name, name not in numbers
         while free in found or (free != name and free in given):
             numbers[name] = numbers.get(name, 1) + 1
             free = f"{name}_{numbers[name]}"
         if free != name and is_first:
             _warn_of_two(name, free)
-        found[free] = _plain(item, f"{place}[{free!r}]", inside)
-    return found
-
-
-def free_name(name: str, used: Mapping[str, Any]) -> str:
-    """Return a name, with a number where something else has it already, and a warning."""
-    if name not in used:
-        return name
-    number = 2
-    while f"{name}_{number}" in used:
-        number += 1
-    _warn_of_two(name, f"{name}_{number}")
-    return f"{name}_{number}"
+        found[free] = None
+    return list(found)
 
 
 def _warn_of_two(name: str, other: str) -> None:

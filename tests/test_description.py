@@ -236,3 +236,61 @@ def test_a_long_value_is_shortened_and_still_told_apart(
 def test_a_model_of_a_library_is_described_without_a_warning(caplog: Any, forest: Any) -> None:
     told({"accuracy": 0.75}, forest)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"test": {"f1": 0.1}, "test.f1": 0.9}, {"test.f1": 0.9, "test.f1_2": 0.1}),
+        ({"test.f1": 0.9, "test": {"f1": 0.1}}, {"test.f1": 0.9, "test.f1_2": 0.1}),
+        (
+            {"test": {"f1": 0.1}, "test.f1": 0.9, "test.f1_2": 0.8},
+            {"test.f1": 0.9, "test.f1_2": 0.8, "test.f1_3": 0.1},
+        ),
+        (
+            {"test": {"f1": 0.1, "f1_2": 0.2}, "test.f1": 0.9},
+            {"test.f1": 0.9, "test.f1_2": 0.2, "test.f1_3": 0.1},
+        ),
+        ({"a": {"b": {"c": 1}, "b.c": 2}}, {"a.b.c": 2, "a.b.c_2": 1}),
+        (
+            {"a": {"b": {"c": 1}, "b.c": 2}, "a.b": {"c": 3}, "a.b.c": 4},
+            {"a.b.c": 4, "a.b.c_2": 2, "a.b.c_3": 3, "a.b.c_4": 1},
+        ),
+        ({"x.y": {"z": 1}, "x": {"y": 2}}, {"x.y": 2, "x.y.z": 1}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_metric", [True, False], ids=["metric", "parameter"])
+def test_a_name_that_was_given_is_kept_and_a_flattened_one_gets_a_number(
+    metadata: dict[str, Any],
+    expected: dict[str, int],
+    is_metric: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def of_kind(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: of_kind(item) for key, item in value.items()}
+        return value if is_metric else f"<{value}>"
+
+    found = describe({}, of_kind(metadata))
+    if is_metric:
+        assert {name: points[-1][1] for name, points in found.metrics.items()} == expected
+    else:
+        assert found.params == of_kind(expected)
+    is_renamed = "one is kept as" in caplog.text
+    assert is_renamed == ("_2" in str(expected))
+
+
+def test_what_gets_a_number_takes_no_name_of_a_hyperparameter() -> None:
+    class Numbered(BaseEstimator):
+        def get_params(self, deep: bool = True) -> dict[str, Any]:
+            return {"test.f1_2": "own"}
+
+    found = describe(Numbered(), {"test": {"f1": 0.1}, "test.f1": 0.9})
+    assert found.metrics == {"test.f1": [[0, 0.9]], "test.f1_3": [[0, 0.1]]}
+    assert found.params["test.f1_2"] == "own"
+
+
+def test_renaming_changes_no_order_of_metrics() -> None:
+    found = describe({}, {"c": {"d": 1}, "a": {"b": 2}, "b": 3, "a.b": 4})
+    assert list(found.metrics) == ["c.d", "a.b_2", "b", "a.b"]

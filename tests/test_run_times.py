@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +37,10 @@ NONSENSE: list[dict[str, Any]] = [
     *({"training_seconds": value} for value in ("soon", "", "P", "PT", "PTS", True, None, [1.0])),
     *({"training_seconds": value} for value in ({"a": 1}, 366 * 86_401, np.timedelta64(1, "Y"))),
     *({"training_seconds": value} for value in (timedelta(seconds=-5), pd.NaT, 1e300)),
+    *({"training_seconds": value} for value in ("-90", "0", "nan", "-inf", "1e300", "9" * 5_000)),
+    *({"training_seconds": value} for value in ("9000:00:00", "0:00:00", "1:2", "90 apples")),
+    *({"training_started_at": value} for value in ("nan", "inf", "0", "-1", "1e300", "9" * 5_000)),
+    *({"training_started_at": value} for value in (10**17, 10**14, 10**11, 10**10, "1e11", 90)),
     *({"training_started_at": value} for value in ("yesterday", "", "T", 0, -1, 10**400, True)),
     *({"training_started_at": value} for value in (math.nan, math.inf, None, [], {}, "12:00")),
     *({"training_started_at": value} for value in (SAVED + timedelta(days=1), pd.NaT, 1e300)),
@@ -64,6 +69,11 @@ def started_ns(metadata: dict[str, Any]) -> int | None:
         STARTED.timestamp(),
         Decimal(STARTED_NS) / 10**9,
         np.float64(STARTED.timestamp()),
+        *(str(STARTED.timestamp()), f" {STARTED.timestamp():.6f}\n"),
+        *(STARTED_NS, str(STARTED_NS), np.int64(STARTED_NS), float(STARTED_NS)),
+        *(STARTED_NS // 10**3, STARTED_NS / 10**3, str(STARTED_NS // 10**3)),
+        *(STARTED_NS // 10**6, STARTED_NS / 10**6, str(STARTED_NS // 10**6)),
+        *(pd.Timestamp(STARTED).value, np.float64(STARTED_NS // 10**6)),
         pd.Timestamp(STARTED),
         pd.Timestamp(STARTED.replace(tzinfo=None)),
         pd.Timestamp(STARTED).as_unit("ns"),
@@ -82,6 +92,8 @@ def test_a_start_is_read_in_every_usual_form(value: Any) -> None:
         *(90, 90.0, Decimal(90), np.float32(90), np.int64(90), np.array(90)),
         *(timedelta(seconds=90), np.timedelta64(90, "s"), np.timedelta64(90_000, "ms")),
         *(pd.Timedelta(seconds=90), "PT90S", "PT1M30S", "PT1,5M", "P0DT0H1M30.0S"),
+        *("90", "90.0", " 9e1 ", np.str_("90"), np.array("90"), "0.9e2"),
+        *(str(timedelta(seconds=90)), str(pd.Timedelta(seconds=90)), "00:01:30.000"),
     ],
     ids=lambda value: f"{type(value).__name__} {value}",
 )
@@ -92,6 +104,13 @@ def test_a_duration_is_read_in_every_usual_form(value: Any) -> None:
 @pytest.mark.parametrize("metadata", NONSENSE, ids=str)
 def test_what_makes_no_sense_is_no_start(metadata: dict[str, Any]) -> None:
     assert started_ns(metadata) is None
+
+
+def test_a_duration_of_days_is_read_as_python_writes_it() -> None:
+    lasted = timedelta(days=2, hours=3, seconds=1.5)
+    expected = SAVED_NS - lasted // timedelta(microseconds=1) * 1_000
+    for text in (str(lasted), str(pd.Timedelta(lasted)), str(lasted.total_seconds())):
+        assert started_ns({"training_seconds": text}) == expected
 
 
 def test_the_start_wins_over_the_duration_where_it_makes_sense() -> None:
@@ -145,9 +164,85 @@ def test_no_run_of_a_save_lasts_nothing(manager: ModelManager, client: MlflowCli
     assert start < end
 
 
-def test_a_naive_start_is_of_the_time_zone_of_the_settings(
-    base_dir: Path, client: MlflowClient
+@pytest.fixture
+def set_zone() -> Iterator[Callable[[str], None]]:
+    """Return a function that sets the zone of this machine, which is put back."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def set_to(name: str) -> None:
+            patch.setenv("TZ", name)
+            time.tzset()
+
+        yield set_to
+    time.tzset()
+
+
+def naive_now(kind: str) -> Any:
+    """Return a start a minute ago, as a program on this machine writes it."""
+    started = datetime.now() - timedelta(minutes=1)
+    forms: dict[str, Callable[[], Any]] = {
+        "datetime": lambda: started,
+        "text": lambda: started.isoformat(" ", "seconds"),
+        "pandas": lambda: pd.Timestamp.now() - pd.Timedelta(minutes=1),
+        "numpy": lambda: np.datetime64("now") - np.timedelta64(1, "m"),
+        "numpy of datetime": lambda: np.datetime64(started),
+    }
+    return forms[kind]()
+
+
+@pytest.mark.parametrize("kind", ["datetime", "text", "pandas", "numpy", "numpy of datetime"])
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Asia/Seoul", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
+)
+def test_a_naive_start_of_this_machine_is_read_in_its_zone(
+    base_dir: Path, set_zone: Callable[[str], None], zone: str, kind: str
 ) -> None:
+    set_zone(zone)
+    manager = ModelManager(base_dir, mirror="off", timezone="Asia/Seoul")
+    given_at_ns = time.time_ns()
+    manager.save_model({}, "m", {"training_started_at": naive_now(kind)})
+    (record,) = (base_dir / "mlflow" / "outbox").glob("*~m.json")
+    started_ns = json.loads(record.read_text())["payload"]["started_at_ns"]
+    assert started_ns == pytest.approx(given_at_ns - 60 * 10**9, abs=30 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "saved_later", "expected"),
+    [
+        ("UTC", "2025-11-03T20:30:00", 0, "2025-11-03T20:30:00+09:00"),
+        ("UTC", "2025-11-03T11:30:00", 0, "2025-11-03T11:30:00+00:00"),
+        ("UTC", "2025-11-03T11:30:00+09:00", 0, "2025-11-03T11:30:00+09:00"),
+        ("Asia/Seoul", "2025-11-03T11:30:00", 0, "2025-11-03T11:30:00+09:00"),
+        ("America/New_York", "2025-11-03T06:30:00", 0, "2025-11-03T06:30:00-05:00"),
+        ("America/New_York", "2025-11-03T07:30:00", 0, "2025-11-03T07:30:00+09:00"),
+        ("Asia/Shanghai", "2025-11-03T20:30:00", 3600, "2025-11-03T20:30:00+09:00"),
+        ("Asia/Shanghai", "2025-11-03T19:30:00", 3600, "2025-11-03T19:30:00+08:00"),
+        ("UTC", "2025-11-03T12:00:01", 0, None),  # rounded: the training took no time
+        ("UTC", "2025-11-03T12:00:03", 0, "2025-11-03T12:00:03+09:00"),
+    ],
+)
+def test_the_latest_reading_that_is_not_after_the_call_is_taken(
+    set_zone: Callable[[str], None],
+    zone: str,
+    text: str,
+    saved_later: int,
+    expected: str | None,
+) -> None:
+    set_zone(zone)
+    found = training_started_ns(
+        {"training_started_at": text},
+        SAVED_NS + saved_later * 10**9,
+        SEOUL,
+        called_at_ns=SAVED_NS,
+    )
+    whole = None if expected is None else int(datetime.fromisoformat(expected).timestamp())
+    assert found == (None if whole is None else whole * 10**9)
+
+
+def test_a_naive_start_is_of_the_time_zone_of_the_settings(
+    base_dir: Path, client: MlflowClient, set_zone: Callable[[str], None]
+) -> None:
+    set_zone("UTC")
     manager = ModelManager(base_dir, timezone="America/New_York")
     started = datetime.now(ZoneInfo("America/New_York")) - timedelta(hours=1)
     manager.save_model({}, "m", {"training_started_at": started.replace(tzinfo=None)})
@@ -172,6 +267,8 @@ def test_a_training_that_lasted_is_shown_to_have_lasted_and_changes_no_order(
     ("metadata", "lasted_ms"),
     [
         ({"training_seconds": 90}, 90_000),
+        ({"training_seconds": "90"}, 90_000),
+        ({"training_started_at": 1_762_171_110_000}, 90_000),
         ({"training_started_at": "2025-11-03T20:58:30"}, 90_000),
         ({"training_started_at": "2025-11-04T20:58:30"}, 0),
         ({"training_seconds": math.nan}, 0),

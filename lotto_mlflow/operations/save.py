@@ -25,7 +25,7 @@ from lotto_mlflow.operations.recording import pushed
 from lotto_mlflow.operations.signer import Signer
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import SAVE, Description, Record, SavePayload, SaveRecord, new_id
-from lotto_mlflow.run_times import training_started_ns
+from lotto_mlflow.run_times import is_without_zone, training_started_ns
 from lotto_mlflow.settings import Settings, Target
 from lotto_mlflow.signing import Pair
 from lotto_mlflow.signing.signatures import begin_importing
@@ -63,6 +63,8 @@ class _Request:
     timezone: ZoneInfo
     called_at_ns: int
     """On the clock that is never set."""
+    may_start_in_utc: bool
+    """Whether a start of the training that has no zone may be of UTC."""
 
 
 def save(folder: ModelFolder, given: Given) -> Path:
@@ -164,6 +166,7 @@ def _checked(folder: ModelFolder, current: Settings, given: Given, called_at_ns:
         folder.target(current),
         current.timezone,
         called_at_ns,
+        given.metadata is not None and is_without_zone(given.metadata),
     )
 
 
@@ -265,8 +268,14 @@ def _started_at_ns(request: _Request, time_ns: int) -> int:
     -----
     The time of a save may be far from the clock: it is later than the one before it.
     """
-    trained = training_started_ns(request.metadata or {}, time_ns, request.timezone)
     lasted_ns = time.monotonic_ns() - request.called_at_ns
+    trained = training_started_ns(
+        request.metadata or {},
+        time_ns,
+        request.timezone,
+        called_at_ns=time.time_ns() - lasted_ns,
+        may_be_utc=request.may_start_in_utc,
+    )
     return max(0, time_ns - lasted_ns) if trained is None else trained
 
 
