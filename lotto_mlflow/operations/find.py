@@ -145,7 +145,7 @@ def latest_path(
         else:
             record = versions.of_version(folder, target, reference)
         return None if record is None else versions.path_of_version(folder, target, record)
-    except (MirrorUnavailableError, ImportError) as cause:
+    except MirrorUnavailableError as cause:
         if not stale_ok:
             raise
         return last_seen.recalled(folder, target, reference, cause)[1]
@@ -258,7 +258,7 @@ def _elsewhere(
         return None
     try:
         found = versions.newest_of_name(folder, target, name)
-    except (MirrorError, ImportError) as refusal:
+    except MirrorError as refusal:
         _logger.info("the registry was not asked for %s: %s", name, refusal)
         return None
     if found is None:
