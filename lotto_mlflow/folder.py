@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import weakref
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from lotto_mlflow import advice, files, regular, settings
 from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.downloads import DownloadCache
-from lotto_mlflow.errors import Fix, LaterReleaseError, LottoMlflowError, StoreError
+from lotto_mlflow.errors import (
+    Fix,
+    LaterReleaseError,
+    LottoMlflowError,
+    MirrorUnavailableError,
+    StoreError,
+)
 from lotto_mlflow.history import History
 from lotto_mlflow.journal import Journal
 from lotto_mlflow.layout import Layout
@@ -29,6 +36,30 @@ if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
 _FORMAT_BYTES = 1 << 20
+_INSTALL_MLFLOW = ("pip", "install", "--force-reinstall", "mlflow")
+MIRROR_ROOM = "lotto_mlflow.mirror"
+"""The room that imports MLflow."""
+
+
+def import_mirror() -> None:
+    """Import the room of the MLflow view, and MLflow with it.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If MLflow cannot be imported: a broken installation raises what it likes.
+    """
+    try:
+        with existing_current_folder():
+            importlib.import_module(MIRROR_ROOM)
+    except LottoMlflowError:
+        raise
+    except Exception as cause:
+        raise MirrorUnavailableError(
+            f"MLflow cannot be imported: {type(cause).__name__}: {cause}; nothing was asked of it",
+            fix=Fix("shell", {"command": _INSTALL_MLFLOW}, effect="installs it anew"),
+            error_code=None,
+        ) from cause
 
 
 class ModelFolder:
@@ -81,7 +112,13 @@ class ModelFolder:
         return {target.name: target for target in (self.target(), self.embedded_target())}
 
     def mirror(self, target: Target) -> Mirror:
-        """Return the MLflow view in a tracking store; opening it imports MLflow."""
+        """Return the MLflow view in a tracking store; opening it imports MLflow.
+
+        Raises
+        ------
+        MirrorUnavailableError
+            If MLflow cannot be imported.
+        """
         return self._mirrors.of_target(target)
 
     def history(self) -> History:
@@ -256,8 +293,8 @@ class _Mirrors:
         may hold on to what was damaged. After any of these, a mirror is opened that shares nothing
         with the one before.
         """
-        with existing_current_folder():
-            from lotto_mlflow.mirror import Mirror
+        import_mirror()
+        from lotto_mlflow.mirror import Mirror
 
         store = (self._layout, target)
         use = (os.getpid(), _file_of(target))

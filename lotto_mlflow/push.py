@@ -17,7 +17,6 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import (
     LottoMlflowError,
     MirrorError,
@@ -25,7 +24,7 @@ from lotto_mlflow.errors import (
     ModelInUseError,
 )
 from lotto_mlflow.files import locked
-from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.folder import MIRROR_ROOM, ModelFolder, import_mirror
 from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import push
 from lotto_mlflow.layout import Layout
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("lotto_mlflow")
 WAIT_SECONDS = 5.0
 """How long a save waits for MLflow beyond its work on disk."""
-_MIRROR = "lotto_mlflow.mirror"
-"""The room that imports MLflow."""
 _PREPARE_SECONDS = 120.0
 """How long MLflow may take to be imported, and the store to be created and opened."""
 _OTHERS_SECONDS = 0.05
@@ -139,8 +136,7 @@ class PushWorker:
 
     def _run(self) -> None:
         try:
-            with existing_current_folder():
-                importlib.import_module(_MIRROR)
+            import_mirror()
             rounds = _Rounds()
             while not self._has_answered_all(rounds):
                 pass
@@ -297,7 +293,7 @@ class PushWorker:
     def begin_importing(self) -> None:
         """Have MLflow imported, in the first call of this process; returns at once."""
         global _has_begun_importing
-        if not _has_begun_importing and _MIRROR not in sys.modules:
+        if not _has_begun_importing and MIRROR_ROOM not in sys.modules:
             _has_begun_importing = True
             self.request(Goal.IMPORT)
 

@@ -204,6 +204,31 @@ def test_infinite_values_are_recorded(embedded: Aliased) -> None:
     assert embedded.manager.history(registered_model="other")[-1] == move
 
 
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_promoting_what_is_in_use_by_a_metric_that_it_lacks_is_refused(
+    aliased: Aliased, value: float | None
+) -> None:
+    aliased.save(auc=0.5)
+    run_id = str(aliased.manager.get(aliased.reference(1)).run_id)
+    if value is not None:
+        aliased.client.log_metric(run_id, "acu", value)
+    aliased.promote(1)
+    for arguments in ({}, {"min_gain": 0.1}, {"higher_is_better": False}):
+        with pytest.raises(PromotionRefusedError, match="its acu is") as caught:
+            aliased.promote(1, metric="acu", **arguments)
+        error = caught.value
+        shown = "missing" if value is None else "nan"
+        assert str(error).count(f" {shown}") == 2
+        assert (error.candidate_version, error.holder_version) == (1, 1)
+        assert (error.candidate_value is None) is (error.holder_value is None) is (value is None)
+    aliased.set_outside(1, "staging")  # which nobody recorded
+    with pytest.raises(PromotionRefusedError):
+        aliased.promote(1, "staging", metric="acu")
+    assert aliased.history() == [("promote", None, 1)]
+    aliased.client.log_metric(run_id, "acu", 0.1, step=1)
+    assert aliased.promote(1, metric="acu").to.version == 1
+
+
 def test_promoting_what_is_in_use_moves_nothing_and_returns_its_move(aliased: Aliased) -> None:
     aliased.save(auc=0.5)
     move = aliased.promote(1)

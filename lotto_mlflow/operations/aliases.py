@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout, references
@@ -16,11 +15,10 @@ from lotto_mlflow.errors import (
     MirrorError,
     MirrorUnavailableError,
     ModelNotFoundError,
-    PromotionRefusedError,
     SettingsError,
 )
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.operations import find, last_seen, versions
+from lotto_mlflow.operations import comparison, find, last_seen, versions
 from lotto_mlflow.operations.alias import Alias, holder_of
 from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.operations.recording import pushed
@@ -34,32 +32,13 @@ from lotto_mlflow.records import (
     stack_of,
 )
 from lotto_mlflow.references import VersionReference
-from lotto_mlflow.settings import Target, as_number
+from lotto_mlflow.settings import Target
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Ledger
 
-_LONGEST_METRIC = 250
-_TOLERANCE = 1e-12
 _MOST_ROUNDS = 100
 """How often a move is tried anew, because others were faster."""
-
-
-@dataclass(frozen=True)
-class _Gate:
-    """What a model must be better in than the one in use, and by how much."""
-
-    metric: str
-    is_higher_better: bool
-    min_gain: float
-
-    def is_passed(self, candidate: float | None, holder: float | None) -> bool:
-        """Return whether the gain is large enough; a value that is missing is none."""
-        if candidate is None or holder is None:
-            return False
-        gain = candidate - holder if self.is_higher_better else holder - candidate
-        is_better = candidate > holder if self.is_higher_better else candidate < holder
-        return is_better and gain >= self.min_gain - _TOLERANCE
 
 
 Decide = Callable[["Ledger", "ModelRecord | None"], AliasMove]
@@ -78,7 +57,7 @@ def promote(
 ) -> AliasMove:
     """Have an alias stand for a model, if that is better than what it stands for."""
     references.check_alias(alias)
-    gate = _gate(metric, min_gain, higher_is_better=higher_is_better)
+    gate = comparison.gate_of(metric, min_gain, higher_is_better=higher_is_better)
     check_reason(reason)
     target = folder.target()
     candidate = _candidate(folder, target, model)
@@ -88,9 +67,11 @@ def promote(
         move = replace(place.draft("promote", holder, candidate), reason=reason)
         last = ledger.last(alias)
         if holder is not None and holder_of(holder).is_same(move.to):
+            if gate is not None:
+                comparison.check_holder(place, gate, holder)
             is_known = last is not None and last.to is not None and last.to.is_same(move.to)
             return last if is_known and last is not None else move
-        return move if gate is None else _measured(place, gate, move, holder, candidate)
+        return move if gate is None else comparison.measured(place, gate, move, holder, candidate)
 
     return _moved(place, decide, candidate, may_decide_again=gate is not None)
 
@@ -202,56 +183,6 @@ def _finished(place: Alias, claimed: AliasMove) -> AliasMove:
 
 def _is_version(one: ModelRecord, other: ModelRecord) -> bool:
     return holder_of(one).is_same(holder_of(other))
-
-
-def _measured(
-    place: Alias,
-    gate: _Gate,
-    move: AliasMove,
-    holder: ModelRecord | None,
-    candidate: ModelRecord,
-) -> AliasMove:
-    """Return a move with the values that were compared.
-
-    Raises
-    ------
-    PromotionRefusedError
-        If the candidate has no value, or it is not as much better as it must be.
-    """
-    ours = place.book.metric(str(candidate.run_id), gate.metric)
-    theirs = None if holder is None else place.book.metric(str(holder.run_id), gate.metric)
-    is_measured = ours is not None and not math.isnan(ours)
-    is_granted = is_measured if holder is None else gate.is_passed(ours, theirs)
-    if is_granted:
-        return replace(move, metric=gate.metric, from_value=theirs, to_value=ours)
-    raise PromotionRefusedError(
-        f"version {candidate.version} of {place.registered_model} was not promoted: its "
-        f"{gate.metric} is {_shown(ours)}, {_rest(place.name, gate, holder, ours, theirs)}; "
-        "nothing was moved",
-        metric=gate.metric,
-        candidate_value=ours,
-        holder_value=theirs,
-        candidate_version=candidate.version,
-        holder_version=None if holder is None else holder.version,
-    )
-
-
-def _rest(
-    alias: str, gate: _Gate, holder: ModelRecord | None, ours: float | None, theirs: float | None
-) -> str:
-    """Return what a value would have to be, as the end of a sentence that begins with it."""
-    if holder is None:
-        return f"{alias} stands for no version yet, and the first one needs a number there"
-    rest = f"and version {holder.version}, for which {alias} stands, has {_shown(theirs)}"
-    if any(value is None or math.isnan(value) for value in (ours, theirs)):
-        rest = rest.replace(" has missing", " has none: it is missing")
-        return f"{rest}; these cannot be compared: log both, or promote without a metric"
-    than = "higher than that" if gate.is_higher_better else "lower than that"
-    return f"{rest}; it must be {than}{f', by at least {gate.min_gain!r}' if gate.min_gain else ''}"
-
-
-def _shown(value: float | None) -> str:
-    return "missing" if value is None else repr(value)
 
 
 def _candidate(folder: ModelFolder, target: Target, model: Any) -> ModelRecord:
@@ -371,31 +302,3 @@ def check_reason(reason: object) -> None:
     """
     if reason is not None and not isinstance(reason, str):
         raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
-
-
-def _gate(metric: object, min_gain: object, *, higher_is_better: bool) -> _Gate | None:
-    """Return the condition of a promotion, ``None`` where there is none.
-
-    Raises
-    ------
-    SettingsError
-        If there is one that makes no sense.
-    """
-    gain = as_number(min_gain)
-    if not 0 <= gain < math.inf:
-        raise SettingsError(
-            f"min_gain is {min_gain!r:.100}; give a number that is not negative", value=min_gain
-        )
-    if metric is None:
-        if gain or not higher_is_better:
-            raise SettingsError(
-                "min_gain and higher_is_better are of a metric; name it, too", value=min_gain
-            )
-        return None
-    if not isinstance(metric, str) or not 0 < len(metric) <= _LONGEST_METRIC:
-        raise SettingsError(
-            f"metric is {metric!r:.100}; give the name of one, of at most {_LONGEST_METRIC} "
-            "characters",
-            value=metric,
-        )
-    return _Gate(metric, bool(higher_is_better), gain)

@@ -145,7 +145,7 @@ def latest_path(
         else:
             record = versions.of_version(folder, target, reference)
         return None if record is None else versions.path_of_version(folder, target, record)
-    except (MirrorUnavailableError, ImportError) as cause:
+    except MirrorUnavailableError as cause:
         if not stale_ok:
             raise
         return last_seen.recalled(folder, target, reference, cause)[1]
@@ -258,9 +258,8 @@ def _elsewhere(
         return None
     try:
         found = versions.newest_of_name(folder, target, name)
-    except (MirrorError, ImportError) as refusal:
-        reason = getattr(refusal, "summary", refusal)
-        summary = f"{cause.summary}, and the registry could not be asked: {reason}"
+    except MirrorError as refusal:
+        summary = f"{cause.summary}, and the registry could not be asked: {refusal.summary}"
         raise ModelNotFoundError(summary, fix=cause.fix, **cause.data) from refusal
     if found is None:
         place = str(folder.layout.trained_dir)

@@ -86,7 +86,7 @@ def load(
         try:
             record = versions.of_version(folder, target, reference)
             path = versions.path_to_load(folder, target, record, arrived_of(progress))
-        except (MirrorUnavailableError, ImportError) as cause:
+        except MirrorUnavailableError as cause:
             if not stale_ok or reference.version is not None:
                 raise
             record, path = last_seen.recalled(folder, target, reference, cause)

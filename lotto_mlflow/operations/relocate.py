@@ -6,10 +6,9 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from lotto_mlflow.current_folder import existing_current_folder
 from lotto_mlflow.errors import RelocationError
 from lotto_mlflow.files import locked
-from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.folder import ModelFolder, import_mirror
 
 
 def relocate(folder: ModelFolder, relative_to: str | os.PathLike[str] | None) -> int:
@@ -31,9 +30,11 @@ def relocate(folder: ModelFolder, relative_to: str | os.PathLike[str] | None) ->
     ------
     RelocationError
         If there is no embedded store, or no such folder. Nothing was changed.
+    MirrorUnavailableError
+        If MLflow cannot be imported. Nothing was changed.
     """
-    with existing_current_folder():
-        from lotto_mlflow.mirror import database
+    import_mirror()
+    from lotto_mlflow.mirror import database
 
     layout = folder.layout
     location = _location(layout.artifacts_dir.absolute(), relative_to)

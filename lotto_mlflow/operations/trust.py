@@ -88,7 +88,7 @@ def _in_registry(
         found = versions.unchecked(folder, target, VersionReference(registered))
     except ModelNotFoundError:
         return
-    except (MirrorUnavailableError, ImportError) as cause:
+    except MirrorUnavailableError as cause:
         _logger.warning("what the registry has was not accepted: %s", cause)
         return
     if found is not None:
