@@ -25,6 +25,11 @@ MAX_DEPTH = 100
 _PLAIN = frozenset({type(None), bool, int, float})
 _AS_THEY_ARE = frozenset({str, dict, list, tuple})
 """Types whose values no conversion changes, but for what is in them."""
+_NUMPY_NUMBERS = frozenset(
+    ["bool", "bool_", "float16", "float32", "float64"]
+    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+)
+"""Types of numpy that are of one plain type; lists of many of them are usual."""
 _LISTS = (Sequence, KeysView, ValuesView, ItemsView)
 _BYTES = (bytes, bytearray, memoryview)
 _MOST_CONVERSIONS = 10
@@ -72,6 +77,8 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
     inside = (*parents, id(value))
     try:
         value = _converted(value)
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, str):
             return _text(value, place)
         if isinstance(value, _Pairs):
@@ -84,15 +91,16 @@ def _plain(value: Any, place: str, parents: tuple[int, ...]) -> Any:
         raise
     except Exception as cause:  # another library's code
         raise refused(place, f"cannot be read ({type(cause).__name__}: {cause})") from cause
-    if type(value) in _PLAIN:
-        return value
     raise refused(place, f"is {type(value).__name__}, which JSON cannot hold")
 
 
 def _converted(value: Any) -> Any:
     """Return a value that needs no conversion any more, except of what is in it."""
-    if type(value) in _AS_THEY_ARE:
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
         return value
+    if kind.__module__ == "numpy" and kind.__name__ in _NUMPY_NUMBERS:
+        return value.item()
     for _ in range(_MOST_CONVERSIONS):
         given, value = value, _of_pandas(_of_numpy(_of_standard_library(value)))
         if value is given or type(value) in _PLAIN:

@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import FrameType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 import attrs
@@ -411,3 +411,33 @@ def test_a_library_that_a_thread_is_just_importing_is_not_asked(tmp_path: Path, 
         "    builtins.go_on.set()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("code", np.typecodes["AllInteger"] + np.typecodes["Float"] + "?")
+def test_every_number_of_numpy_is_a_plain_one_of_its_value(code: str) -> None:
+    kind = np.dtype(code).type
+    for value in (kind(0), kind(1), kind(100)) + ((kind("nan"),) if code in "efdg" else ()):
+        (found,) = plain({"a": [value]})["a"]
+        assert type(found) is {"b": bool, "i": int, "u": int, "f": float}[np.dtype(code).kind]
+        assert found == value or (found != found and value != value)
+
+
+def test_many_numbers_of_numpy_are_converted_without_asking_every_library() -> None:
+    def calls(values: list[Any]) -> int:
+        count = 0
+
+        def counted(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(counted)
+        try:
+            plain({"a": values})
+        finally:
+            sys.setprofile(before)
+        return count
+
+    kinds = (np.float64, np.float32, np.int64, np.bool_)
+    few, many = ([kind(1) for _ in range(n) for kind in kinds] for n in (10, 110))
+    assert (calls(many) - calls(few)) / (100 * len(kinds)) <= 3
