@@ -370,7 +370,7 @@ def _all(folder: ModelFolder, report: Report) -> None:
     from lotto_mlflow.operations import verify  # imported lazily
 
     for found in verify.verify(folder, None, deep=True):
-        subject = found.name or str(found.path or "")
+        subject = found.name or str(found.path or found.detail)
         report.add(_weight(folder, found), found, f"{found.kind}: {subject}".rstrip(": "))
 
 
