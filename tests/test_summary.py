@@ -66,6 +66,8 @@ def test_it_tells_what_people_look_for_first() -> None:
 
 
 def test_the_first_metric_is_a_result_and_not_the_time_that_it_took() -> None:
+    record = described(metrics={"training_started_at": [[0, 1.7e9]], "hits": [[0, 0.5]]})
+    assert entities.summary(record).startswith("RandomForestClassifier, hits 0.5, saved ")
     record = described(metrics={"training_seconds": [[0, 90.0]], "hits": [[0, 1.0], [1, 0.5]]})
     assert entities.summary(record).startswith("RandomForestClassifier, hits 0.5, saved ")
     record = described(metrics={"training_seconds": [[0, 90.0]]})

@@ -16,7 +16,7 @@ from lotto_mlflow.layout import registered_model
 from lotto_mlflow.records import SaveRecord, is_id
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.requirements import version_in
-from lotto_mlflow.run_times import SECONDS
+from lotto_mlflow.run_times import SECONDS, STARTED_AT
 from lotto_mlflow.text import one_line, shell_command, size_as_text
 
 MAX_KEY = 250
@@ -209,7 +209,7 @@ def _headline(record: SaveRecord) -> str:
     """Return what the model is, its first metric, and when it was saved."""
     description = record.payload.description
     metrics = ((key, points) for key, points in description.metrics.items() if points)
-    first = next((one for one in metrics if one[0] != SECONDS), None)
+    first = next((one for one in metrics if one[0] not in (SECONDS, STARTED_AT)), None)
     words = [_words(description.model_type)]
     if first is not None:
         words.append(f"{_words(first[0])} {first[1][-1][1]:.6g}")
