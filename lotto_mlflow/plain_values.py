@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import operator
 import sys
 from collections import UserString
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, Set, ValuesView
@@ -367,3 +368,21 @@ def _text(value: str, place: str) -> str:
 def refused(place: str, problem: str) -> InvalidMetadataError:
     """Return the error about a value at a place."""
     return InvalidMetadataError(f"{place} {problem}; nothing was saved", place=place)
+
+
+def plain_integer(value: Any) -> Any:
+    """Return a whole number of any library as an ``int``; a truth value, or another, as it is."""
+    if type(value) is int or isinstance(value, bool):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
+
+
+def shown(value: object) -> str:
+    """Return the first of a value's characters for a message; Python writes no endless number."""
+    try:
+        return f"{value!r:.100}"
+    except ValueError:
+        return "a number of too many digits"

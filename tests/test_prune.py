@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aliased import Aliased
 from mlflow import MlflowClient
@@ -502,7 +503,14 @@ def test_in_a_copied_folder_files_are_known_by_their_bytes(tmp_path: Path) -> No
         {"keep_days": 10**400},
         {"keep_days": -(10**400)},
         {"keep_last": 1, "keep_days": -1},
+        {"keep_last": -(10**5000)},
+        {"keep_days": 10**5000},
+        {"keep_days": -(10**5000)},
+        {"keep_last": np.int64(-1)},
+        {"keep_last": np.bool_(True)},
+        {"keep_last": np.float64(1)},
     ],
+    ids=lambda limits: ", ".join(limits) or "none",
 )
 def test_a_limit_that_is_none_is_refused(manager: ModelManager, limits: dict[str, Any]) -> None:
     manager.save_model({"n": 1}, "lotto_model_1")
@@ -782,6 +790,52 @@ def test_what_is_not_there_cannot_be_deleted(manager: ModelManager, name: Any) -
     manager.save_model({"n": 1}, "lotto_model_1")
     with pytest.raises((ModelNotFoundError, InvalidReferenceError)):
         manager.delete(name)
+    assert len(manager.records()) == 1
+
+
+@pytest.mark.parametrize(
+    "count", [10**5000, 2**63, np.int64(2), np.uint8(2)], ids=lambda one: type(one).__name__
+)
+def test_a_limit_may_be_a_whole_number_of_any_kind(manager: ModelManager, count: Any) -> None:
+    for number in (1, 2, 3):
+        manager.save_model({"n": number}, f"lotto_model_{number}")
+    goes = ["lotto_model_1"] if count == 2 else []
+    assert [one.name for one in manager.prune(keep_last=count).pruned] == goes
+    assert len(manager.records(limit=count)) == 3 - len(goes)
+    assert [one.name for one in prune(manager, keep_last=count).pruned] == goes
+    assert len(manager.records()) == 3 - len(goes)
+
+
+def test_a_version_may_be_a_whole_number_of_any_kind(manager: ModelManager) -> None:
+    for number in (1, 2):
+        manager.save_model({"n": number}, f"lotto_model_{number}", {"auc": number})
+    second = np.int64(2)
+    assert manager.get(second).name == "lotto_model_2"
+    assert manager.promote(second).to.version == 2
+    with pytest.raises(ModelInUseError, match=r"delete\(2, force=True\)"):
+        manager.delete(second)
+    assert [one.version for one in manager.delete(np.int32(1)).pruned] == [1]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [True, False, np.bool_(True), 10**5000, -(10**5000), 2.0],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_truth_value_or_an_endless_number_names_no_version(
+    manager: ModelManager, reference: Any
+) -> None:
+    manager.save_model({"n": 1}, "lotto_model_1")
+    calls = (manager.get, manager.promote, manager.delete, manager.restore, manager.predictions)
+    for call in calls:
+        with pytest.raises(InvalidReferenceError, match="names no model"):
+            call(reference)
+    with pytest.raises(SettingsError):
+        manager.promote(1, metric="auc", min_gain=10**5000)
+    with pytest.raises(SettingsError):
+        manager.promote(1, metric=10**5000)
+    with pytest.raises(SettingsError):
+        manager.promote(1, reason=10**5000)
     assert len(manager.records()) == 1
 
 

@@ -22,6 +22,7 @@ from lotto_mlflow.operations import comparison, find, last_seen, versions
 from lotto_mlflow.operations.alias import Alias, holder_of
 from lotto_mlflow.operations.load import NO_COPY, fix_of_file
 from lotto_mlflow.operations.recording import pushed
+from lotto_mlflow.plain_values import shown
 from lotto_mlflow.records import (
     AliasHolder,
     AliasMove,
@@ -301,4 +302,4 @@ def check_reason(reason: object) -> None:
         If it is something else.
     """
     if reason is not None and not isinstance(reason, str):
-        raise SettingsError(f"reason is {reason!r:.100}; give a text", value=reason)
+        raise SettingsError(f"reason is {shown(reason)}; give a text", value=reason)

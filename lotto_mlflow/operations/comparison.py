@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lotto_mlflow.errors import PromotionRefusedError, SettingsError
 from lotto_mlflow.operations.alias import Alias
+from lotto_mlflow.plain_values import shown
 from lotto_mlflow.records import AliasMove, ModelRecord
 from lotto_mlflow.settings import as_number
 
@@ -42,7 +43,7 @@ def gate_of(metric: object, min_gain: object, *, higher_is_better: bool) -> Gate
     gain = as_number(min_gain)
     if not 0 <= gain < math.inf:
         raise SettingsError(
-            f"min_gain is {min_gain!r:.100}; give a number that is not negative", value=min_gain
+            f"min_gain is {shown(min_gain)}; give a number that is not negative", value=min_gain
         )
     if metric is None:
         if gain or not higher_is_better:
@@ -52,7 +53,7 @@ def gate_of(metric: object, min_gain: object, *, higher_is_better: bool) -> Gate
         return None
     if not isinstance(metric, str) or not 0 < len(metric) <= _LONGEST_METRIC:
         raise SettingsError(
-            f"metric is {metric!r:.100}; give the name of one, of at most {_LONGEST_METRIC} "
+            f"metric is {shown(metric)}; give the name of one, of at most {_LONGEST_METRIC} "
             "characters",
             value=metric,
         )

@@ -22,6 +22,7 @@ from lotto_mlflow.operations.aliases import check_reason
 from lotto_mlflow.operations.prune import begin
 from lotto_mlflow.operations.removals import Chosen, described, remove
 from lotto_mlflow.operations.restored import is_of_another_host
+from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -222,7 +223,8 @@ def _in_use(
     aliases: tuple[str, ...],
     reason: str | None,
 ) -> ModelInUseError:
-    arguments = {"model": model if isinstance(model, int) else os.fspath(model)}
+    number = plain_integer(model)
+    arguments = {"model": number if isinstance(number, int) else os.fspath(number)}
     arguments |= {} if reason is None else {"reason": reason}
     return ModelInUseError(
         f"version {ids.version} of {registered_model_of(ids, save.name)} has the alias "

@@ -236,7 +236,7 @@ def asked_for(
     """
     if model is None:
         return None, None
-    text = str(model)
+    text = model if isinstance(model, str) else ""
     is_name = isinstance(model, str) and not text.startswith(references.SCHEME)
     if is_name and names.is_name(text) and any(True for _ in found.all_named(text)):
         return text, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lotto_mlflow.kinds.in_use import protected_versions
 from lotto_mlflow.layout import registered_model_of
 from lotto_mlflow.operations.removals import Chosen, described, finish, remove
 from lotto_mlflow.operations.restored import is_of_another_host
+from lotto_mlflow.plain_values import plain_integer, shown
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Progress, PrunedSave, PruneReport, SaveRecord, no_progress
 from lotto_mlflow.settings import Settings, Target, as_number
@@ -121,18 +123,19 @@ def _limits(keep_last: object, keep_days: object) -> _Limits:
         raise SettingsError(
             "prune needs a limit: keep_last, how many saves stay, or keep_days, how old they may be"
         )
-    is_count = isinstance(keep_last, int) and not isinstance(keep_last, bool)
-    if keep_last is not None and not (is_count and int(str(keep_last)) >= 0):
+    last = plain_integer(keep_last)
+    is_count = isinstance(last, int) and not isinstance(last, bool) and last >= 0
+    if keep_last is not None and not is_count:
         raise SettingsError(
-            f"keep_last is {keep_last!r:.100}; give how many saves stay, 0 or more", value=keep_last
+            f"keep_last is {shown(keep_last)}; give how many saves stay, 0 or more", value=keep_last
         )
     days = as_number(keep_days)
     if keep_days is not None and not 0 <= days < math.inf:
         raise SettingsError(
-            f"keep_days is {keep_days!r:.100}; give a number of days, 0 or more", value=keep_days
+            f"keep_days is {shown(keep_days)}; give a number of days, 0 or more", value=keep_days
         )
-    last = keep_last if isinstance(keep_last, int) else None
-    return _Limits(last, None if keep_days is None else _plain(days))
+    most = None if keep_last is None else min(last, sys.maxsize)
+    return _Limits(most, None if keep_days is None else _plain(days))
 
 
 def _plain(days: float) -> float:

@@ -15,6 +15,7 @@ from lotto_mlflow.errors import ForeignModelError, InvalidReferenceError, ModelN
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.operations import gone, last_seen, newest
+from lotto_mlflow.plain_values import plain_integer, shown
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import Arrived, MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
@@ -24,6 +25,9 @@ from lotto_mlflow.text import forms, nearest, question
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
+
+_TOO_LARGE = 1 << 63
+"""No database has such a number."""
 
 
 def latest_version(folder: ModelFolder, target: Target) -> ModelRecord | None:
@@ -196,11 +200,13 @@ def version_reference(
     folder: ModelFolder, reference: str | int | os.PathLike[str]
 ) -> VersionReference | None:
     """Return the version that a reference names, ``None`` where it names a file."""
-    if isinstance(reference, int):
-        return VersionReference(names.REGISTERED_MODEL, version=reference)
+    number = plain_integer(reference)
+    is_number = isinstance(number, int) and not isinstance(number, bool)
+    if is_number and abs(number) < _TOO_LARGE:
+        return VersionReference(names.REGISTERED_MODEL, version=number)
     if not isinstance(reference, (str, os.PathLike)):
         raise InvalidReferenceError(
-            f"{reference!r:.100} names no model; give a name, a path, a version or a models:/ URI"
+            f"{shown(reference)} names no model; give a name, a path, a version or a models:/ URI"
         )
     text = os.fspath(reference)
     if text.startswith(references.SCHEME):
