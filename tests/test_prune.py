@@ -441,6 +441,39 @@ def test_a_save_that_is_gone_from_mlflow_goes_from_disk(embedded: Store) -> None
     assert embedded.manager.verify() == []
 
 
+@pytest.mark.parametrize("is_embedded", [True, False], ids=["embedded", "another"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_without_the_database_nobody_says_what_is_in_use_and_nothing_goes(
+    base_dir: Path, tmp_path: Path, *, dry_run: bool, is_embedded: bool
+) -> None:
+    database = base_dir / "mlflow" / "mlflow.db"
+    if not is_embedded:
+        database = Path(shutil.copy(database, tmp_path / "another.db"))
+    uri = None if is_embedded else f"sqlite:///{database}"
+    manager = ModelManager(base_dir, tracking_uri=uri)
+    for number in (1, 2, 3):
+        manager.save_model({"n": number}, f"lotto_model_{number}")
+    assert manager.promote(1).to.version == 1
+    database.unlink()
+    files = sorted(base_dir.rglob("*.pkl"))
+    for remove in (
+        lambda: manager.prune(keep_last=1, dry_run=dry_run),
+        lambda: manager.prune(keep_days=0, dry_run=dry_run),
+        lambda: manager.delete("lotto_model_1", dry_run=dry_run),
+        lambda: manager.delete("lotto_model_1", force=True, dry_run=dry_run),
+    ):
+        with pytest.raises(MirrorUnavailableError, match="nothing was removed") as caught:
+            remove()
+        assert str(database) in str(caught.value)
+        assert (caught.value.fix.verb, caught.value.fix.arguments) == ("sync", {"resend": True})
+    assert sorted(base_dir.rglob("*.pkl")) == files
+    assert len(manager.records()) == 3
+    assert manager.prune(keep_last=3).pruned == []
+    manager.sync(resend=True)
+    manager.promote("lotto_model_1")
+    assert [one.name for one in manager.prune(keep_last=1).pruned] == ["lotto_model_2"]
+
+
 def test_downloads_go_and_a_damaged_file_is_put_aside(embedded: Store) -> None:
     embedded.save(3)
     record = embedded.manager.get(embedded.reference(1))

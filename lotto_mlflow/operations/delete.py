@@ -20,7 +20,7 @@ from lotto_mlflow.layout import is_plain, registered_model_of
 from lotto_mlflow.operations import find, versions
 from lotto_mlflow.operations.aliases import check_reason
 from lotto_mlflow.operations.prune import begin
-from lotto_mlflow.operations.removals import Chosen, described, remove
+from lotto_mlflow.operations.removals import Chosen, check_database, described, remove
 from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.push import PushWorker
@@ -52,6 +52,7 @@ def delete(
         if not dry_run:
             begin(folder, target, report)
             save = _again(folder, save)
+        check_database(target, [save])
         ids = save.mirrored.get(target.name)
         aliases = () if ids is None else _aliases(folder.mirror(target), save, ids)
         if ids is not None and aliases and not force:

@@ -18,7 +18,7 @@ from lotto_mlflow.kinds import recover
 from lotto_mlflow.kinds.base import going
 from lotto_mlflow.kinds.in_use import protected_versions
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.operations.removals import Chosen, described, finish, remove
+from lotto_mlflow.operations.removals import Chosen, check_database, described, finish, remove
 from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.plain_values import plain_integer, shown
 from lotto_mlflow.push import PushWorker
@@ -164,6 +164,7 @@ def _plan(
         past += beyond
     past.sort(key=lambda item: item[1].id)
     rest = [save for _, save in past if save.id not in stays]
+    check_database(target, rest)
     if any(target.name in save.mirrored for save in rest):
         stays |= dict(_in_use(folder.mirror(target), target, rest))
     chosen = [Chosen(save, str(limits)) for _, save in past if save.id not in stays]

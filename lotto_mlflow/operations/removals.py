@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from lotto_mlflow.records import (
     SaveRecord,
     new_id,
 )
-from lotto_mlflow.settings import Target
+from lotto_mlflow.settings import Target, sqlite_path
 
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
@@ -65,6 +65,31 @@ class Chosen:
     def needs_mlflow(self, target: Target) -> bool:
         """Return whether a store has something of it, or may have."""
         return target.name in self.save.mirrored or target.name in self.save.attempts
+
+
+def check_database(target: Target, saves: Iterable[SaveRecord]) -> None:
+    """See that the database is there that says which saves are in use, if it is to have some.
+
+    Raises
+    ------
+    MirrorUnavailableError
+        If its file is lost: MLflow would answer that there are no aliases, and no versions.
+    """
+    mirrored = [save for save in saves if target.name in save.mirrored]
+    paths = (target.database_path, sqlite_path(target.registry_uri))
+    lost = next((path for path in paths if path is not None and not path.exists()), None)
+    if mirrored and lost is not None:
+        raise MirrorUnavailableError(
+            f"there is no file {lost}, and by the records {mirrored[0].name} is in it, so nobody "
+            "can say which saves are in use; nothing was removed",
+            fix=Fix(
+                "sync",
+                {"resend": True},
+                before="put the file back where there is a copy of it, else call",
+                effect="which pushes all saves again, without their aliases",
+            ),
+            error_code=None,
+        )
 
 
 def described(
