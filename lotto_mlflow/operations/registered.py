@@ -7,6 +7,7 @@ from dataclasses import replace
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, since, versions
+from lotto_mlflow.plain_values import shown
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Target
 
@@ -41,7 +42,7 @@ def records(
     is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
     if limit is not None and not is_count:
         raise SettingsError(
-            f"limit is {limit!r:.100}; give how many models are wanted, or None", value=limit
+            f"limit is {shown(limit)}; give how many models are wanted, or None", value=limit
         )
     if find.checked(source) == "filesystem":
         return find.records(folder, name, limit)
