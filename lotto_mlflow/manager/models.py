@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import operations
 from lotto_mlflow.folder import ModelFolder
-from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.records import ModelRecord, Progress
 
 if TYPE_CHECKING:
@@ -188,8 +187,7 @@ class Models:
         Nothing is unpickled. For the files on disk, aliases are asked of MLflow, and empty where
         it cannot be asked.
         """
-        count = plain_integer(limit)
-        return operations.registered.records(self._folder, name, count, source, with_runs=with_runs)
+        return operations.registered.records(self._folder, name, limit, source, with_runs=with_runs)
 
     def get(self, reference: str | int | os.PathLike[str]) -> ModelRecord:
         """Return what is known of one model.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, since, versions
-from lotto_mlflow.plain_values import shown
+from lotto_mlflow.plain_values import plain_integer, shown
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Target
 
@@ -39,6 +39,7 @@ def records(
     -----
     What tags of versions say is corrected by the records of the folder.
     """
+    limit = plain_integer(limit)
     is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
     if limit is not None and not is_count:
         raise SettingsError(
