@@ -24,6 +24,7 @@ from lotto_mlflow import ModelManager, settings
 from lotto_mlflow import push as pushing
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.layout import Layout
+from lotto_mlflow.mirror import connection
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a server would start eight more
@@ -41,8 +42,9 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("LOTTO_") or name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOTTO_STATE_DIR", str(tmp_path / "state"))
-    # a busy machine may be slow: only the fault tests hold a save to its five seconds
+    # a busy machine may be slow: only the fault tests hold saves and lookups to their five seconds
     monkeypatch.setattr(pushing, "WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 60.0)
     current_dir = tmp_path / "current"
     current_dir.mkdir()
     monkeypatch.chdir(current_dir)

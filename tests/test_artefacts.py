@@ -24,7 +24,6 @@ import lotto_mlflow
 from lotto_mlflow import ModelManager, pyfunc_loader, records
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.kinds import KINDS
-from lotto_mlflow.mirror import connection
 
 LOADERS = sorted((Path(__file__).parent / "loaders").glob("lotto_mlflow_loader_v*"))
 ESTIMATOR = "lotto_model_나이브"
@@ -32,12 +31,6 @@ pytestmark = [
     # the estimators are of the scikit-learn that the release was built with
     pytest.mark.filterwarnings("ignore:Trying to unpickle estimator"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine answer as slowly as it likes."""
-    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="module", params=facts.RELEASES)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,20 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from lotto_mlflow import ModelManager
+from lotto_mlflow import ModelManager, settings
 from lotto_mlflow import push as pushing
 from lotto_mlflow.errors import (
     DigestMismatchError,
+    MirrorUnavailableError,
     ModelNotFoundError,
     RelocationError,
     SettingsError,
     SyncRunningError,
 )
 from lotto_mlflow.files import lock_at, locked
+from lotto_mlflow.folder import ModelFolder
+from lotto_mlflow.layout import Layout
+from lotto_mlflow.mirror import connection
 
 
 def _client(base_dir: Path) -> MlflowClient:
@@ -471,3 +476,18 @@ def test_a_long_listing_is_no_outage_as_long_as_each_page_is_answered(
 
     monkeypatch.setattr(MlflowClient, "search_model_versions", slowly)
     assert manager.verify() == []
+
+
+def test_a_page_of_a_survey_has_more_time_than_a_lookup(
+    manager: ModelManager, base_dir: Path, forest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.save_model(forest, "lotto_model_a")
+    folder = ModelFolder(Layout.under(base_dir), partial(settings.read, environment={}))
+    mirror = folder.mirror(folder.target())
+    (saved,) = folder.history().saves_of("lotto_model_a")
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 1e-9)
+    with pytest.raises(MirrorUnavailableError, match="no answer"):
+        mirror.latest()
+    standing = mirror.survey().standing(saved, None)
+    assert standing.ids is not None
+    assert not standing.missing

@@ -68,10 +68,16 @@ class RunMemory:
         self._found.pop(run_id, None)
 
 
-def listed(connection: Connection, pages: Iterator[Iterable[_T]], doing: str) -> Iterator[_T]:
+def listed(
+    connection: Connection,
+    pages: Iterator[Iterable[_T]],
+    doing: str,
+    *,
+    seconds: float | None = None,
+) -> Iterator[_T]:
     """Yield what pages hold; each is asked for by itself, since all may take minutes."""
     ask = partial(next, pages, _END)
-    while isinstance(page := connection.ask(ask, doing, None), Iterable):
+    while isinstance(page := connection.ask(ask, doing, None, seconds=seconds), Iterable):
         yield from page
 
 

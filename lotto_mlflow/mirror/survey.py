@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -20,6 +20,10 @@ from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
 from lotto_mlflow.mirror.lookups import listed
 from lotto_mlflow.records import MlflowIds, SaveRecord
+
+_PAGE_SECONDS = 30.0
+"""A page is of a thousand entries, and nobody's request waits for a survey."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Survey:
         def pages() -> Iterator[list[ModelVersion]]:
             yield from registry.pages(self._connection.client, None)
 
-        return list(listed(self._connection, pages(), "listing the versions"))
+        return list(self._listed(pages(), "listing the versions"))
 
     @cached_property
     def _by_save_id(self) -> dict[str, list[ModelVersion]]:
@@ -113,7 +117,7 @@ class Survey:
             view = ViewType.ALL
             return client.search_runs([experiment_id], run_view_type=view, page_token=token)
 
-        runs = listed(self._connection, self._pages_of_experiment(search), "listing the runs")
+        runs = self._listed(self._pages_of_experiment(search), "listing the runs")
         return {run.info.run_id: run for run in runs}
 
     @cached_property
@@ -123,10 +127,11 @@ class Survey:
         def search(client: MlflowClient, experiment_id: str, token: str | None) -> Any:
             return client.search_logged_models([experiment_id], page_token=token)
 
-        models = listed(
-            self._connection, self._pages_of_experiment(search), "listing the logged models"
-        )
+        models = self._listed(self._pages_of_experiment(search), "listing the logged models")
         return {model.model_id for model in models}
+
+    def _listed(self, pages: Iterator[Iterable[_T]], doing: str) -> Iterator[_T]:
+        return listed(self._connection, pages, doing, seconds=_PAGE_SECONDS)
 
     def _pages_of_experiment(
         self, search: Callable[[MlflowClient, str, str | None], Any]

@@ -13,6 +13,7 @@ import pytest
 from faults import crashes
 
 from lotto_mlflow import push as pushing
+from lotto_mlflow.mirror import connection
 
 FIGURES_DIR = os.environ.get("LOTTO_FAULT_FIGURES")
 
@@ -25,15 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def real_limit(clean_surroundings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold saves to the limit that users meet."""
+    """Hold saves and lookups to the limits that users meet."""
     monkeypatch.setattr(pushing, "WAIT_SECONDS", 5.0)
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 5.0)
 
 
 @pytest.fixture
-def patient_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient_lookups(real_limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for an answer of MLflow as long as a busy machine may take, where none is to be late."""
-    from lotto_mlflow.mirror import connection
-
     monkeypatch.setattr(connection, "LOOKUP_SECONDS", 120.0)
 
 
