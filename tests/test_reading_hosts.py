@@ -81,18 +81,34 @@ def test_the_registry_is_listed_newest_first_with_the_host_of_each_save(
     assert [(one.name, one.host, one.registered_model, one.version) for one in found] == [
         ("other", "trainer-2", "other", 2),
         ("lotto_model_b", "trainer-2", "lotto_model", 2),
+        ("other", "trainer-1", "other", 1),
         ("lotto_model_a", "trainer-1", "lotto_model", 1),
     ]
-    assert [one.aliases for one in found] == [(), (), ("champion",)]
-    assert found[2].aliases_since.keys() == {"champion"}
+    assert [one.aliases for one in found] == [(), (), (), ("champion",)]
+    assert found[3].aliases_since.keys() == {"champion"}
     own = {one.name: one for one in trainers["trainer-2"].records()}
     assert [one.size for one in found[:2]] == [own["other"].size, own["lotto_model_b"].size]
     assert {one.path for one in found} == {None}
     assert own["other"].host == "trainer-2"
     assert reader.records(source="registry", limit=1) == found[:1]
-    assert reader.records("lotto_model_a", source="registry") == found[2:]
+    assert reader.records("lotto_model_a", source="registry") == found[3:]
     assert reader.records("nothing", source="registry") == []
     assert reader.records() == []
+
+
+def test_saves_under_one_name_are_listed_once_for_each_host_and_told_apart(
+    reader: ModelManager, trainers: dict[str, ModelManager]
+) -> None:
+    saved = {
+        (manager.get("other").sha256, host): manager.get("other").version
+        for host, manager in trainers.items()
+    }
+    assert len(saved) == 2
+    for asked in (reader, *trainers.values()):
+        found = asked.records("other", source="registry")
+        assert {(one.sha256, one.host): one.version for one in found} == saved
+        assert [one.version for one in found] == [2, 1]
+        assert asked.records("other", limit=1, source="registry") == found[:1]
 
 
 def test_runs_are_asked_only_for_what_others_saved_and_only_if_they_are_wanted(
@@ -105,7 +121,7 @@ def test_runs_are_asked_only_for_what_others_saved_and_only_if_they_are_wanted(
     without = len(proxy.requests)
     proxy.requests.clear()
     found = reader.records(source="registry", with_runs=True)
-    assert [one.metrics for one in found] == [{"loss": 0.4}, {"loss": 0.3}, {"loss": 0.1}]
+    assert [one.metrics["loss"] for one in found] == [0.4, 0.3, 0.2, 0.1]
     assert {one.params["lr"] for one in found} == {"0.1"}
     assert len(proxy.requests) <= without + 2  # however many runs
 
@@ -140,7 +156,7 @@ def test_the_command_lists_hosts_and_lets_no_tag_reach_the_terminal(
         "name", "saved", "at", "size", "version", "aliases", "host",
     ]  # fmt: skip
     assert [line.split()[0] for line in shown.splitlines()[1:]] == [
-        "other", "lotto_model_b", "lotto_model_a",
+        "other", "lotto_model_b", "other", "lotto_model_a",
     ]  # fmt: skip
     assert shown.splitlines()[2].split()[-2:] == ["trainer-2", "*"]
     client.set_model_version_tag("lotto_model", "1", "saved_on", "\x1b[31mevil\nhost\u202e")
@@ -165,7 +181,7 @@ def test_the_list_of_the_registry_is_sorted_cut_and_measured_as_the_other_one(
 
     assert names("--limit", "1") == ["other"]
     assert names("--sort", "loss", "--limit", "2") == ["other", "lotto_model_b"]
-    assert names("--sort", "name") == ["lotto_model_a", "lotto_model_b", "other"]
+    assert names("--sort", "name") == ["lotto_model_a", "lotto_model_b", "other", "other"]
     assert names("--reverse", "--limit", "1") == ["lotto_model_a"]
     shown = call("list", "--source", "registry", "--metric", "loss").stdout
     assert "0.3" in shown
@@ -396,3 +412,18 @@ def test_a_name_that_is_not_here_says_where_the_registry_could_not_be_asked(tmp_
         manager = ModelManager(tmp_path / "empty", tracking_uri=uri)
         with pytest.raises(ModelNotFoundError, match="and the registry could not be asked: "):
             manager.get("lotto_model_a")
+
+
+def test_a_folder_that_was_moved_lists_its_own_saves_once(
+    server_uri: str, tmp_path: Path, reader: ModelManager
+) -> None:
+    before = ModelManager(tmp_path / "before", tracking_uri=server_uri)
+    before.save_model({"n": 1}, "moved with its folder", {"n": 1})
+    assert before.flush(SECONDS)
+    (tmp_path / "before").rename(tmp_path / "after")
+    after = ModelManager(tmp_path / "after", tracking_uri=server_uri)
+    after.save_model({"n": 2}, "moved with its folder", {"n": 2})
+    assert after.flush(SECONDS)
+    (one,) = after.records("moved with its folder", source="registry")
+    assert one.version == 2
+    assert len(reader.records("moved with its folder", source="registry")) == 2

@@ -79,8 +79,8 @@ def list_models(
 
     The * marks the newest lotto_model_*, which is what latest finds. Aliases are read from the
     registry; where that is a server, MLflow is imported for it, which takes seconds. With --source
-    registry, what the registry has is listed: of each name the newest save, and the host that made
-    it.
+    registry, what the registry has is listed: of each name the newest save from each model folder,
+    and the host that made it.
     """
     needs_runs = bool(metric) or sort not in _SORTS
     with calling():

@@ -171,8 +171,8 @@ class Models:
         limit : int, optional
             At most so many.
         source : {"filesystem", "registry"}
-            ``filesystem``: the files in ``trained/``. ``registry``: of each name the newest save
-            that MLflow knows, whichever machine made it; `ModelRecord.host` says which.
+            ``filesystem``: the files in ``trained/``. ``registry``: what MLflow knows, of each name
+            the newest save from each model folder; `ModelRecord.host` says on which machine.
         with_runs : bool
             With ``registry``: ask MLflow for the parameters and metrics of what other machines
             saved, too; without it these are empty.

@@ -219,26 +219,25 @@ class Mirror:
 
         return self._connection.ask(ask, f"looking up {reference}", None)
 
-    def records(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
-        """Return the newest version of each model name, newest save first.
+    def records(self, name: str | None = None) -> list[ModelRecord]:
+        """Return the newest version of each model name from each folder, newest save first.
 
         Parameters
         ----------
         name : str, optional
             Only the model of this name.
-        limit : int, optional
-            At most so many.
         """
-        doing = "listing the registry"
-        if name is None:
-            found = lookups.newest_of_names(self._connection, limit, doing)
-            return [as_record(version) for version in found]
+        found = lookups.newest_of_names(self._connection, name, "listing the registry")
+        return [as_record(version) for version in found]
 
-        def ask() -> list[ModelRecord]:
+    def newest_of_name(self, name: str) -> ModelRecord | None:
+        """Return the newest version of a model name, ``None`` where there is none."""
+
+        def ask() -> ModelRecord | None:
             newest = lookups.newest_of_name(self._connection.client, name)
-            return [] if newest is None or limit == 0 else [as_record(newest)]
+            return None if newest is None else as_record(newest)
 
-        return self._connection.ask(ask, doing, [])
+        return self._connection.ask(ask, f"looking up {name}", None)
 
     def file_of(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -19,6 +18,7 @@ from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.version_tags import MODEL_NAME_TAG
 from lotto_mlflow.records import Aliases, ModelRecord, aliases_by_version
 from lotto_mlflow.references import VersionReference
+from lotto_mlflow.text import composed
 
 _ASKED_ONE_BY_ONE = 3
 """Registered models up to which each is asked for its aliases, and not all that there are."""
@@ -83,11 +83,20 @@ def listed(
 
 def newest_of_name(client: MlflowClient, name: str) -> ModelVersion | None:
     """Return the newest version of a model name: one query, however many versions it has."""
-    return registry.newest_version(client, None, f'tags.{MODEL_NAME_TAG} = "{name}"')
+    return registry.newest_version(client, None, _of_name(name))
 
 
-def newest_of_names(connection: Connection, limit: int | None, doing: str) -> list[ModelVersion]:
-    """Return the newest version of each model name, newest save first.
+def newest_of_names(connection: Connection, name: str | None, doing: str) -> list[ModelVersion]:
+    """Return the newest version of each model name from each folder, newest save first.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    name : str or None
+        Only of this name.
+    doing : str
+        What is asked, for the message of an error.
 
     Notes
     -----
@@ -95,12 +104,18 @@ def newest_of_names(connection: Connection, limit: int | None, doing: str) -> li
     """
 
     def pages() -> Iterator[list[ModelVersion]]:  # which opens the store when it is first asked
-        yield from registry.pages(connection.client, None)
+        yield from registry.pages(connection.client, None, "" if name is None else _of_name(name))
 
     found = (v for v in listed(connection, pages(), doing) if version_tags.is_ours(v.tags))
-    newest_first = registry.newest_first(found)
-    by_name = {version.tags[MODEL_NAME_TAG]: version for version in reversed(newest_first)}
-    return list(itertools.islice(registry.newest_first(by_name.values()), limit))
+    newest: dict[tuple[str, str], ModelVersion] = {}
+    for version in registry.newest_first(found):
+        key = composed(version.tags[MODEL_NAME_TAG]), version_tags.facts_of(version).origin
+        newest.setdefault(key, version)
+    return registry.newest_first(newest.values())
+
+
+def _of_name(name: str) -> str:
+    return f'tags.{MODEL_NAME_TAG} = "{name}"'
 
 
 def aliases(client: MlflowClient, registered_models: Collection[str]) -> dict[str, Aliases]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from lotto_mlflow import layout as names
 from lotto_mlflow.errors import SettingsError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.operations import find, since, versions
 from lotto_mlflow.plain_values import plain_integer, shown
 from lotto_mlflow.records import ModelRecord
 from lotto_mlflow.settings import Target
+from lotto_mlflow.text import forms
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Mirror
 
 
 def records(
@@ -48,11 +54,7 @@ def records(
     if find.checked(source) == "filesystem":
         return find.records(folder, name, limit)
     target = folder.target()
-    if name is not None:
-        newest = versions.newest_of_name(folder, target, name)
-        found = [] if newest is None or limit == 0 else [newest]
-    else:
-        found = _newest_of_all(folder, target, limit)
+    found = _newest(folder, target, name)[:limit]
     if len(found) == 1:
         named = [versions.with_aliases(folder, target, found[0])]
     elif found:
@@ -63,15 +65,31 @@ def records(
     return since.filled(folder, target, _at_hand(folder, target, named, with_runs=with_runs))
 
 
-def _newest_of_all(folder: ModelFolder, target: Target, limit: int | None) -> list[ModelRecord]:
-    """Return the newest version of each name; of two that are of one, by the records, the first."""
+def _newest(folder: ModelFolder, target: Target, name: str | None) -> list[ModelRecord]:
+    """Return the newest version of each name, or of one, from each folder.
+
+    Notes
+    -----
+    What this folder saved, also where it was before it was moved or renamed, its records know.
+    """
     versions.wait_for_queued(folder, target)
-    history = folder.history()
-    found: dict[str, ModelRecord] = {}
-    for version in folder.mirror(target).records():
+    mirror, history = folder.mirror(target), folder.history()
+    found: list[ModelRecord] = []
+    own: set[str] = set()
+    for version in _asked(mirror, name):
         corrected = history.corrected(version, target)
-        found.setdefault(corrected.name, corrected)
-    return list(found.values())[:limit]
+        if corrected is version or corrected.name not in own:
+            found.append(corrected)
+        if corrected is not version:
+            own.add(corrected.name)
+    return found
+
+
+def _asked(mirror: Mirror, name: str | None) -> list[ModelRecord]:
+    if name is None:
+        return mirror.records()
+    written = forms(name) if names.is_name(name) else ()
+    return [version for form in written for version in mirror.records(form)]
 
 
 def _at_hand(

@@ -66,7 +66,8 @@ def newest_of_name(folder: ModelFolder, target: Target, name: str) -> ModelRecor
     wait_for_queued(folder, target)
     mirror, history = folder.mirror(target), folder.history()
     for form in forms(name) if names.is_name(name) else ():
-        for version in mirror.records(form, 1):
+        version = mirror.newest_of_name(form)
+        if version is not None:
             return history.corrected(version, target)
     return None
 
