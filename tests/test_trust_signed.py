@@ -451,6 +451,23 @@ def test_a_file_of_another_save_of_its_name_is_loaded_whole_or_not_at_all(
         LiveModel(manager=manager)
 
 
+def test_a_file_without_metadata_is_the_latest_only_with_the_bytes_that_were_saved_last(
+    host: Host, manager: ModelManager, base_dir: Path
+) -> None:
+    path = Path(manager.save_model({"n": 1}, A))
+    old = path.read_bytes()
+    manager.save_model({"n": 2}, A)
+    assert manager.get_latest_model_path() == str(path)
+    assert path.stat().st_size == len(old)
+    path.write_bytes(old)
+    for latest in (manager.get_latest_model_path, lambda: LiveModel(manager=manager)):
+        with pytest.raises(SignatureError, match="rolled back"):
+            latest()
+    path.write_bytes(old[:-1] + b"x")
+    with pytest.raises(SignatureError, match="SHA-256"):
+        manager.get_latest_model_path()
+
+
 def test_what_was_remembered_of_an_alias_is_checked_as_well(
     saved: ModelManager, host: Host, base_dir: Path
 ) -> None:

@@ -37,7 +37,8 @@ def file(folder: ModelFolder) -> Path | None:
 
     Notes
     -----
-    Nothing is hashed: whoever loads the file verifies it.
+    Whoever loads the file verifies it, and nothing is hashed here, but a signed file without
+    metadata: beside those, bytes alone tell of which of its name's saves it is.
     """
     trust = trusted.of_folder(folder)
     if trust is None:
@@ -92,7 +93,14 @@ def look_on_disk(folder: ModelFolder) -> Looked | None:
 def _of_file(folder: ModelFolder, trust: Trusted, path: Path) -> Signed:
     history = folder.history()
     found = history.file(path)
-    return trust.of_file(history, found, None, found.status.st_size)
+    signed = trust.of_file(history, found, None, found.status.st_size)
+    if signed.statement.metadata_sha256 is not None:
+        return signed
+    try:
+        sha256 = regular.sha256_of_file(path)
+    except PermissionError:  # which whoever loads the file is told
+        return signed
+    return trust.of_file(history, found, sha256, found.status.st_size)
 
 
 def _checked(
