@@ -73,7 +73,7 @@ def training_started_ns(
     latest_ns = _ROUNDED_NS + (saved_at_ns if called_at_ns is None else called_at_ns)
     lasted = _duration(metadata.get(SECONDS))
     candidates = (
-        _moment_ns(metadata.get(STARTED_AT), zones, latest_ns),
+        moment_ns(metadata.get(STARTED_AT), zones, latest_ns),
         None if lasted is None else saved_at_ns - lasted,
     )
     earliest = max(0, saved_at_ns - _LONGEST_SECONDS * _NS)
@@ -95,7 +95,23 @@ def is_without_zone(metadata: Mapping[Any, Any]) -> bool:
     return any(type(value).__name__ == "datetime64" for value in given)
 
 
-def _moment_ns(value: Any, zones: Iterable[tzinfo | None], latest_ns: int) -> int | None:
+def moment_ns(value: Any, zones: Iterable[tzinfo | None], latest_ns: int) -> int | None:
+    """Return the moment that a value names, in nanoseconds since 1970.
+
+    Parameters
+    ----------
+    value : object
+        ISO 8601, or a number since 1970, whose size tells its unit; it may be a text.
+    zones : iterable of datetime.tzinfo or None
+        The zones that a text without an offset may be of, ``None`` for the machine's own.
+    latest_ns : int
+        Of the readings of such a text, the latest that is not after this moment is meant.
+
+    Returns
+    -------
+    int or None
+        ``None`` where it names none.
+    """
     number = _number(value)
     if number is not None and not (isinstance(value, str) and number < _LEAST_SECONDS):
         return _in_ns(number, next((unit for least, unit in _EPOCH_UNITS if number >= least), _NS))

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -424,7 +424,19 @@ def test_sync_brings_in_files_of_other_programs_and_leaves_others_alone(
             "prediction": {"draw_no": 1002, "numbers": GAME},
             "made_at": "2022-02-01T10:00:00",
         },
-    }
+        "seconds.json": {
+            "model_name": NAME, "draw_no": 1003, "numbers": [str(n) for n in GAME],
+            "predicted_at": 1_640_000_000,
+        },
+        "milliseconds.json": {
+            "model_name": NAME, "draw_no": 1004, "numbers": ", ".join(map(str, GAME)),
+            "timestamp": "1640000000000",
+        },
+        "zulu.json": {
+            "model_name": NAME, "draw_no": 1005, "numbers": [" ".join(map(str, GAME))],
+            "created_at": "2022-02-01T01:00:00.5Z",
+        },
+    }  # fmt: skip
     unreadable = {
         "no json.json": "{",
         "list.json": [1, 2],
@@ -434,6 +446,8 @@ def test_sync_brings_in_files_of_other_programs_and_leaves_others_alone(
         "no draw.json": {"model_name": NAME, "numbers": GAME},
         "no numbers.json": {"model_name": NAME, "draw_no": 1000},
         "bad numbers.json": {"model_name": NAME, "draw_no": 1000, "numbers": [1, 2]},
+        "other text.json": {"model_name": NAME, "draw_no": 1000, "numbers": "1-2-3-4-5-6"},
+        "no whole numbers.json": {"model_name": NAME, "draw_no": 1000, "numbers": ["1.5"] * 6},
         "endless.json": "[" * 100_000,
     }
     for name, content in readable.items():
@@ -450,10 +464,14 @@ def test_sync_brings_in_files_of_other_programs_and_leaves_others_alone(
     assert sorted(report.recorded) == sorted(readable)
     assert set(report.failed) == set(unreadable)
     found = {p.draw_no: p for p in saved.predictions()}
-    assert sorted(found) == [1000, 1001, 1002]
+    assert sorted(found) == [1000, 1001, 1002, 1003, 1004, 1005]
     assert found[1000].hits == (4,)
     assert all(p.is_backtest and p.counts and p.path.is_file() for p in found.values() if p.path)
     assert found[1002].made_at.startswith("2022-02-01T10:00:00")
+    for draw_no in (1003, 1004):
+        assert datetime.fromisoformat(found[draw_no].made_at).timestamp() == 1_640_000_000
+        assert found[draw_no].games == (tuple(sorted(GAME)),)
+    assert found[1005].made_at.startswith("2022-02-01T10:00:00.5")
     names = {name.partition("/")[2] for name in shown_in(base_dir) if name.startswith("metadata")}
     assert names == {*unreadable, "results.csv", *(f"{NAME}_{d}.json" for d in found)}
     for name, content in contents.items():

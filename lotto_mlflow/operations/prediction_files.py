@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import metadata, regular
+from lotto_mlflow import metadata, regular, run_times
 from lotto_mlflow.draws import (
     checked_draw_no,
     checked_games,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 1 << 20
 _TIMES = ("made_at", "predicted_at", "created_at", "timestamp", "saved_at", "date")
 """Keys under which other programs say when a prediction was made."""
+_NUMBERS = re.compile(r"[\[(]?\s*\d{1,8}(?:[\s,;]+\d{1,8})*\s*[\])]?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -272,15 +274,15 @@ def _read(folder: ModelFolder, current: Settings, path: Path) -> _Old:
     said = _flat(values)
     _check_new(folder, said)
     now = recording.now()
-    model, number = said.get("model_name"), said.get("draw_no")
-    if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 9:
-        number = int(number)
-    draw_no, games = checked_draw_no(number, now), checked_games(said.get("numbers"))
+    model = said.get("model_name")
+    draw_no = checked_draw_no(_numbers_in(said.get("draw_no")), now)
+    games = checked_games(_numbers_in(said.get("numbers")))
     name = str(model).removesuffix(names.SUFFIX)
     if not isinstance(model, str) or not names.is_name(name) or not _is_known(folder, name):
         raise InvalidPredictionError(f"there is no model {model!r:.100}", name=model)
     time_s = now.timestamp() if modified is None else min(modified.st_mtime, now.timestamp())
-    made_at = _time_in(said, current) or datetime.fromtimestamp(max(time_s, 0), current.timezone)
+    written = _time_in(said, current, now)
+    made_at = written or datetime.fromtimestamp(max(time_s, 0), current.timezone)
     if made_at > now:
         made_at = datetime.fromtimestamp(max(time_s, 0), current.timezone)
     predict.check_made_at(made_at, now)
@@ -310,11 +312,23 @@ def _is_known(folder: ModelFolder, name: str) -> bool:
     return is_in_place or any(True for _ in history.saves_of(name))
 
 
-def _time_in(said: dict[str, Any], current: Settings) -> datetime | None:
+def _numbers_in(value: Any) -> Any:
+    """Return whole numbers as such where a text has one or several: ``"7"``, ``"3, 11, 19"``."""
+    if isinstance(value, list):
+        return [_numbers_in(item) for item in value]
+    if not isinstance(value, str) or not _NUMBERS.fullmatch(value):
+        return value
+    numbers = [int(digits) for digits in re.findall(r"\d+", value)]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _time_in(said: dict[str, Any], current: Settings, now: datetime) -> datetime | None:
     for key in _TIMES:
-        moment = metadata.moment_of(said[key]) if isinstance(said.get(key), str) else None
-        if moment is not None:
-            return moment if moment.tzinfo else moment.replace(tzinfo=current.timezone)
+        moment_ns = run_times.moment_ns(said.get(key), [current.timezone], nanoseconds(now))
+        if moment_ns is not None:
+            seconds, rest_ns = divmod(moment_ns, 10**9)
+            moment = datetime.fromtimestamp(seconds, current.timezone)
+            return moment.replace(microsecond=rest_ns // 1_000)
     return None
 
 
