@@ -41,8 +41,10 @@ from lotto_mlflow.requirements import version_in
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Answers about what is not there."""
 _PAGE = 1_000
-_NEWEST_PAGE = 20
-"""Versions looked at for the newest save: copies of old ones may have higher numbers."""
+_NEWEST_PAGE, _GROWTH = 5, 20
+"""Versions looked at for the newest save, since copies of old ones may have higher numbers; each
+costs about a tenth of the lookup. Where that is not enough, the next page has many times as many.
+"""
 _T = TypeVar("_T")
 
 
@@ -74,7 +76,7 @@ def pages(
             query, max_results=size, order_by=["version_number DESC"], page_token=token
         )
         yield [v for v in page if registered in (None, v.name) and is_well_formed(v)]
-        token, size = page.token, _PAGE
+        token, size = page.token, min(size * _GROWTH, _PAGE)
         if not token:
             return
 
