@@ -40,6 +40,15 @@ assert len(report.sent) == 1 and not report.failed, report
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(peak, seconds)
 """
+_DOWNLOADING = """
+import sys, time
+from lotto_mlflow import ModelManager
+manager = ModelManager(sys.argv[1])
+manager.get(sys.argv[2])  # MLflow is imported
+begun = time.monotonic()
+model = manager.load_model(sys.argv[2])
+print(len(model["weights"]), time.monotonic() - begun)
+"""
 _LOADING = """
 import hashlib, sys, time
 from lotto_mlflow import ModelManager
@@ -67,7 +76,7 @@ def in_child(program: str, folder: Path, uri: str, *arguments: str, **more: str)
 
 @pytest.mark.parametrize("way", ["direct", "proxied"])
 @pytest.mark.parametrize("megabytes", [100, 1_000] if LONG else [100])
-def test_a_large_model_is_uploaded_in_flat_memory(
+def test_a_large_model_is_uploaded_in_flat_memory_and_comes_back_whole(
     request: pytest.FixtureRequest,
     host: Callable[[str], Path],
     object_store: SeaweedFS,
@@ -78,14 +87,13 @@ def test_a_large_model_is_uploaded_in_flat_memory(
     server = request.getfixturevalue("direct_server" if way == "direct" else "proxy_server")
     keys = object_store.environment() if way == "direct" else {}
     peaks = []
-    for name, model in (("small", {"n": 1}), ("large", weights(megabytes))):
-        folder = host(f"{name}-{way}")
+    for size_name, model in (("small", {"n": 1}), ("large", weights(megabytes))):
+        folder, name = host(f"{size_name}-{way}"), f"{size_name}-{way}-{megabytes}"
         saver = ModelManager(folder, mirror="off", tracking_uri=server.uri)
-        path = Path(saver.save_model(model, f"{name}-{way}-{megabytes}"))
+        path = Path(saver.save_model(model, name))
         size = path.stat().st_size
-        peak, seconds = in_child(_PUSHING, folder, server.uri, **keys)[
-            -2:
-        ]  # after what MLflow says
+        told = in_child(_PUSHING, folder, server.uri, **keys)
+        peak, seconds = told[-2:]  # after what MLflow says
         peaks.append(int(peak) * 1024)
     growth = peaks[1] - peaks[0]
     assert size > megabytes * MEGABYTE
@@ -94,6 +102,13 @@ def test_a_large_model_is_uploaded_in_flat_memory(
         f"upload of {megabytes:,} MB, {way}",
         f"{size / float(seconds) / 10**9:.2f} GB/s; {max(growth, 0) / MEGABYTE:.0f} MB of memory "
         "more than for a small save",
+    )
+    reader = host(f"reader-{way}")
+    count, seconds = in_child(_DOWNLOADING, reader, server.uri, f"models:/{name}/1", **keys)[-2:]
+    assert int(count) == megabytes * MEGABYTE
+    figures(
+        f"download of {megabytes:,} MB, {way}, verified and loaded",
+        f"{size / float(seconds) / 10**9:.2f} GB/s",
     )
 
 
@@ -222,3 +237,4 @@ def test_lookups_cost_as_much_at_ten_thousand_versions_as_at_one(
         f"{ratio:.2f}x the time, {later_requests:g} requests at either; reading all of them takes "
         f"{all_seconds / later_seconds:.0f}x",
     )
+    figures("lookups a second of one reader, at best, of 10,000 versions", f"{1 / later_seconds:.0f}")
