@@ -483,6 +483,24 @@ def test_sync_brings_in_files_of_other_programs_and_leaves_others_alone(
     assert saved.sync().recorded == []
 
 
+def test_what_is_shown_of_a_record_that_was_damaged_is_brought_in(
+    saved: ModelManager, base_dir: Path
+) -> None:
+    made = saved.record_prediction(NAME, 1000, GAME, made_at=before(1000))
+    (record,) = (base_dir / "mlflow" / "sent").glob(f"{made.prediction_id}*")
+    old_file(base_dir, "a copy.json", made.path.read_text(encoding="utf-8") if made.path else "")
+    assert set(saved.sync().failed) == {"a copy.json"}  # of what is recorded
+    (base_dir / "metadata" / "predictions" / "a copy.json").unlink()
+    record.write_text("{", encoding="utf-8")
+    manager = ModelManager(base_dir)
+    assert manager.predictions() == []
+    assert manager.sync().recorded == [f"{NAME}_1000.json"]
+    (found,) = manager.predictions()
+    assert (found.games, found.save_id) == (made.games, made.save_id)
+    assert datetime.fromisoformat(found.made_at) == datetime.fromisoformat(made.made_at)
+    assert [f.kind for f in manager.verify()] == ["damaged"]  # the record, until it is deleted
+
+
 def test_an_old_prediction_is_of_the_save_that_was_there_when_it_was_made(
     saved: ModelManager, base_dir: Path
 ) -> None:

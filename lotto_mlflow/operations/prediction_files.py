@@ -301,8 +301,10 @@ def _flat(values: Any) -> dict[str, Any]:
 
 
 def _check_new(folder: ModelFolder, said: dict[str, Any]) -> None:
-    own = said.get("prediction_id")
-    if isinstance(own, str) and any(entry.id == own for entry in folder.journal.of_draws()):
+    """See that a file is no copy of what is recorded; of a damaged record it may be the rest."""
+    own, history = said.get("prediction_id"), folder.history()
+    same = (entry for entry in folder.journal.of_draws() if entry.id == own)
+    if any(history.read(entry) is not None for entry in same):
         raise InvalidPredictionError("it is a copy of a prediction that is recorded")
 
 

@@ -237,4 +237,6 @@ def test_lookups_cost_as_much_at_ten_thousand_versions_as_at_one(
         f"{ratio:.2f}x the time, {later_requests:g} requests at either; reading all of them takes "
         f"{all_seconds / later_seconds:.0f}x",
     )
-    figures("lookups a second of one reader, at best, of 10,000 versions", f"{1 / later_seconds:.0f}")
+    figures(
+        "lookups a second of one reader, at best, of 10,000 versions", f"{1 / later_seconds:.0f}"
+    )
