@@ -333,11 +333,28 @@ def test_lookups_cost_two_requests_at_most_and_a_load_that_finds_nothing_new_one
     assert count(lambda: reader.load_model("models:/lotto_model/1")) == 1
     assert count(lambda: reader.get_latest_model_path(source="registry")) == 1
     assert count(lambda: reader.latest(source="registry")) == 2
-    assert count(lambda: reader.get(1)) == 2  # and the history of its alias
+    assert count(lambda: reader.get(1)) == 1
     assert count(lambda: reader.get(2)) == 1
-    assert count(lambda: reader.get(CHAMPION)) == 2
+    assert count(lambda: reader.get(CHAMPION)) == 1
+    assert count(lambda: reader.get("lotto_model_a")) == 2  # its alias has a history
     assert count(lambda: reader.get("lotto_model_b")) == 2
     assert count(lambda: reader.records("lotto_model_b", source="registry")) == 2
+
+
+def test_since_when_a_version_has_its_alias_is_asked_again_where_the_alias_was_moved(
+    server_uri: str, reader: ModelManager, tmp_path: Path
+) -> None:
+    trainer = ModelManager(tmp_path / "moves", tracking_uri=server_uri)
+    for number in (1, 2):
+        trainer.save_model({"n": number}, "moved", {"n": number})
+    assert trainer.flush(SECONDS)
+    since = {}
+    for number in (1, 2, 1):
+        move = trainer.promote(f"models:/moved/{number}")
+        found = reader.get(f"models:/moved/{number}")
+        since[found.aliases_since["champion"]] = move.when
+    assert len(since) == 3
+    assert all(told == when for told, when in since.items())
 
 
 def test_a_load_reads_the_bytes_of_a_download_once(

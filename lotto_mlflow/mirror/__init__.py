@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from lotto_mlflow.mirror.aliases import AliasBook
 from lotto_mlflow.mirror.beside import Beside, beside
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.copies import Copies
+from lotto_mlflow.mirror.memory import MoveMemory, RunMemory
 from lotto_mlflow.mirror.scores import Point
 from lotto_mlflow.mirror.signed import StoredPairs
 from lotto_mlflow.mirror.snapshots import is_read_as_copy
@@ -74,8 +75,8 @@ class Mirror:
     def __init__(self, layout: Layout, target: Target, generation: int = 0) -> None:
         self._layout = layout
         self._connection = Connection(layout, target, generation)
-        self._runs = lookups.RunMemory(self._connection)
-        self._books: dict[str, AliasBook] = {}
+        self._runs = RunMemory(self._connection)
+        self._moves = MoveMemory(self._connection)
         self.signed = StoredPairs(self._connection, layout)
 
     @property
@@ -313,20 +314,11 @@ class Mirror:
         """Return the aliases of a registered model, and the history of their moves."""
         return AliasBook(self._connection, registered_model)
 
-    def moves(self, registered_model: str) -> tuple[AliasMove, ...]:
-        """Return the moves of a registered model's aliases, to be shown.
-
-        Notes
-        -----
-        The run that holds them is looked for by name, and only until it was found.
-        """
-        book = self._books.get(registered_model) or self.alias_book(registered_model)
-        ledger = book.read(is_by_name=True)
-        if ledger.run_id is None:
-            self._books.pop(registered_model, None)
-        else:
-            self._books[registered_model] = book
-        return ledger.moves
+    def moves(
+        self, registered_model: str, holders: Mapping[str, int | None]
+    ) -> tuple[AliasMove, ...]:
+        """Return the moves of a registered model's aliases, to be shown; see `MoveMemory`."""
+        return self._moves.of(registered_model, holders)
 
     def copies_from(self, source: Mirror) -> Copies:
         """Return what copies to this store what people added to saves in another one."""

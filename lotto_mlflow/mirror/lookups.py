@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -13,7 +11,7 @@ from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow.errors import ForeignModelError, MirrorError
-from lotto_mlflow.mirror import leftovers, registry, version_tags
+from lotto_mlflow.mirror import registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.version_tags import MODEL_NAME_TAG
 from lotto_mlflow.records import Aliases, ModelRecord, aliases_by_version
@@ -23,49 +21,10 @@ from lotto_mlflow.text import composed
 _ASKED_ONE_BY_ONE = 3
 """Registered models up to which each is asked for its aliases, and not all that there are."""
 _MODELS_PAGE, _RUNS_PAGE = 500, 200
-_KEPT_SECONDS, _MOST_KEPT = 30.0, 1_000
 _T = TypeVar("_T")
 _END = object()
 Ran = tuple[dict[str, str], dict[str, float]]
 """The parameters and the last values of the metrics of a run."""
-
-
-class RunMemory:
-    """What runs had when they were asked a moment ago.
-
-    Parameters
-    ----------
-    connection : Connection
-        The store.
-
-    Notes
-    -----
-    A run that is finished keeps its parameters; only the figures of its predictions are added
-    later, at most once a draw.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._found: dict[str, tuple[float, Ran]] = {}
-
-    def of(self, record: ModelRecord) -> Ran:
-        """Return what the run of a version has; nothing, where it was removed for good."""
-        run_id = str(record.run_id)
-        asked_at, (params, metrics) = self._found.get(run_id, (-math.inf, ({}, {})))
-        if time.monotonic() - asked_at >= _KEPT_SECONDS:
-            doing = f"looking up the run of {record.name}"
-            run = self._connection.ask(
-                lambda: leftovers.run_of(self._connection, run_id), doing, None
-            )
-            params, metrics = ({}, {}) if run is None else (run.data.params, run.data.metrics)
-            if len(self._found) >= _MOST_KEPT:
-                self._found.clear()
-            self._found[run_id] = (time.monotonic(), (params, metrics))
-        return dict(params), dict(metrics)
-
-    def forget(self, run_id: str) -> None:
-        """Have a run asked again, since it was changed."""
-        self._found.pop(run_id, None)
 
 
 def listed(

@@ -25,9 +25,14 @@ _SECONDS = 2.0
 def filled(folder: ModelFolder, target: Target, found: list[ModelRecord]) -> list[ModelRecord]:
     """Return records that say since when they have their aliases, where that is to be had."""
     moves: dict[str, tuple[AliasMove, ...]] = {}
-    for name in {record.registered_model for record in found if record.aliases}:
+    holders: dict[str, dict[str, int | None]] = {}
+    for record in found:
+        if record.aliases:
+            own = dict.fromkeys(record.aliases, record.version)
+            holders.setdefault(record.registered_model, {}).update(own)
+    for name, versions in holders.items():
         try:
-            moves[name] = _moves(folder, target, name)
+            moves[name] = _moves(folder, target, name, versions)
         except MirrorError as cause:
             _logger.info("since when aliases stand is left out: %s", cause)
     return [
@@ -51,14 +56,16 @@ def _times(record: ModelRecord, moves: tuple[AliasMove, ...]) -> dict[str, str]:
     }
 
 
-def _moves(folder: ModelFolder, target: Target, registered_model: str) -> tuple[AliasMove, ...]:
+def _moves(
+    folder: ModelFolder, target: Target, registered_model: str, holders: dict[str, int | None]
+) -> tuple[AliasMove, ...]:
     """Return the moves of a registered model; MLflow is asked where no file has them."""
     path = target.database_path
     is_readable = path is not None and (regular.is_file(path) or not target.is_embedded)
     found = moves_in_file(path, registered_model) if path is not None and is_readable else None
     if found is not None:
         return found
-    return folder.mirror(target).moves(registered_model)
+    return folder.mirror(target).moves(registered_model, holders)
 
 
 def moves_in_file(path: Path, registered_model: str) -> tuple[AliasMove, ...] | None:
