@@ -136,6 +136,11 @@ class History(ModelFiles):
         restores = (r for r in self.records_of(file.stem) if r.kind == RESTORE)
         return next((r for r in restores if r.payload.file_time_ns == file.time_ns), None)
 
+    def id_of_save(self, file: ModelFile) -> str | None:
+        """Return the save that a file in ``trained/`` is of, as far as records say."""
+        save, restored = self.save_of(file), self.restore_of(file)
+        return save.id if save else restored.payload.save_id if restored else None
+
     def save_with(self, name: str, sha256: str) -> SaveRecord | None:
         """Return the newest save of a name with these bytes."""
         return next((s for s in self.saves_of(name) if s.payload.sha256 == sha256), None)
@@ -223,11 +228,6 @@ class History(ModelFiles):
         """Return the save that a run of a target is of; every record is read for it."""
         saves = self._mirrored_in(target)
         return next((s for s in saves if s.mirrored[target.name].run_id == run_id), None)
-
-    def save_of_version(self, version: ModelRecord) -> SaveRecord | None:
-        """Return a version's own save, or else the newest of its name with its bytes."""
-        own = self.own_save_of_version(version)
-        return self.save_with(version.name, str(version.sha256)) if own is None else own
 
     def expected(self, file: ModelFile) -> frozenset[str]:
         """Return the digests that a file may have; none where nothing is known of it."""

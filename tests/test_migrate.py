@@ -726,6 +726,31 @@ def test_models_of_others_are_left_alone_and_ours_come_after_them(
     assert there.rollback().to.version == 3  # type: ignore[union-attr]
 
 
+def test_an_alias_that_was_moved_since_follows_unless_it_was_moved_there(
+    small: ModelManager, small_dir: Path, empty_uri: str
+) -> None:
+    small.migrate(empty_uri)
+    there = ModelManager(small_dir, tracking_uri=empty_uri)
+    small.promote("lotto_model_2")
+    small.rollback()
+    small.promote("lotto_model_0")
+    report = small.migrate(empty_uri)
+    assert (report.moves, report.aliases) == (3, ["lotto_model@champion"])
+    assert report.failed == {}
+    assert there.get("models:/lotto_model@champion").name == "lotto_model_0"
+    assert [move.kind for move in there.history()] == [move.kind for move in small.history()]
+    assert there.verify() == []
+    texts = [v.description for v in client_of(empty_uri).search_model_versions()]
+    assert len([text for text in texts if "champion" in text]) == 1
+    client_of(empty_uri).set_registered_model_alias("lotto_model", "champion", "2")
+    small.promote("lotto_model_2")
+    report = small.migrate(empty_uri)
+    assert list(report.failed) == ["lotto_model@champion"]
+    assert there.get("models:/lotto_model@champion").version == 2
+    assert [move.to.version for move in there.history() if move.to][-2:] == [3, 2]
+    there.promote("lotto_model_2")  # what was moved there by hand is no obstacle
+
+
 def test_a_history_that_goes_on_there_by_itself_gets_nothing_added(
     small: ModelManager, small_dir: Path, empty_uri: str
 ) -> None:

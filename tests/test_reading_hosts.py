@@ -431,6 +431,34 @@ def test_a_name_that_is_not_here_says_where_the_registry_could_not_be_asked(tmp_
             manager.get("lotto_model_a")
 
 
+def test_two_hosts_that_save_the_same_bytes_under_one_name_are_not_mixed_up(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = {}
+    for number, host in enumerate(("twin-1", "twin-2"), 1):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        hosts[host] = ModelManager(tmp_path / host, tracking_uri=server_uri)
+        hosts[host].save_model({"w": 1}, "twin", {"who": host, "acc": number / 10})
+        assert hosts[host].flush(SECONDS)
+    own = [manager.get("twin") for manager in hosts.values()]
+    assert own[0].sha256 == own[1].sha256
+    assert own[0].save_id != own[1].save_id
+    for manager in (*hosts.values(), ModelManager(tmp_path / "reads", tracking_uri=server_uri)):
+        listed = manager.records("twin", source="registry", with_runs=True)
+        for number, host in enumerate(hosts, 1):
+            found = manager.get(f"models:/twin/{number}")
+            assert (found.save_id, found.host) == (own[number - 1].save_id, host)
+            assert found.metrics == {"acc": number / 10}
+            (metadata,) = {(found.metadata or {"who": host})["who"]}
+            assert metadata == host
+            assert [one.metrics for one in listed if one.host == host] == [found.metrics]
+            assert manager.load_model(f"models:/twin/{number}") == {"w": 1}
+            made = manager.record_prediction(
+                f"models:/twin/{number}", 1000 + number, [1, 2, 3, 4, 5, 6]
+            )
+            assert (made.save_id, made.version) == (found.save_id, number)
+
+
 def test_a_folder_that_was_moved_lists_its_own_saves_once(
     server_uri: str, tmp_path: Path, reader: ModelManager
 ) -> None:

@@ -86,13 +86,17 @@ class AliasCopies:
         self._seen = seen
         self._home = AliasHome(target, registered_model)
         self._copied = CopiedAliases()
+        self._open: dict[int, str] = {}
+        """Moves that are there and not marked as done, with what marks them."""
 
     def copy(self) -> CopiedAliases:
         """Copy the moves that are not there yet, then set the aliases.
 
         Notes
         -----
-        Idempotent. An alias that was moved there since it was copied stays as it is.
+        Idempotent. An alias that was moved there since it was copied stays as it is. As in a
+        promotion, the last move of an alias is marked as done once the alias is set: what is killed
+        in between is known from what was moved there by hand.
         """
         run_id, here = self._history(self._source, AliasHome(self._source, self._name))
         if run_id is not None and run_id in self._seen:
@@ -105,7 +109,9 @@ class AliasCopies:
         with self._target.guarded(f"copying the aliases of {self._name}"):
             reason = self._copy_moves(here, there)
             self._copied.failed.update({"": reason} if reason else {})
-            self._set_aliases(here, aliases)
+            self._set_aliases(here, there, aliases)
+            if not reason:
+                self._mark_open()
         return self._copied
 
     def _history(self, connection: Connection, home: AliasHome) -> tuple[str | None, _Params]:
@@ -130,18 +136,25 @@ class AliasCopies:
 
     def _copy_moves(self, here: _Params, there: _Params) -> str:
         """Copy the moves that are not there yet; return why not all are, empty where they are."""
-        for move, text in _moves(here, self._name):
+        recorded = list(_moves(here, self._name))
+        last = {move.alias: move.number for move, _ in recorded}
+        for move, text in recorded:
             number = int(move.number or 0)
             found, token = there.get(key_of(number)), token_of(text) or ""
+            done_key = f"{key_of(number)}{DONE}"
+            outcome = here.get(done_key)
+            is_last = outcome is not None and last[move.alias] == move.number
             if found is None:
                 waiting = self._waiting(move.from_) or self._waiting(move.to)
                 if waiting:
                     return waiting
                 translated = replace(move, from_=self._there(move.from_), to=self._there(move.to))
-                outcome = here.get(f"{key_of(number)}{DONE}")
-                found = self._written(number, render_move(translated, token), outcome)
+                text = render_move(translated, token)
+                found = self._written(number, text, None if is_last else outcome)
             if token_of(found) != token:
                 return _diverged(self._name, number, found)
+            if outcome is not None and is_last and done_key not in there:
+                self._open[number] = outcome
         return ""
 
     def _there(self, holder: AliasHolder | None) -> AliasHolder | None:
@@ -186,7 +199,7 @@ class AliasCopies:
         return self._source.ask(ask, f"looking for version {holder.version}", False)
 
     def _written(self, number: int, text: str, outcome: str | None) -> str:
-        """Write a move and that it is done, both or neither; return what has its number then."""
+        """Write a move, and whether it is done, at once; return what has its number then."""
         params = [Param(key_of(number), text)]
         params += [] if outcome is None else [Param(f"{key_of(number)}{DONE}", outcome)]
         run_id, client = self._home.run_id_to_write(), self._target.client
@@ -200,9 +213,27 @@ class AliasCopies:
         self._copied.moves += 1
         return text
 
-    def _set_aliases(self, here: _Params, aliases: dict[str, int]) -> None:
-        """Set the aliases as they stand in the source, where the target does not have them yet."""
-        there = self._aliases(self._target)
+    def _mark_open(self) -> None:
+        run_id = self._home.run_id_to_write() if self._open else ""
+        for number, outcome in self._open.items():
+            try:
+                self._target.client.log_param(run_id, f"{key_of(number)}{DONE}", outcome)
+            except MlflowException as cause:
+                if cause.error_code != "INVALID_PARAMETER_VALUE":  # a promoter there has marked it
+                    raise
+
+    def _set_aliases(self, here: _Params, there: _Params, aliases: dict[str, int]) -> None:
+        """Set the aliases as they stand in the source, but those that were moved in the target.
+
+        Parameters
+        ----------
+        here, there : dict of str to str
+            The moves in the source, and those that were in the target before they were copied.
+        aliases : dict of str to int
+            The aliases in the source.
+        """
+        present = self._aliases(self._target)
+        settled = {m.alias: m.to for m in moves_in(there, self._name)[0] if m.is_done}
         recorded = moves_in(here, self._name)[0]
         known = {move.number for move in recorded}
         moved_there = moves_in(self._history(self._target, self._home)[1], self._name)[0]
@@ -213,10 +244,18 @@ class AliasCopies:
                 continue
             if alias not in moved_on:
                 last = next((m for m in reversed(moved_there) if m.alias == alias), None)
-                self._set_alias(alias, number, there.get(alias), last)
+                before = settled.get(alias)
+                is_as_copied = before is not None and present.get(alias) == before.version
+                self._set_alias(alias, number, present.get(alias), last, is_as_copied=is_as_copied)
 
     def _set_alias(
-        self, alias: str, number: int, present: int | None, last: AliasMove | None
+        self,
+        alias: str,
+        number: int,
+        present: int | None,
+        last: AliasMove | None,
+        *,
+        is_as_copied: bool,
     ) -> None:
         holder = self._holder(number)
         version, waiting = self._number(holder), self._waiting(holder)
@@ -228,7 +267,7 @@ class AliasCopies:
                 f"it stands for version {number}, which this package did not make, and which is "
                 "not migrated"
             )
-        elif present not in (None, version):
+        elif present not in (None, version) and not is_as_copied:
             self._copied.failed[alias] = (
                 f"it stands for version {present} there, and for version {version} it would; it "
                 "was left as it is. Delete it there, and migrate again, or promote the model that "
@@ -237,9 +276,11 @@ class AliasCopies:
         else:
             is_of_move = last is not None and last.to is not None and last.to.version == version
             move, book = last if is_of_move else None, AliasBook(self._target, self._name)
-            if present is None:
+            if present != version:
                 book.adopt(alias, version, move)
                 self._copied.aliases.append(alias)
+                if present is not None and move is not None:
+                    book.describe(present, move)
             elif move is not None:
                 book.describe(version, move)
 

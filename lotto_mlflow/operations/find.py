@@ -281,7 +281,7 @@ def _in_full(
 def joined(folder: ModelFolder, target: Target, record: ModelRecord) -> ModelRecord:
     """Return a version's record with what the disk has of the same save, or else its run."""
     history = folder.history()
-    save = history.save_of_version(record)
+    save = history.own_save_of_version(record)
     if save is None:  # another machine's
         params, metrics = folder.mirror(target).params_and_metrics_of_run(record)
     else:
@@ -302,6 +302,9 @@ def at_hand(
     path = folder.layout.model_path(record.name)
     status = regular.status_of(path)
     is_same = status is not None and versions.is_file_of(history, path, record)
+    if is_same and save is None:
+        left_by = history.id_of_save(history.file(path, status))
+        is_same = left_by in (None, record.save_id)  # hosts may save the same bytes under one name
     is_in_place = is_same and save is None
     if status is not None and is_same and save is not None:
         is_in_place = status.st_mtime_ns == save.payload.file_time_ns

@@ -97,7 +97,7 @@ def _at_hand(
 ) -> list[ModelRecord]:
     """Return records with what the disk has of them, and with what their runs have, if asked."""
     history = folder.history()
-    saves = [history.save_of_version(record) for record in found]
+    saves = [history.own_save_of_version(record) for record in found]
     others = [record for record, save in zip(found, saves, strict=True) if save is None]
     runs = folder.mirror(target).runs(others) if with_runs and others else {}
     full = []
