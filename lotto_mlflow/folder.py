@@ -225,7 +225,7 @@ class ModelFolder:
         mlflow_dir = self.layout.mlflow_dir
         locks = (mlflow_dir / f"{name}.lock" for name in ("store", "push", "sync", "database"))
         kept = (self.layout.format_path, self.layout.aliases_path, self.layout.database_path)
-        own = (*kept, mlflow_dir / "clock", *locks)
+        own = (*kept, self.layout.clock_path, *locks)
         for path in own:
             kind = regular.odd_kind(path)
             if kind is not None:

@@ -203,6 +203,11 @@ class Layout:
         return self.mlflow_dir / "downloads"
 
     @property
+    def clock_path(self) -> Path:
+        """File whose modification time is that of the newest save."""
+        return self.mlflow_dir / "clock"
+
+    @property
     def signatures_dir(self) -> Path:
         """What is signed of each save, and the signatures."""
         return self.mlflow_dir / "signatures"

@@ -143,6 +143,34 @@ def test_bytes_replaced_in_every_folder_database_and_tag_are_not_unpickled(
     assert not host.mark.exists()
 
 
+@pytest.mark.parametrize("what", ["bytes", "metadata"])
+def test_what_was_changed_since_it_was_signed_is_not_signed_again(
+    saved: ModelManager, host: Host, base_dir: Path, what: str
+) -> None:
+    path = path_of(saved, B)
+    signed = {pair: pair.read_bytes() for pair in (base_dir / "mlflow" / "signatures").iterdir()}
+    if what == "bytes":
+        forging.replace_everywhere(base_dir, path, host.evil(), None)
+    else:
+        (record,) = (base_dir / "mlflow" / "sent").glob(f"*{B}*.json")
+        kept = parse(record.read_bytes()).payload.metadata
+        forging.edit_record(record, metadata=kept | {"n": 3})
+        forging.edit_json(base_dir / "metadata" / f"{B}_metadata.json", n=3)
+    for pair, content in signed.items():
+        pair.write_bytes(content)
+    fresh = ModelManager(base_dir)
+    with pytest.raises(SignatureError) as caught:
+        fresh.load_model(path)
+    assert "sign(" not in str(caught.value)
+    assert not [f for f in fresh.verify() if f.fix is not None and f.fix.verb == "sign"]
+    with pytest.raises(SignatureError, match="signed something else"):
+        fresh.sign(B)
+    assert {pair: pair.read_bytes() for pair in signed} == signed
+    with pytest.raises(SignatureError):
+        fresh.load_model(path)
+    assert not host.mark.exists()
+
+
 def test_the_attackers_bytes_are_unpickled_where_any_are_trusted(
     saved: ModelManager, host: Host, base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -804,7 +832,6 @@ def test_a_clock_in_the_folder_that_was_set_ahead_makes_no_save_the_latest_for_y
 ) -> None:
     """The time of a save is later than all before it, which whoever writes there may change."""
     clock = base_dir / "mlflow" / "clock"
-    before = clock.stat().st_mtime_ns
     ahead_ns = time.time_ns() + 10 * 365 * 86_400 * 10**9
     os.utime(clock, ns=(ahead_ns, ahead_ns))
     path = saved.save_model({"n": 3}, "lotto_model_ahead", {"n": 3})
@@ -813,8 +840,15 @@ def test_a_clock_in_the_folder_that_was_set_ahead_makes_no_save_the_latest_for_y
         saved.latest()
     with pytest.raises(SignatureError, match="which has not come"):
         saved.load_model(LATEST)
+    with pytest.raises(SignatureError, match="which has not come"):
+        saved.trust("lotto_model")  # it would be the newest that was seen, for years
+    found = [finding for finding in saved.verify() if finding.kind == "bad signature"]
+    assert len(found) == 2  # on disk, and in MLflow
+    assert all(str(clock) in one.repair for one in found)
+    assert saved.check().status == "critical"
+    clock.unlink()  # as the error advises
     saved.delete("lotto_model_ahead", reason="of a wrong clock", dry_run=False)
-    os.utime(clock, ns=(before, before))
+    assert saved.trust("lotto_model")
     path = saved.save_model({"n": 4}, "lotto_model_later", {"n": 4})
     assert saved.load_model(saved.latest().path) == {"n": 4}
 

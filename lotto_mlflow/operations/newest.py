@@ -24,6 +24,7 @@ PAUSES_SECONDS = (0.02, 0.2)
 """How long to wait before a look is repeated: a save may have been under way in the first."""
 _WARNED: set[Path] = set()
 """Folders of state that could not be written to, which is said once in a process."""
+OUTCOME = "; nothing was unpickled"
 _T = TypeVar("_T")
 
 
@@ -167,13 +168,7 @@ class Looked:
             self._registered_model = statement.registered_model
             self.begin()
         folder, target = self._folder, self._target
-        if is_to_come(statement):
-            raise SignatureError(
-                f"the latest of {statement.registered_model} in {_where(folder, target)} is "
-                f"{statement.name}, signed as of {statement.saved_at}, which has not come by this "
-                "host's clock; nothing was unpickled. Set the clock that is wrong, then save again",
-                problem="bad",
-            )
+        check_has_come(folder, target, statement)
         highest = higher(self._seen, place_of(folder, target, statement.folder), statement)
         if highest is not None:
             raise SignatureError(
@@ -217,6 +212,24 @@ def note(folder: ModelFolder, target: Target | None, statement: Statement) -> No
 def is_to_come(statement: Statement) -> bool:
     """Return whether a statement is of a time that has not come by this host's clock."""
     return statement.saved_at_ns > time.time_ns() + settings.CLOCK_TOLERANCE_SECONDS * 10**9
+
+
+def check_has_come(folder: ModelFolder, target: Target | None, statement: Statement) -> None:
+    """See that what is the latest is of a time that has come.
+
+    Raises
+    ------
+    SignatureError
+        If it is not: it would be the newest for long.
+    """
+    if is_to_come(statement):
+        raise SignatureError(
+            f"the latest of {statement.registered_model} in {_where(folder, target)} is "
+            f"{statement.name}, signed as of {statement.saved_at}, which has not come by this "
+            f"host's clock{OUTCOME}. If this clock is right, delete that save, move "
+            f"{folder.layout.clock_path} away on the host that made it, and save the model again",
+            problem="bad",
+        )
 
 
 def note_save(folder: ModelFolder, pair: Pair) -> None:

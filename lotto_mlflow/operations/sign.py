@@ -30,7 +30,7 @@ from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.operations.signer import Signer
 from lotto_mlflow.records import SaveRecord, SignReport
 from lotto_mlflow.settings import Settings
-from lotto_mlflow.signing import Pair, TrustedKeys, sign, verified
+from lotto_mlflow.signing import Pair, Statement, TrustedKeys, sign, verified
 from lotto_mlflow.store.commit import metadata_of
 from lotto_mlflow.store.signatures import put_pair, read_pair
 from lotto_mlflow.text import masked
@@ -201,30 +201,47 @@ def _pair(
     -----
     What another trusted key signed is signed anew as it is: then one file is replaced, in one step,
     and it does not count as signed later.
+
+    Raises
+    ------
+    SignatureError
+        If one of these keys signed something else of the save, which was changed since.
     """
+    own, others = signer.key.as_trusted(), current.trusted_keys
+    keys = [own] + ([] if others is None else [TrustedKeys.read(others, *folder.layout.own_dirs)])
     try:
         pair = read_pair(folder.layout, save.id)
     except SignatureError:
         pair = None
-    if pair is not None and _is_signed(signer, save, pair, signer.key.as_trusted(), work_dir):
-        return pair, False
-    if pair is not None and current.trusted_keys is not None:
-        trusted = TrustedKeys.read(current.trusted_keys, *folder.layout.own_dirs)
-        if _is_signed(signer, save, pair, trusted, work_dir):
-            return (pair[0], sign(pair[0], signer.key.path)), True
+    statements = [] if pair is None else [_verified(save, pair, one) for one in keys]
+    for by, statement in zip(keys, statements, strict=False):
+        if pair is None or statement is None:
+            continue
+        if statement != signer.statement_of(save, work_dir, statement.signed_at):
+            raise _changed_since(folder, save)
+        return (pair, False) if by is own else ((pair[0], sign(pair[0], signer.key.path)), True)
     now = datetime.now(timezone.utc).astimezone(current.timezone)
     return signer.pair_of(save, work_dir, now.isoformat(timespec="seconds")), True
 
 
-def _is_signed(
-    signer: Signer, save: SaveRecord, pair: Pair, keys: TrustedKeys, work_dir: Path
-) -> bool:
-    """Return whether one of some keys signed just what there is to be signed of a save."""
+def _verified(save: SaveRecord, pair: Pair, keys: TrustedKeys) -> Statement | None:
+    """Return what one of some keys signed, ``None`` where none did."""
     try:
-        statement = verified(*pair, keys, save.name)
+        return verified(*pair, keys, save.name)
     except SignatureError:
-        return False
-    return statement == signer.statement_of(save, work_dir, statement.signed_at)
+        return None
+
+
+def _changed_since(folder: ModelFolder, save: SaveRecord) -> SignatureError:
+    path = folder.layout.statement_path(save.id)
+    return SignatureError(
+        f"a trusted key signed something else of {save.name}, saved at {save.payload.saved_at}: "
+        "its file or its record was changed since, and nothing was signed. Restore what was "
+        f"signed, or save the model again; if what is there is right, move {path} away, and then "
+        "sign it",
+        problem="bad",
+        path=path,
+    )
 
 
 def _report(

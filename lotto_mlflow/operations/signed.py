@@ -117,5 +117,5 @@ def fix_of(
     if problem == "unknown key":
         before = f"add its key to LOTTO_TRUSTED_KEYS, if it is one of yours, or, {IF_YOURS}"
         return Fix("sign", model, before=before)
-    is_of_save = save.payload.sha256 == sha256
-    return Fix("sign", model, before=IF_YOURS) if is_of_save else restoring
+    may_be_signed = save.payload.sha256 == sha256 and not cause.data.get("is_otherwise")
+    return Fix("sign", model, before=IF_YOURS) if may_be_signed else restoring

@@ -53,6 +53,7 @@ def accept(folder: ModelFolder, name: Any) -> list[ModelRecord]:
         *_on_disk(folder, trust, registered, target),
         *_in_registry(folder, trust, registered, target),
     ):
+        newest.check_has_come(folder, place, statement)
         newest.seen_by(folder).accept(statement, newest.place_of(folder, place, statement.folder))
         accepted.append(record)
     if not accepted:

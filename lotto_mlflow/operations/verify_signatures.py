@@ -61,8 +61,8 @@ def _newest_on_disk(folder: ModelFolder, trust: Trusted, history: History) -> It
         return
     file = history.file(path)
     try:
-        statement = trust.of_file(history, file, None, file.status.st_size).statement
-    except SignatureError:  # which is a finding already
+        statement = trust.of_file(history, file, file.sha256, file.status.st_size).statement
+    except (SignatureError, OSError):  # which is a finding already
         return
     yield from rolled_back(folder, None, statement)
 
@@ -70,22 +70,33 @@ def _newest_on_disk(folder: ModelFolder, trust: Trusted, history: History) -> It
 def rolled_back(
     folder: ModelFolder, target: Target | None, statement: Statement
 ) -> Iterator[Finding]:
-    """Find whether the latest is older than one that was seen; it is not noted as seen."""
+    """Find whether the latest is older than one that was seen, or of a time that has not come.
+
+    Notes
+    -----
+    It is not noted as seen.
+    """
     registered = statement.registered_model
+    path = folder.layout.model_path(statement.name) if target is None else None
+    try:
+        newest.check_has_come(folder, target, statement)
+    except SignatureError as cause:
+        detail, _, repair = cause.summary.partition(f"{newest.OUTCOME}. ")
+        yield Finding("bad signature", statement.name, path, detail, repair)
+        return
     try:
         place = newest.place_of(folder, target, statement.folder)
         seen = newest.seen_by(folder).read(registered)
         highest = newest.higher(seen, place, statement)
     except StoreError as cause:
-        path = cause.data.get("path")
-        yield Finding("damaged", registered, path, cause.summary, "", cause.fix)
+        state_path = cause.data.get("path")
+        yield Finding("damaged", registered, state_path, cause.summary, "", cause.fix)
         return
     if highest is not None:
         detail = (
             f"the latest of {registered} is the save {statement.save_id}, and this host has seen "
             f"the newer save {highest.save_id}"
         )
-        path = folder.layout.model_path(statement.name) if target is None else None
         fix = newest.fix_of_step_back(registered)
         yield Finding("rolled back", statement.name, path, detail, fix=fix)
 

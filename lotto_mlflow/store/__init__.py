@@ -43,7 +43,7 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._clock_path = layout.mlflow_dir / "clock"
+        self._clock_path = layout.clock_path
         self.folders = (layout.trained_dir, layout.metadata_dir, layout.backup_dir)
 
     def make_dirs(self) -> None:

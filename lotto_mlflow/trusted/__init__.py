@@ -128,7 +128,8 @@ class Trusted:
         Raises
         ------
         SignatureError
-            If there is none. ``problem`` is ``"missing"``, ``"bad"`` or ``"unknown key"``.
+            If there is none. ``problem`` is ``"missing"``, ``"bad"`` or ``"unknown key"``; it
+            ``is_otherwise`` where a trusted key signed something else.
         """
         keys, refusal = self.keys, None
         for pair in pairs:
@@ -143,7 +144,7 @@ class Trusted:
                 return Signed(statement, pair)
             is_of_bytes = statement.sha256 == wanted.sha256
             if refusal is None or is_of_bytes:  # of several, one of these bytes says most
-                refusal = refused(wanted.what, difference, "bad")
+                refusal = refused(wanted.what, difference, "bad", is_otherwise=True)
         raise refusal or refused(wanted.what, "it has no signature", "missing")
 
     def of_file(self, history: History, file: ModelFile, sha256: str | None, size: int) -> Signed:

@@ -136,10 +136,10 @@ def digests_of_requirements(content: bytes | None) -> frozenset[str]:
     return frozenset(map(sha256_of_requirements, (lines, others)))
 
 
-def refused(what: str, problem: str, kind: str) -> SignatureError:
-    """Return the error for what no trusted key signed."""
+def refused(what: str, problem: str, kind: str, *, is_otherwise: bool = False) -> SignatureError:
+    """Return the error for what no trusted key signed, or for what one signed otherwise."""
     summary = f"{what} is not what a trusted key signed: {problem}; nothing was unpickled"
-    return SignatureError(summary, problem=kind)
+    return SignatureError(summary, problem=kind, is_otherwise=is_otherwise)
 
 
 def with_fix(error: SignatureError, path: Path | None, fix: Fix | None) -> SignatureError:
