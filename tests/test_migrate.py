@@ -751,6 +751,18 @@ def test_an_alias_that_was_moved_since_follows_unless_it_was_moved_there(
     there.promote("lotto_model_2")  # what was moved there by hand is no obstacle
 
 
+def test_a_registered_model_that_was_renamed_there_stops_nothing_and_is_named(
+    small: ModelManager, small_dir: Path, empty_uri: str
+) -> None:
+    small.migrate(empty_uri)
+    client_of(empty_uri).rename_registered_model("lotto_model", "renamed")
+    small.promote("lotto_model_2")
+    report = small.migrate(empty_uri)
+    assert "renamed or deleted there" in report.failed["lotto_model"]
+    assert report.verified == 3
+    assert client_of(empty_uri).get_model_version_by_alias("renamed", "champion").version == 2
+
+
 def test_a_history_that_goes_on_there_by_itself_gets_nothing_added(
     small: ModelManager, small_dir: Path, empty_uri: str
 ) -> None:

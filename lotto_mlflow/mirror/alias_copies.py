@@ -106,6 +106,12 @@ class AliasCopies:
         aliases = self._aliases(self._source)
         if not here and not aliases:
             return self._copied
+        if not self._is_there():
+            self._copied.failed[""] = (
+                f"{self._name} is not there: it was renamed or deleted there, and its aliases stay "
+                "as they are. Promote there what is to be in use"
+            )
+            return self._copied
         with self._target.guarded(f"copying the aliases of {self._name}"):
             reason = self._copy_moves(here, there)
             self._copied.failed.update({"": reason} if reason else {})
@@ -124,6 +130,13 @@ class AliasCopies:
         doing = f"asking for the moves of the aliases of {self._name}"
         nothing: tuple[str | None, _Params] = (None, {})
         return connection.ask(ask, doing, nothing, seconds=_ASK_SECONDS)
+
+    def _is_there(self) -> bool:
+        def ask() -> bool:
+            found = next(registry.pages(self._target.client, self._name, first_page=1), [])
+            return bool(found)
+
+        return self._target.ask(ask, f"asking for {self._name}", False, seconds=_ASK_SECONDS)
 
     def _aliases(self, connection: Connection) -> dict[str, int]:
         def ask() -> dict[str, int]:

@@ -210,10 +210,22 @@ class Copies:
         ).copy()
 
     def has_bytes(self, record: SaveRecord, there: MlflowIds, work_dir: Path) -> bool:
-        """Return whether the target has the bytes of a save; what it keeps elsewhere is fetched."""
+        """Return whether the target has the bytes of a save; what it keeps elsewhere is fetched.
+
+        Notes
+        -----
+        Where its registered model was renamed there, its version is found by the save's id.
+        """
         self._target.prepare()
         with self._target.guarded(f"comparing the bytes of {record.name}"):
-            return fetch.has_bytes(self._target, there, record, work_dir)
+            is_same = registry.existing(
+                lambda: fetch.has_bytes(self._target, there, record, work_dir)
+            )
+            if is_same is None:
+                moved = registry.version_of_save(self._target.client, record)
+                ids = None if moved is None else version_tags.ids_of(moved, record)
+                return ids is not None and fetch.has_bytes(self._target, ids, record, work_dir)
+            return is_same
 
     def _of_version(self, record: SaveRecord, here: MlflowIds, there: MlflowIds) -> int:
         name_here, name_there = (registered_model_of(ids, record.name) for ids in (here, there))
