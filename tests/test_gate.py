@@ -671,6 +671,7 @@ def test_verify_looks_at_that_version_alone(copied: Path) -> None:
     done = call("verify", "models:/other_a/1", "--base-dir", copied)
     assert done.exit_code == 1
     assert "not the loader of any release" in done.stdout
+    assert "    fix: use another version, or" in done.stdout
 
 
 def test_without_trusted_keys_nothing_is_verified_or_served(copied: Path) -> None:

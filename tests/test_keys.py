@@ -85,6 +85,11 @@ def test_a_key_that_cannot_be_written_leaves_no_half_of_a_pair(outside: Path) ->
     assert list(outside.iterdir()) == [outside / "file"]
 
 
+def test_a_path_without_a_name_is_no_file_for_a_key() -> None:
+    with pytest.raises(SettingsError, match="is no file"):
+        new_key(Path("/"), None)
+
+
 def test_the_folder_of_a_key_is_made_for_its_owner_alone(outside: Path) -> None:
     path = outside / "new" / "sign.pem"
     new_key(path, None)

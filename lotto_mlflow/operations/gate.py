@@ -101,7 +101,8 @@ def verify(folder: ModelFolder, uri: str) -> VerifiedVersion:
 
 def finding_of(error: SignatureError, uri: str) -> Finding:
     """Return what is wrong with a version as a finding."""
-    return Finding(signed.kind_of(error), uri, None, error.summary, fix=error.fix)
+    repair = "use another version, or have it saved again where it was saved"
+    return Finding(signed.kind_of(error), uri, None, error.summary, repair, error.fix)
 
 
 def _reference(uri: str) -> VersionReference:

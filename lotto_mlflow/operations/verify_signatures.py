@@ -131,7 +131,11 @@ def in_mlflow(
             continue
         except SignatureError as cause:
             yield Finding(
-                signed.kind_of(cause), name, None, signed.detail_of(cause), "see the file it is of"
+                signed.kind_of(cause),
+                name,
+                None,
+                signed.detail_of(cause),
+                "see what is found of its file",
             )
             continue
         if statement is not None:

@@ -58,6 +58,8 @@ def new_key(path: Path, refused_under: Path | None) -> Path:
         If the libraries of the extra ``signing`` are not installed.
     """
     path = regular.absolute(path)
+    if not path.name:
+        raise SettingsError(f"{path} is no file; give the file of the new key", value=str(path))
     _check_outside(path, "a key", () if refused_under is None else (refused_under,))
     public_path = path.with_name(f"{path.name}{PUBLIC_SUFFIX}")
     for file in (path, public_path):
