@@ -26,6 +26,7 @@ FULL = (
     "description",
     "examples",
     "hyperparameters",
+    "keys",
     "live",
     "loading",
     "metadata",
@@ -36,7 +37,9 @@ FULL = (
     "pushing",
     "registry",
     "restoring",
+    "signing",
     "summary",
+    "trust_signed",
 )
 EXTRAS = "test,plot,signing"
 SHOWN = ("mlflow", "joblib", "scikit-learn", "scipy", "numpy", "pandas", "filelock", "typer")
