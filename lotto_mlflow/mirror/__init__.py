@@ -361,13 +361,13 @@ class Mirror:
         connection, doing = self._connection, f"looking for the bytes of {record.name}"
         return connection.ask(lambda: fetch.has_bytes(connection, ids, record), doing, False)
 
-    def is_intact(self, ids: MlflowIds, sha256: str, pair: Pair | None = None) -> bool:
-        """Return whether the folder of a logged model is as it was pushed; true for elsewhere."""
-        if not self._connection.is_embedded:
-            return True
+    def is_intact(self, ids: MlflowIds, record: SaveRecord, pair: Pair | None) -> bool:
+        """Return whether a version is as it was pushed; of one elsewhere, what proves it."""
+        if pair is not None and not self.signed.is_beside(ids, record, pair):
+            return False
         folder = self._layout.model_dir(ids.model_id)
-        return self.signed.has(folder, pair) and model_dir.is_intact(
-            folder, sha256, ids.files or model_dir.digests(folder)
+        return not self._connection.is_embedded or model_dir.is_intact(
+            folder, record.payload.sha256, ids.files or model_dir.digests(folder)
         )
 
     def fetched_model_dir(self, ids: MlflowIds, work_dir: Path) -> Path | None:

@@ -42,6 +42,11 @@ class Beside(NamedTuple):
     has_run: bool
     is_local: bool
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pair, if there is one."""
+        return [] if self.pair is None else [self.pair]
+
 
 def beside(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Beside:
     """Return what lies in MLflow beside a version.
@@ -69,11 +74,10 @@ def beside(connection: Connection, layout: Layout, record: ModelRecord, work_dir
         pair = place.pair()
         requirements = place.content(REQUIREMENTS_FILE, _REQUIREMENTS_BYTES)
         of_run = _of_run(connection, layout, record, work_dir / "run")
-        name = f"{record.name}{names.METADATA_SUFFIX}"
         return Beside(
             pair,
             requirements,
-            None if of_run is None else of_run.content(name, metadata.MAX_BYTES),
+            None if of_run is None else of_run.metadata(record.name),
             of_run is not None,
             place.is_local,
         )
@@ -87,15 +91,25 @@ def pair_of(
         return _of_model(connection, layout, record, work_dir).pair()
 
 
-def _of_model(
-    connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path
-) -> _Place:
+def _of_model(connection: Connection, layout: Layout, record: ModelRecord, work_dir: Path) -> Place:
     uri, folder = fetch.folder_of(connection, layout, record)
-    return _Place(connection, uri, folder, work_dir / "model")
+    return Place(connection, uri, folder, work_dir / "model")
 
 
-class _Place:
-    """A place of artifacts, on this machine or elsewhere."""
+class Place:
+    """A place of artifacts, on this machine or elsewhere.
+
+    Parameters
+    ----------
+    connection : Connection
+        The store.
+    uri : str
+        Where it is; it was believed.
+    local : pathlib.Path or None
+        The folder, where that is on this machine.
+    target_dir : pathlib.Path
+        A folder of this process for what is downloaded.
+    """
 
     def __init__(
         self, connection: Connection, uri: str, local: Path | None, target_dir: Path
@@ -152,6 +166,10 @@ class _Place:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def metadata(self, name: str) -> bytes | None:
+        """Return the metadata JSON of a model, as `content` does."""
+        return self.content(f"{name}{names.METADATA_SUFFIX}", metadata.MAX_BYTES)
+
     def _sizes_in(self, folder: str) -> dict[str, int]:
         """Return the files in a folder there, which MLflow lists, with their sizes."""
         if folder not in self._listed:
@@ -162,7 +180,7 @@ class _Place:
 
 def _of_run(
     connection: Connection, layout: Layout, record: ModelRecord, target_dir: Path
-) -> _Place | None:
+) -> Place | None:
     """Return where the artifacts of a run lie, ``None`` where there is no run any more."""
     run_id = str(record.run_id or "")
     if not run_id or not is_id(run_id):
@@ -178,4 +196,4 @@ def _of_run(
         if not connection.is_embedded or not regular.is_folder(own_dir):
             raise
         local = own_dir
-    return _Place(connection, uri, local, target_dir)
+    return Place(connection, uri, local, target_dir)

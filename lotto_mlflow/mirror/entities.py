@@ -80,6 +80,11 @@ def legal_names(names: Iterable[str]) -> dict[str, str]:
     return legal
 
 
+def logged_model_name(name: str) -> str:
+    """Return a name that MLflow accepts for a logged model, which is not a key to anything."""
+    return "".join("_" if character in "/:.%\"'" else character for character in name)
+
+
 def _is_legal(name: str) -> bool:
     return bool(name) and not _ILLEGAL.search(name) and _is_one_path(name)
 

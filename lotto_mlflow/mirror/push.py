@@ -135,8 +135,12 @@ def _finished(
         connection.client.restore_run(ids.run_id)
     files = recorded.files if recorded is not None and recorded.model_id == ids.model_id else {}
     written = _repaired(connection, record, model, files, content, work_dir)
+    if written is None and recorded is not None and found is not None:
+        written = signed.put_unproven(connection, model, found, record, content.pair, work_dir)
     if written is None:
         return None
+    if recorded is not None and content.pair is not None:
+        signed.put_metadata(connection, run, record, work_dir)
     if found is None:
         ids = _registered_again(connection, record, run, model, ids)
     return replace(ids, files=written)
@@ -271,7 +275,7 @@ def _logged_model(
     expected |= _note(connection, record, before.next)
     return connection.client.create_logged_model(
         connection.experiment_id(),
-        name=_logged_model_name(record.name),
+        name=entities.logged_model_name(record.name),
         source_run_id=run_id,
         tags=entities.tags(version_tags.identity_tags(record) | expected),
         params={param.key: param.value for param in entities.params(description.params)},
@@ -352,11 +356,6 @@ def _run_tags(connection: Connection, record: SaveRecord, version: int) -> dict[
     if record.payload.description.parent_run_id:
         own["mlflow.parentRunId"] = record.payload.description.parent_run_id
     return entities.tags(own)
-
-
-def _logged_model_name(name: str) -> str:
-    """Return a name that MLflow accepts for a logged model, which is not a key to anything."""
-    return "".join("_" if character in "/:.%\"'" else character for character in name)
 
 
 def _put_model(

@@ -223,7 +223,7 @@ def _resent(
             yield _Work(record, entry, found=replace(standing.ids, files=files))
         else:
             yield _Work(record, entry, is_resent=True)
-    elif not mirror.is_intact(ids, record.payload.sha256, _pair_of(folder, record)):
+    elif not mirror.is_intact(ids, record, _pair_of(folder, record)):
         yield _Work(record, entry, is_resent=True)
 
 

@@ -73,7 +73,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
         yield from _unknown(history, target)
         yield from _in_mlflow(verification, entries)
         saves = _mirrored(verification, entries)
-        yield from verify_signatures.in_mlflow(folder, target, saves)
+        yield from verify_signatures.in_mlflow(folder, target, saves, deep=deep)
         yield from _elsewhere(verification, saves, report, deep=deep)
     except MirrorError as cause:
         yield _unavailable(cause)

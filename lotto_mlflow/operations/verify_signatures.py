@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from lotto_mlflow import layout as names
-from lotto_mlflow import regular, trusted
-from lotto_mlflow.errors import Fix, ModelNotFoundError, SignatureError, StoreError
+from lotto_mlflow import metadata, regular, trusted
+from lotto_mlflow.errors import Fix, MirrorError, ModelNotFoundError, SignatureError, StoreError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_dir import SIGNATURE_FILE
 from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import newest, signed, versions
 from lotto_mlflow.operations.load import fix_of_name
-from lotto_mlflow.records import Finding, SaveRecord
+from lotto_mlflow.records import Finding, MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Statement
 from lotto_mlflow.signing.pairs import read_beside_model
-from lotto_mlflow.trusted import Trusted
+from lotto_mlflow.trusted import Signed, Trusted
+from lotto_mlflow.trusted.wanted import content_of
+
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
+"""What MLflow answers for a version that is not there."""
 
 
 def on_disk(folder: ModelFolder, history: History) -> Iterator[Finding]:
@@ -102,9 +107,9 @@ def rolled_back(
 
 
 def in_mlflow(
-    folder: ModelFolder, target: Target, saves: Iterable[SaveRecord]
+    folder: ModelFolder, target: Target, saves: Iterable[SaveRecord], *, deep: bool
 ) -> Iterator[Finding]:
-    """Find the latest versions that were rolled back, and signatures that are gone beside models.
+    """Find the latest versions that were rolled back, and what is not as signed beside models.
 
     Parameters
     ----------
@@ -114,52 +119,110 @@ def in_mlflow(
         The current store.
     saves : iterable of SaveRecord
         The saves that the store has.
+    deep : bool
+        Whether what lies in another store than the embedded one is fetched and looked at, too.
     """
     trust = trusted.of_folder(folder)
     if trust is None:
         return
-    registered = {names.REGISTERED_MODEL: None}
+    registered, refused = {names.REGISTERED_MODEL: None}, set[str]()
     for save in saves:
         registered[names.registered_model(save.name)] = None
-        if target.is_embedded:
-            yield from _beside(folder, trust, target, save)
+        if target.is_embedded or deep:
+            found = list(_beside(folder, trust, target, save))
+            refused |= {save.id} if found else set()
+            yield from found
     for name in registered:
-        try:
-            version = versions.unchecked(folder, target, VersionReference(name))
-            statement = None if version is None else trust.of_version(target, version).statement
-        except ModelNotFoundError:
-            continue
-        except SignatureError as cause:
-            yield Finding(
-                signed.kind_of(cause),
-                name,
-                None,
-                signed.detail_of(cause),
-                "see what is found of its file",
-            )
-            continue
-        if statement is not None:
-            yield from rolled_back(folder, target, statement)
+        yield from _latest(folder, trust, target, name, refused, deep=deep)
+
+
+def _latest(
+    folder: ModelFolder, trust: Trusted, target: Target, name: str, refused: set[str], *, deep: bool
+) -> Iterator[Finding]:
+    """Find whether the latest of a registered model was signed, and is not rolled back."""
+    save: SaveRecord | None = None
+    try:
+        version = versions.unchecked(folder, target, VersionReference(name))
+        if version is None:
+            return
+        save = folder.history().own_save_of_version(version)
+        if save is not None and save.id in refused:
+            return
+        anew = deep and save is None  # what lies beside a save of this folder was looked at
+        statement = trust.of_version(target, version, anew=anew).statement
+    except ModelNotFoundError:
+        return
+    except SignatureError as cause:
+        kind, detail = signed.kind_of(cause), signed.detail_of(cause)
+        if save is not None:
+            yield Finding(kind, name, None, detail, "see what is found of its file")
+        else:
+            fix = Fix("sync", {"resend": True}, before="on the host that saved it, call")
+            yield Finding(kind, name, None, detail, fix=fix)
+        return
+    yield from rolled_back(folder, target, statement)
 
 
 def _beside(
     folder: ModelFolder, trust: Trusted, target: Target, save: SaveRecord
 ) -> Iterator[Finding]:
-    """Find whether the signature of a save is beside its model, too, for other hosts."""
+    """Find whether a save is proved by what lies beside its version, too, for other hosts."""
+    wanted = replace(trusted.wanted_of_record(save), requirements=None)
+    try:
+        own = trust.of_record(save, wanted)
+    except SignatureError:
+        return  # which is a finding about its file
+    if target.is_embedded:
+        yield from _beside_here(folder, trust, save, save.mirrored[target.name], own)
+        return
     ids = save.mirrored[target.name]
-    model_dir = folder.layout.model_dir(ids.model_id)
+    version = ModelRecord(
+        name=save.name,
+        registered_model=names.registered_model_of(ids, save.name),
+        version=ids.version,
+        run_id=ids.run_id,
+        sha256=save.payload.sha256,
+        save_id=save.id,
+    )
+    what = f"version {ids.version} of {version.registered_model}"
+    try:
+        trust.of_beside(target, version, replace(wanted, what=what))
+    except SignatureError as cause:
+        yield _finding(save, None, cause)
+    except StoreError as cause:
+        yield Finding("damaged", save.name, cause.data.get("path"), cause.summary, fix=cause.fix)
+    except MirrorError as cause:
+        if cause.data.get("error_code") != _MISSING:  # which is another finding
+            detail = f"whether {what} is signed there is not known: {cause.summary}"
+            repair = "" if cause.fix is not None else "try again later"
+            yield Finding("mlflow unavailable", save.name, None, detail, repair, cause.fix)
+
+
+def _beside_here(
+    folder: ModelFolder, trust: Trusted, save: SaveRecord, ids: MlflowIds, own: Signed
+) -> Iterator[Finding]:
+    """Find the same in the embedded store, where MLflow need not be asked."""
+    layout = folder.layout
+    model_dir, run_dir = layout.model_dir(ids.model_id), layout.run_dir(ids.run_id)
     if not regular.is_folder(model_dir):
         return  # which is another finding
     wanted = replace(trusted.wanted_of_record(save), requirements=None)
     try:
-        own = trust.of_record(save, wanted).pair
-    except SignatureError:
-        return  # which is a finding about its file
-    try:
         pair = read_beside_model(model_dir)
-        if pair != own:
+        if pair != own.pair:
             trust.signed([] if pair is None else [pair], wanted)
     except SignatureError as cause:
-        fix = Fix("sync", {"resend": True}, effect="puts it there again")
-        kind, detail = signed.kind_of(cause), signed.detail_of(cause)
-        yield Finding(kind, save.name, model_dir / SIGNATURE_FILE, detail, fix=fix)
+        yield _finding(save, model_dir / SIGNATURE_FILE, cause)
+    if not regular.is_folder(run_dir):
+        return
+    path = run_dir / f"{save.name}{names.METADATA_SUFFIX}"
+    try:
+        content = content_of(path, metadata.MAX_BYTES)
+        trust.signed([own.pair], replace(wanted, what=str(path), metadata=content))
+    except SignatureError as cause:
+        yield _finding(save, path, cause)
+
+
+def _finding(save: SaveRecord, path: Path | None, cause: SignatureError) -> Finding:
+    fix = Fix("sync", {"resend": True}, effect="puts what was saved there again")
+    return Finding(signed.kind_of(cause), save.name, path, signed.detail_of(cause), fix=fix)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata as metadata_json
 from lotto_mlflow import private_dirs, regular
-from lotto_mlflow.errors import LottoMlflowError, SignatureError, StoreError
+from lotto_mlflow.errors import Fix, LottoMlflowError, SignatureError, StoreError
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.model_dir import REQUIREMENTS_FILE
@@ -245,8 +245,8 @@ class Trusted:
         size : int, optional
             How many there are.
         anew : bool
-            Whether to look at what lies beside a version of another host, also where that was
-            done before; the bytes that were signed are compared in any case.
+            Whether to look at what lies beside the version, also where that was done before, or
+            this folder has the save; the bytes that were signed are compared in any case.
 
         Raises
         ------
@@ -267,6 +267,9 @@ class Trusted:
         if save is None:
             return self._of_others(target, version, wanted, anew=anew)
         found = self.of_record(save, wanted)
+        if anew:
+            self.of_beside(target, version, wanted)
+            return found
         beside = self._beside_here(save, target)
         difference = None if beside is None else beside.difference(found.statement)
         if difference is not None:
@@ -304,20 +307,31 @@ class Trusted:
                 self._keep(found, kept)
                 return found
         beside = self._beside(target, version)
-        found = self.signed(
-            [] if beside.pair is None else [beside.pair],
-            replace(
-                wanted,
-                metadata=beside.metadata if beside.has_run else UNCHECKED,
-                requirements=digests_of_requirements(beside.requirements),
-            ),
-        )
+        found = self.signed(beside.pairs, wanted.with_beside(beside))
         if is_remote and not beside.is_local:
             while len(_REMEMBERED) >= _MOST_REMEMBERED:
                 _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
             _REMEMBERED[key] = found.pair
             self._keep(found, kept)
         return found
+
+    def of_beside(self, target: Target, version: ModelRecord, wanted: Wanted) -> Signed:
+        """Return what was signed of a version of this folder by what lies beside it alone.
+
+        Raises
+        ------
+        SignatureError
+            If no trusted key signed that, as hosts will find that have no record of the save.
+        MirrorError
+            If MLflow could not be asked, or does not have the version.
+        """
+        wanted = replace(wanted, what=f"{wanted.what} in MLflow")
+        try:
+            beside = self._beside(target, version)
+            return self.signed(beside.pairs, wanted.with_beside(beside))
+        except SignatureError as cause:
+            fix = Fix("sync", {"resend": True}, effect="puts what was saved there again")
+            raise with_fix(cause, cause.data.get("path"), fix) from cause
 
     def _keep(self, found: Signed, kept: list[Pair]) -> None:
         """Keep what is signed beside a download, as far as that may be written."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import metadata as metadata_json
@@ -16,6 +17,9 @@ from lotto_mlflow.records import SaveRecord
 from lotto_mlflow.requirements import plain
 from lotto_mlflow.signing import Statement, sha256_of_requirements
 from lotto_mlflow.text import composed
+
+if TYPE_CHECKING:
+    from lotto_mlflow.mirror import Beside
 
 UNCHECKED = b""
 """In place of metadata that are not looked at; no JSON is empty."""
@@ -54,6 +58,14 @@ class Wanted:
     save_id: str | None = None
     metadata: bytes | None = UNCHECKED
     requirements: frozenset[str] | None = None
+
+    def with_beside(self, beside: Beside) -> Wanted:
+        """Return the same, and what lies beside a version in MLflow."""
+        return replace(
+            self,
+            metadata=beside.metadata if beside.has_run else UNCHECKED,
+            requirements=digests_of_requirements(beside.requirements),
+        )
 
     def difference(self, statement: Statement) -> str | None:
         """Return what is not as a statement says, ``None`` where all of it is."""
