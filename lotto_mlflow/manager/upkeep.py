@@ -164,8 +164,9 @@ class Upkeep:
         Raises
         ------
         SignatureError
-            If none of the trusted keys signed it, or its model folder holds anything else than a
-            push writes: another loader, file, requirement or field of its ``MLmodel``.
+            If none of the trusted keys signed it, by the record of its save and by what lies beside
+            it in MLflow, or its model folder holds anything else than a push writes: another
+            loader, file, requirement or field of its ``MLmodel``.
         SettingsError
             If no key is trusted.
         ModelNotFoundError

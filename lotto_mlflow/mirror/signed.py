@@ -10,13 +10,14 @@ from mlflow.entities import LoggedModel, Run
 
 from lotto_mlflow import layout as names
 from lotto_mlflow import model_dir, private_dirs, regular
-from lotto_mlflow.errors import MirrorUnavailableError, SignatureError, StoreError
+from lotto_mlflow.errors import LottoMlflowError, MirrorError, SignatureError, StoreError
 from lotto_mlflow.files import replace_content
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.metadata import to_json
 from lotto_mlflow.mirror import beside, fetch
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.model_copies import ModelCopy
+from lotto_mlflow.mirror.places import shown
 from lotto_mlflow.records import MlflowIds, ModelRecord, SaveRecord
 from lotto_mlflow.signing import Pair
 from lotto_mlflow.signing.pairs import put_beside_model, read_beside_model
@@ -100,10 +101,7 @@ def put_metadata(connection: Connection, run: Run, record: SaveRecord, work_dir:
     if _is_metadata(place, record):
         return
     if wanted is None:
-        found = fetch.download(connection, uri, work_dir / "of_run", name) if not local else None
-        connection.put_aside(found or Path(str(local), name), name)
-        if local is None:
-            connection.repository(uri).delete_artifacts(name)
+        _take_away(connection, uri, local, name, work_dir)
         return
     folder = local if local is not None else work_dir / "metadata"
     regular.check_folder(folder)
@@ -112,6 +110,27 @@ def put_metadata(connection: Connection, run: Run, record: SaveRecord, work_dir:
     replace_content(folder / name, wanted, work_dir)
     if local is None:
         connection.repository(uri).log_artifact(str(folder / name))
+
+
+def _take_away(
+    connection: Connection, uri: str, local: Path | None, name: str, work_dir: Path
+) -> None:
+    """Put a file among artifacts aside."""
+    if local is not None:
+        connection.put_aside(local / name, name)
+        return
+    connection.put_aside(fetch.download(connection, uri, work_dir / "of_run", name), name)
+    try:
+        connection.repository(uri).delete_artifacts(name)
+    except LottoMlflowError:
+        raise
+    except Exception as cause:  # noqa: BLE001 - each store raises its own, and some have no such call
+        _logger.warning(
+            "%s in %s is of no save, and could not be removed (%s); remove it there",
+            name,
+            shown(uri),
+            type(cause).__name__,
+        )
 
 
 def _metadata_of(record: SaveRecord) -> bytes | None:
@@ -185,7 +204,7 @@ class StoredPairs:
                 found = beside.beside(self._connection, self._layout, version, work_dir)
         except (SignatureError, StoreError):
             return False
-        except MirrorUnavailableError as cause:
+        except MirrorError as cause:
             _logger.warning("whether %s is signed there is not known: %s", record.name, cause)
             return True
         digest = ids.files.get(model_dir.REQUIREMENTS_FILE)
