@@ -236,6 +236,53 @@ def test_what_an_alias_stands_for_stays_and_what_a_rollback_goes_back_to(store: 
     assert store.manager.verify() == []
 
 
+@pytest.mark.parametrize("how", ["deleted by force", "alias removed with MLflow"])
+def test_what_an_alias_without_a_holder_can_be_rolled_back_to_stays(store: Store, how: str) -> None:
+    store.save(5)
+    for version in (1, 2, 3):
+        store.promote(version)
+    if how == "deleted by force":
+        store.manager.delete(store.reference(3), force=True, reason="bad")
+        expected = 2
+    else:
+        store.client.delete_registered_model_alias(store.name, "champion")
+        expected = 3
+    report = prune(store.manager, keep_last=1)
+    assert {one.version: one.why for one in report.kept} == {
+        expected: "a rollback of champion goes back to it"
+    }
+    assert store.versions() == [expected, 5]
+    store.rollback()
+    assert store.holder() == expected
+    assert store.manager.verify() == []
+
+
+def test_each_alias_that_was_rolled_back_and_lost_its_holder_is_looked_at(store: Store) -> None:
+    store.save(6)
+    for version in (1, 2, 3):
+        store.promote(version)
+    store.rollback()  # to 2, below which is 1
+    store.promote(4, "shadow")
+    store.promote(5, "shadow")
+    for version in (2, 5):
+        store.manager.delete(store.reference(version), force=True)
+    assert numbers(prune(store.manager, keep_last=1)) == [3]
+    store.rollback()
+    store.rollback("shadow")
+    assert (store.holder(), store.holder("shadow")) == (1, 4)
+
+
+def test_a_rollback_passes_over_what_went_and_so_does_what_protects(store: Store) -> None:
+    store.save(5)
+    for version in (1, 2, 3):
+        store.promote(version)
+    store.manager.delete(store.reference(2))
+    store.manager.delete(store.reference(3), force=True)
+    assert numbers(prune(store.manager, keep_last=1)) == [4]
+    store.rollback()
+    assert store.holder() == 1
+
+
 def test_what_another_version_refers_to_stays(store: Store) -> None:
     store.save(4)
     client, copy = store.client, f"copy {uuid.uuid4().hex}"
