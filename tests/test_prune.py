@@ -942,6 +942,60 @@ def test_a_file_without_a_record_is_not_deleted(manager: ModelManager, tmp_path:
     assert path.with_name("lotto_model_old.pkl").exists()
 
 
+OF_ANOTHER_HOST = "was made on another host, and only restored in this folder"
+
+
+def test_what_another_host_saved_is_not_deleted_where_it_was_only_restored(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    name = f"shared {uuid.uuid4().hex}"
+    hosts = {host: ModelManager(tmp_path / host, tracking_uri=server[0]) for host in "ABC"}
+    first, second, reader = hosts.values()
+    first.save_model({"of": "A"}, name, {"n": 1})
+    assert first.flush(120)
+    reader.restore(name, source="registry")
+    second.save_model({"of": "B"}, name, {"n": 2})
+    assert second.flush(120)
+    second.restore(f"models:/{name}/1", source="registry")
+    shutil.copytree(tmp_path / "C", tmp_path / "copy", copy_function=shutil.copyfile)
+    hosts["copy"] = ModelManager(tmp_path / "copy", tracking_uri=server[0])
+    for host in ("B", "C", "copy"):
+        manager, path = hosts[host], tmp_path / host / "trained" / f"{name}.pkl"
+        for dry_run in (True, False):
+            with pytest.raises(InvalidReferenceError, match=OF_ANOTHER_HOST):
+                manager.delete(name, dry_run=dry_run)
+        assert manager.load_model(path) == {"of": "A"}
+        assert manager.sync().failed == {}
+    second.restore(name)  # its own, over which the other was restored
+    second.restore(name, backup=f"{name}.2.pkl")  # and that of the other host again
+    with pytest.raises(InvalidReferenceError, match=OF_ANOTHER_HOST):
+        second.delete(name)
+    assert [one.version for one in second.delete(f"models:/{name}/2").pruned] == [2]
+    first.delete(name)
+
+
+def test_a_file_that_was_put_where_a_deleted_one_was_is_not_said_to_be_for_sync(
+    manager: ModelManager, base_dir: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        manager.save_model({"n": number}, "x", {"n": number})
+    manager.restore("models:/x/2", source="registry")
+    path = base_dir / "trained" / "x.pkl"
+    kept = shutil.copy2(path, tmp_path / "kept.pkl")
+    manager.delete("models:/x/2", reason="bad")
+    for copy in (shutil.copy2, shutil.copyfile):
+        copy(kept, path)
+        with pytest.raises(ModelNotFoundError, match=r"deleted on .*: bad; .* was put there since"):
+            manager.delete("x")
+    path.write_bytes(b"of nobody")
+    with pytest.raises(ModelNotFoundError, match="those of no save of x") as refused:
+        manager.delete("x")
+    assert refused.value.fix is not None
+    assert refused.value.fix.verb == "shell"
+    subprocess.run(refused.value.fix.arguments["command"], check=True)
+    assert [one.version for one in manager.delete("x").pruned] == [1]
+
+
 def command(base_dir: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, [*arguments, "--base-dir", str(base_dir)])
 

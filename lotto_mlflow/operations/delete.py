@@ -17,14 +17,23 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import is_plain, registered_model_of
-from lotto_mlflow.operations import find, versions
+from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import find, gone, restored, versions
 from lotto_mlflow.operations.aliases import check_reason
+from lotto_mlflow.operations.digests import moved_away
 from lotto_mlflow.operations.prune import begin
 from lotto_mlflow.operations.removals import Chosen, check_database, described, remove
-from lotto_mlflow.operations.restored import is_of_another_host
 from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
+from lotto_mlflow.records import (
+    PRUNE,
+    MlflowIds,
+    ModelRecord,
+    PruneRecord,
+    PruneReport,
+    RestoreRecord,
+    SaveRecord,
+)
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.text import composed, masked
@@ -89,20 +98,59 @@ def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[s
         if save is None:
             raise
         return save
-    path = folder.layout.model_path(record.name)
     if record.path is None:  # another machine saved it
         return _of_version(history, target, record)
-    file = history.file(path)
-    restored = history.restore_of(file)
-    save_id = record.save_id or (restored and restored.payload.save_id)
+    return _of_file(folder, history, record)
+
+
+def _of_file(folder: ModelFolder, history: History, record: ModelRecord) -> SaveRecord:
+    """Return the save that a file in ``trained/`` is of.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If the file only came here from another host's save.
+    ModelNotFoundError
+        If no record says which save it is of.
+    """
+    file = history.file(folder.layout.model_path(record.name))
+    restore = history.restore_of(file)
+    save_id = record.save_id or (restore and restore.payload.save_id)
     found = next((s for s in history.saves_of(record.name) if s.id == save_id), None)
-    if found is None:
+    if found is not None:
+        return found
+    if restore is None:  # in a copy of the folder files have other times
+        of_bytes = restored.find(folder, history, file, asks=False)
+        restore = None if of_bytes is None else of_bytes.record
+    end = _end_of(history, file, restore)
+    if end is not None:
         raise ModelNotFoundError(
-            f"no record says which save {path} is of, so nothing of it was deleted",
-            fix=Fix("sync", effect="records it, if no save made it"),
+            f"{gone.error_of(end).summary}; {file.path} was put there since, and was left as it is",
+            fix=moved_away(file.path, history.aside_path(file)),
             name=record.name,
         )
-    return found
+    if restore is not None and restore.mirrored:
+        raise _of_another_host(f"the save of {file.path}", record.name)
+    what = f"no record says which save {file.path} is of, so nothing of it was deleted"
+    if history.is_changed(file):
+        raise ModelNotFoundError(
+            f"{what}; its bytes are those of no save of {record.name}",
+            fix=moved_away(file.path, history.aside_path(file)),
+            name=record.name,
+        )
+    fix = Fix("sync", effect="records it, if no save made it")
+    raise ModelNotFoundError(what, fix=fix, name=record.name)
+
+
+def _end_of(history: History, file: ModelFile, restore: RestoreRecord | None) -> PruneRecord | None:
+    """Return the record of a save that is gone, and whose file somebody put there again."""
+    for record in history.records_of(file.stem):
+        if record.kind != PRUNE:
+            continue
+        is_of_bytes = restore is None and record.payload.sha256 == file.sha256
+        if is_of_bytes or (restore and restore.payload.save_id) == record.payload.save_id:
+            return record
+    return None
 
 
 def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
@@ -113,13 +161,17 @@ def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     InvalidReferenceError
         If another host made it, and this folder only restored it. Nothing was deleted.
     """
-    if is_of_another_host(folder.history(), save):
-        raise InvalidReferenceError(
-            f"the save of {save.name} of {save.payload.saved_at} was made on another host, and "
-            "only restored in this folder; it was left as it is, delete it where it was saved",
-            reference=save.name,
-        )
+    if restored.is_of_another_host(folder.history(), save):
+        raise _of_another_host(f"the save of {save.name} of {save.payload.saved_at}", save.name)
     return save
+
+
+def _of_another_host(what: str, name: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"{what} was made on another host, and only restored in this folder; it was left as it "
+        "is, delete it where it was saved",
+        reference=name,
+    )
 
 
 def _of_version(history: History, target: Target, version: ModelRecord) -> SaveRecord:
