@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,9 @@ from typer.testing import CliRunner
 from lotto_mlflow import LiveModel, ModelManager, PruneReport
 from lotto_mlflow.cli import app
 from lotto_mlflow.errors import (
+    DigestMismatchError,
     InvalidReferenceError,
+    LoadError,
     MirrorUnavailableError,
     ModelInUseError,
     ModelNotFoundError,
@@ -994,6 +996,93 @@ def test_a_file_that_was_put_where_a_deleted_one_was_is_not_said_to_be_for_sync(
     assert refused.value.fix.verb == "shell"
     subprocess.run(refused.value.fix.arguments["command"], check=True)
     assert [one.version for one in manager.delete("x").pruned] == [1]
+
+
+def restores(findings: Iterable[Any]) -> list[str]:
+    """Return what advises a restore, among findings or errors."""
+    return [str(one) for one in findings if one.fix is not None and one.fix.verb == "restore"]
+
+
+@pytest.mark.parametrize("is_pruned", [True, False], ids=["pruned", "deleted"])
+@pytest.mark.parametrize("content", [b"other", b""], ids=["other bytes", "empty"])
+def test_no_restore_is_advised_of_what_was_removed(
+    store: Store, is_pruned: bool, content: bytes
+) -> None:
+    last = store.save(3)
+    path, manager = store.base_dir / "trained" / f"{store.name}.pkl", store.manager
+    manager.restore(store.reference(1), source="registry")
+    manager.restore(store.reference(last), source="registry")
+    if is_pruned:
+        assert numbers(prune(manager, keep_last=1)) == [1, 2]
+    for _ in manager.records(store.name, source="registry") if is_pruned else range(last):
+        manager.delete(store.name, reason="bad")
+    assert not store.files("trained", "backups")
+    path.write_bytes(content)
+    (store.base_dir / "metadata" / f"{store.name}_metadata.json").write_text("{", "utf-8")
+    with pytest.raises(DigestMismatchError, match="move it away") as refused:
+        manager.load_model(path)
+    with pytest.raises(ModelNotFoundError) as nothing:
+        manager.restore(store.name)
+    assert restores([refused.value, nothing.value, *manager.verify(deep=True)]) == []
+    report = manager.sync()
+    assert list(report.failed) == [store.name]
+    assert "restore(" not in report.failed[store.name]
+    assert report.fixes == {}
+    with pytest.raises(ModelNotFoundError, match="deleted on"):
+        manager.restore(store.name, source="registry")
+
+
+def test_a_restore_is_advised_where_an_older_save_is_left(store: Store) -> None:
+    store.save(2)
+    path, manager = store.base_dir / "trained" / f"{store.name}.pkl", store.manager
+    manager.delete(path, reason="bad")
+    path.write_bytes(b"other")
+    with pytest.raises(DigestMismatchError) as refused:
+        manager.load_model(path)
+    fix = refused.value.fix
+    assert fix is not None
+    assert manager.restore(**fix.arguments).version == 1
+    assert manager.load_model(path)
+
+
+def test_no_restore_is_advised_of_an_empty_file_of_nobody(
+    manager: ModelManager, base_dir: Path
+) -> None:
+    saved = Path(manager.save_model({"n": 1}, "lotto_model_1"))
+    empty = saved.with_name("lotto_model_2.pkl")
+    with LiveModel(manager=manager, every_seconds=3600) as live:
+        empty.touch()
+        live.refresh()
+        assert live.problem is not None
+        assert "is empty; " in live.problem
+        assert "restore(" not in live.problem
+        assert live.record.name == "lotto_model_1"
+    with pytest.raises(LoadError, match="move it away") as refused:
+        manager.load_model(empty)
+    health = manager.check()
+    assert health.status == "critical"
+    assert restores([refused.value, *health.findings, *manager.verify()]) == []
+    with pytest.raises(ModelNotFoundError) as nothing:
+        manager.restore("lotto_model_2")
+    assert restores([nothing.value]) == []
+
+
+def test_of_an_empty_file_another_host_may_have_the_model(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    name = f"shared {uuid.uuid4().hex}"
+    trainer, reader = (ModelManager(tmp_path / one, tracking_uri=server[0]) for one in "AB")
+    trainer.save_model({"n": 1}, name)
+    assert trainer.flush(120)
+    path = tmp_path / "B" / "trained" / f"{name}.pkl"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(LoadError) as refused:
+        reader.load_model(path)
+    fix = refused.value.fix
+    assert fix is not None
+    reader.restore(**fix.arguments)
+    assert reader.load_model(path) == {"n": 1}
 
 
 def command(base_dir: Path, *arguments: str) -> Any:
