@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -1083,6 +1083,114 @@ def test_of_an_empty_file_another_host_may_have_the_model(
     assert fix is not None
     reader.restore(**fix.arguments)
     assert reader.load_model(path) == {"n": 1}
+
+
+class Moved(NamedTuple):
+    """A folder whose three saves were migrated from the store inside it to another."""
+
+    here: ModelManager
+    there: ModelManager
+    client: MlflowClient
+    artifacts_dir: Path
+    name: str
+
+    def reference(self, version: int) -> str:
+        return f"models:/{self.name}/{version}"
+
+    def versions(self) -> list[int]:
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return sorted(int(version.version) for version in found)
+
+
+@pytest.fixture
+def moved(base_dir: Path, server: tuple[str, Path]) -> Moved:
+    uri, artifacts_dir = server
+    name = f"moved {uuid.uuid4().hex[:12]}"
+    here, there = ModelManager(base_dir), ModelManager(base_dir, tracking_uri=uri)
+    for number in (1, 2, 3):
+        here.save_model({"n": number}, name, {"n": number})
+    here.promote(f"models:/{name}/2")
+    here.promote(f"models:/{name}/3")
+    assert here.migrate(uri).failed == {}
+    return Moved(here, there, MlflowClient(tracking_uri=uri), artifacts_dir, name)
+
+
+def test_what_was_deleted_before_or_after_a_migration_is_deleted_there_too(moved: Moved) -> None:
+    here, there = moved.here, moved.there
+    record = there.get(moved.reference(1))
+    ids = {str(record.run_id), str(record.model_id)}
+
+    def stored() -> list[Path]:
+        return [p for p in moved.artifacts_dir.rglob("*") if p.is_file() and ids & {*p.parts}]
+
+    assert stored()
+    here.delete(moved.reference(1), reason="bad")
+    assert here.verify() == []
+    assert moved.versions() == [1, 2, 3]
+    (finding,) = there.verify()
+    assert (finding.kind, finding.name) == ("stuck record", moved.name)
+    assert finding.fix is not None
+    assert (finding.fix.verb, finding.fix.arguments) == ("delete", {"model": moved.reference(1)})
+    would = there.delete(moved.reference(1), dry_run=True)
+    assert (numbers(would), moved.versions()) == ([1], [1, 2, 3])
+    assert there.load_model(moved.reference(1)) == {"n": 1}  # which leaves a download
+    report = there.delete(moved.reference(1), reason="bad there, too")
+    assert (numbers(report), report.left, report.failed) == ([1], [], {})
+    assert moved.versions() == [2, 3]
+    assert stored() == []
+    assert moved.client.get_run(str(record.run_id)).info.lifecycle_stage == "deleted"
+    with pytest.raises(MlflowException):
+        moved.client.get_logged_model(str(record.model_id))
+    for call in (there.get, there.delete, there.promote, there.load_model):
+        with pytest.raises(ModelNotFoundError, match=r"deleted on .*: bad"):
+            call(moved.reference(1))
+    assert there.sync().sent == []
+    assert (there.verify(), here.verify()) == ([], [])
+    assert [one.version for one in there.records(moved.name)] == [3]
+
+
+def test_an_alias_goes_there_by_force_alone_and_its_history_says_so(moved: Moved) -> None:
+    here, there = moved.here, moved.there
+    here.delete(moved.reference(3), reason="bad", force=True)
+    here.rollback(registered_model=moved.name)
+    with pytest.raises(ModelInUseError, match="has the alias champion"):
+        there.delete(moved.reference(3))
+    assert moved.versions() == [1, 2, 3]
+    (gone,) = there.delete(moved.reference(3), force=True).pruned
+    assert gone.aliases == ("champion",)
+    assert there.history(registered_model=moved.name)[-1].kind == "deleted"
+    assert there.verify() == []
+    assert there.rollback(registered_model=moved.name).to.version == 2
+    assert (there.verify(), here.verify()) == ([], [])
+
+
+def test_what_was_pruned_can_be_deleted_there_and_its_file_goes_again(
+    moved: Moved, base_dir: Path
+) -> None:
+    assert numbers(prune(moved.here, keep_last=1)) == [1]
+    moved.there.restore(moved.reference(1), source="registry")
+    path = base_dir / "trained" / f"{moved.name}.pkl"
+    assert moved.there.load_model(path) == {"n": 1}
+    assert numbers(moved.there.delete(moved.reference(1))) == [1]
+    assert not path.exists()
+    assert moved.versions() == [2, 3]
+    assert moved.there.get(moved.reference(2)).version == 2
+
+
+def test_a_copy_of_what_was_deleted_elsewhere_stays_and_is_named(moved: Moved) -> None:
+    moved.here.delete(moved.reference(1), reason="bad")
+    copy = f"copy {uuid.uuid4().hex}"
+    moved.client.copy_model_version(moved.reference(1), copy)
+    with pytest.raises(InvalidReferenceError, match="is another version of the save"):
+        moved.there.delete(f"models:/{copy}/1")
+    with pytest.raises(ModelInUseError, match=f"version 1 of {copy}"):
+        moved.there.delete(moved.reference(1))
+    assert moved.versions() == [1, 2, 3]
+    found = moved.there.verify()
+    assert [one.fix is None for one in found] == [True, False]
+    moved.client.delete_model_version(copy, "1")
+    assert numbers(moved.there.delete(moved.reference(1))) == [1]
+    assert moved.there.verify() == []
 
 
 def command(base_dir: Path, *arguments: str) -> Any:

@@ -22,7 +22,14 @@ from lotto_mlflow.operations import find, gone, restored, versions
 from lotto_mlflow.operations.aliases import check_reason
 from lotto_mlflow.operations.digests import moved_away
 from lotto_mlflow.operations.prune import begin
-from lotto_mlflow.operations.removals import Chosen, check_database, described, remove
+from lotto_mlflow.operations.removals import (
+    Chosen,
+    Removable,
+    check_database,
+    current,
+    described,
+    remove,
+)
 from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.push import PushWorker
 from lotto_mlflow.records import (
@@ -66,7 +73,8 @@ def delete(
         aliases = () if ids is None else _aliases(folder.mirror(target), save, ids)
         if ids is not None and aliases and not force:
             raise _in_use(model, save, ids, aliases, reason)
-        one = Chosen(save, (reason or "").strip() or _NO_REASON, aliases, is_deletion=True)
+        why = (reason or "").strip() or _NO_REASON
+        one = Chosen(save, why, aliases, is_deletion=True)
         if dry_run:
             report.add(described(folder, folder.history(), target, one))
         else:
@@ -76,7 +84,7 @@ def delete(
     return report
 
 
-def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> SaveRecord:
+def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> Removable:
     """Return the save that is named: of a name, the one in ``trained/``, else its newest.
 
     Raises
@@ -153,7 +161,7 @@ def _end_of(history: History, file: ModelFile, restore: RestoreRecord | None) ->
     return None
 
 
-def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+def _own(folder: ModelFolder, save: Removable) -> Removable:
     """Return a save that this folder made.
 
     Raises
@@ -174,15 +182,18 @@ def _of_another_host(what: str, name: str) -> InvalidReferenceError:
     )
 
 
-def _of_version(history: History, target: Target, version: ModelRecord) -> SaveRecord:
+def _of_version(history: History, target: Target, version: ModelRecord) -> Removable:
     """Return the save that a version is of, if this folder made it, and it is no copy.
+
+    Of a save that was deleted from another store, and that the current one has kept, the record of
+    its end is returned.
 
     Raises
     ------
     InvalidReferenceError
         If it is another folder's, or a copy. Nothing was deleted.
     """
-    save = history.own_save_of_version(version)
+    save = history.own_save_of_version(version) or gone.end_of_version(history, target, version)
     ids = None if save is None else save.mirrored.get(target.name)
     place = VersionReference(version.registered_model, version=version.version)
     if save is None or ids is None:
@@ -201,7 +212,7 @@ def _of_version(history: History, target: Target, version: ModelRecord) -> SaveR
     return save
 
 
-def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord:
+def _pushed(folder: ModelFolder, target: Target, save: Removable) -> Removable:
     """Return a save once it no longer waits for MLflow, five seconds at most.
 
     Raises
@@ -234,7 +245,7 @@ def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord
     return save
 
 
-def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+def _again(folder: ModelFolder, save: Removable) -> Removable:
     """Return the record of a save as it is now.
 
     Raises
@@ -242,7 +253,7 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     ModelNotFoundError
         If another process has removed the save meanwhile.
     """
-    found = folder.history().save_with_id(save.id)
+    found = current(folder, save)
     if found is None:
         raise ModelNotFoundError(
             f"{save.name} was removed by another process meanwhile", name=save.name
@@ -250,7 +261,7 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     return found
 
 
-def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds) -> tuple[str, ...]:
+def _aliases(mirror: Mirror, save: Removable, ids: MlflowIds) -> tuple[str, ...]:
     """Return the aliases that stand for a save.
 
     Raises
@@ -271,7 +282,7 @@ def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds) -> tuple[str, ...
 
 def _in_use(
     model: str | int | os.PathLike[str],
-    save: SaveRecord,
+    save: Removable,
     ids: MlflowIds,
     aliases: tuple[str, ...],
     reason: str | None,
