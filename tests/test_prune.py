@@ -1093,6 +1093,7 @@ class Moved(NamedTuple):
     client: MlflowClient
     artifacts_dir: Path
     name: str
+    uri: str
 
     def reference(self, version: int) -> str:
         return f"models:/{self.name}/{version}"
@@ -1112,7 +1113,7 @@ def moved(base_dir: Path, server: tuple[str, Path]) -> Moved:
     here.promote(f"models:/{name}/2")
     here.promote(f"models:/{name}/3")
     assert here.migrate(uri).failed == {}
-    return Moved(here, there, MlflowClient(tracking_uri=uri), artifacts_dir, name)
+    return Moved(here, there, MlflowClient(tracking_uri=uri), artifacts_dir, name, uri)
 
 
 def test_what_was_deleted_before_or_after_a_migration_is_deleted_there_too(moved: Moved) -> None:
@@ -1131,6 +1132,10 @@ def test_what_was_deleted_before_or_after_a_migration_is_deleted_there_too(moved
     assert (finding.kind, finding.name) == ("stuck record", moved.name)
     assert finding.fix is not None
     assert (finding.fix.verb, finding.fix.arguments) == ("delete", {"model": moved.reference(1)})
+    again = here.migrate(moved.uri)
+    assert list(again.left) == [moved.reference(1)]
+    assert "it is still there" in again.left[moved.reference(1)]
+    assert again.sent == []
     would = there.delete(moved.reference(1), dry_run=True)
     assert (numbers(would), moved.versions()) == ([1], [1, 2, 3])
     assert there.load_model(moved.reference(1)) == {"n": 1}  # which leaves a download
@@ -1145,6 +1150,7 @@ def test_what_was_deleted_before_or_after_a_migration_is_deleted_there_too(moved
         with pytest.raises(ModelNotFoundError, match=r"deleted on .*: bad"):
             call(moved.reference(1))
     assert there.sync().sent == []
+    assert here.migrate(moved.uri).left == {}
     assert (there.verify(), here.verify()) == ([], [])
     assert [one.version for one in there.records(moved.name)] == [3]
 
@@ -1175,6 +1181,28 @@ def test_what_was_pruned_can_be_deleted_there_and_its_file_goes_again(
     assert not path.exists()
     assert moved.versions() == [2, 3]
     assert moved.there.get(moved.reference(2)).version == 2
+
+
+def test_a_deletion_there_that_was_killed_is_finished_by_the_next_sync(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved.here.delete(moved.reference(1), reason="bad")
+    run_id = str(moved.there.get(moved.reference(1)).run_id)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "delete_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            moved.there.delete(moved.reference(1))
+    assert moved.versions() == [2, 3]
+    assert moved.client.get_run(run_id).info.lifecycle_stage == "active"
+    (finding,) = moved.there.verify()
+    assert (finding.kind, finding.fix and finding.fix.verb) == ("stuck record", "sync")
+    moved.there.sync()
+    assert moved.client.get_run(run_id).info.lifecycle_stage == "deleted"
+    assert moved.there.verify() == []
 
 
 def test_a_copy_of_what_was_deleted_elsewhere_stays_and_is_named(moved: Moved) -> None:

@@ -265,9 +265,8 @@ def _unrecorded(
             try:
                 own = trust.of_file(history, file, file.sha256, file.status.st_size)
             except SignatureError as cause:
-                fix = signed.fix_of(
-                    history, file, file.sha256, cause, fix_of_file(history, target, file)
-                )
+                restoring = fix_of_file(history, target, file)
+                fix = signed.fix_of(history, file, file.sha256, cause, restoring)
                 report.fail(name, f"{signed.detail_of(cause)}; it is not sent", fix)
                 continue
             work = _of_statement(folder, mirror, record, own.statement)
