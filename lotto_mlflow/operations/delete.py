@@ -73,8 +73,7 @@ def delete(
         aliases = () if ids is None else _aliases(folder.mirror(target), save, ids)
         if ids is not None and aliases and not force:
             raise _in_use(model, save, ids, aliases, reason)
-        why = (reason or "").strip() or _NO_REASON
-        one = Chosen(save, why, aliases, is_deletion=True)
+        one = Chosen(save, (reason or "").strip() or _NO_REASON, aliases, is_deletion=True)
         if dry_run:
             report.add(described(folder, folder.history(), target, one))
         else:
