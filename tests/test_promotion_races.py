@@ -377,27 +377,46 @@ def test_an_alias_that_is_set_late_is_no_move_of_somebody_outside(
     assert aliased.manager.verify() == []
 
 
-def _killed_after_a_late_alias(aliased: Aliased, version: int) -> None:
+def _killed_after_a_late_alias(aliased: Aliased, version: int, *others: int) -> None:
     _be_patient()
     aliased.manager.get(aliased.reference(version))
-    _set_late(lambda: aliased.promote(3), lambda: os._exit(9))
+    _set_late(lambda: [aliased.promote(one) for one in others], lambda: os._exit(9))
     aliased.promote(version)
+
+
+def killed_after_a_late_alias(processes: BaseContext, aliased: Aliased, *versions: int) -> bool:
+    process = processes.Process(target=_killed_after_a_late_alias, args=(aliased, *versions))
+    process.start()
+    process.join(300)
+    return process.exitcode == 9
 
 
 def test_an_alias_that_was_set_late_by_one_who_died_is_corrected_once(
     aliased: Aliased, processes: BaseContext
 ) -> None:
     aliased.save(4)
-    process = processes.Process(target=_killed_after_a_late_alias, args=(aliased, 2))
-    process.start()
-    process.join(300)
-    assert process.exitcode == 9
+    assert killed_after_a_late_alias(processes, aliased, 2, 3)
     assert aliased.holder() == 2
     assert aliased.history() == [("promote", None, 2), ("promote", 2, 3)]
     assert aliased.promote(4).from_.version == 3
     aliased.set_outside(2)
     assert aliased.promote(1).from_.version == 2
     assert [kind for kind, _, _ in aliased.history()][3:] == ["outside", "promote"]
+
+
+def test_a_prune_keeps_what_a_rollback_goes_back_to_once_a_late_alias_is_corrected(
+    aliased: Aliased, processes: BaseContext
+) -> None:
+    aliased.save(6)
+    assert killed_after_a_late_alias(processes, aliased, 2, 3, 4)
+    report = aliased.manager.prune(keep_last=1, dry_run=False)
+    assert {one.version: one.why for one in report.kept} == {
+        2: "the alias champion stands for it",
+        3: "a rollback of champion goes back to it",
+        4: "champion is being moved to it",
+    }
+    aliased.rollback()
+    assert aliased.holder() == 3
 
 
 def _overtaken(aliased: Aliased, move: Callable[[], Any], others: Callable[[], Any]) -> Any:

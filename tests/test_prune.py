@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,7 +29,9 @@ from typer.testing import CliRunner
 from lotto_mlflow import LiveModel, ModelManager, PruneReport
 from lotto_mlflow.cli import app
 from lotto_mlflow.errors import (
+    DigestMismatchError,
     InvalidReferenceError,
+    LoadError,
     MirrorUnavailableError,
     ModelInUseError,
     ModelNotFoundError,
@@ -234,6 +236,53 @@ def test_what_an_alias_stands_for_stays_and_what_a_rollback_goes_back_to(store: 
     store.rollback()
     assert store.holder() == 2
     assert store.manager.verify() == []
+
+
+@pytest.mark.parametrize("how", ["deleted by force", "alias removed with MLflow"])
+def test_what_an_alias_without_a_holder_can_be_rolled_back_to_stays(store: Store, how: str) -> None:
+    store.save(5)
+    for version in (1, 2, 3):
+        store.promote(version)
+    if how == "deleted by force":
+        store.manager.delete(store.reference(3), force=True, reason="bad")
+        expected = 2
+    else:
+        store.client.delete_registered_model_alias(store.name, "champion")
+        expected = 3
+    report = prune(store.manager, keep_last=1)
+    assert {one.version: one.why for one in report.kept} == {
+        expected: "a rollback of champion goes back to it"
+    }
+    assert store.versions() == [expected, 5]
+    store.rollback()
+    assert store.holder() == expected
+    assert store.manager.verify() == []
+
+
+def test_each_alias_that_was_rolled_back_and_lost_its_holder_is_looked_at(store: Store) -> None:
+    store.save(6)
+    for version in (1, 2, 3):
+        store.promote(version)
+    store.rollback()  # to 2, below which is 1
+    store.promote(4, "shadow")
+    store.promote(5, "shadow")
+    for version in (2, 5):
+        store.manager.delete(store.reference(version), force=True)
+    assert numbers(prune(store.manager, keep_last=1)) == [3]
+    store.rollback()
+    store.rollback("shadow")
+    assert (store.holder(), store.holder("shadow")) == (1, 4)
+
+
+def test_a_rollback_passes_over_what_went_and_so_does_what_protects(store: Store) -> None:
+    store.save(5)
+    for version in (1, 2, 3):
+        store.promote(version)
+    store.manager.delete(store.reference(2))
+    store.manager.delete(store.reference(3), force=True)
+    assert numbers(prune(store.manager, keep_last=1)) == [4]
+    store.rollback()
+    assert store.holder() == 1
 
 
 def test_what_another_version_refers_to_stays(store: Store) -> None:
@@ -893,6 +942,283 @@ def test_a_file_without_a_record_is_not_deleted(manager: ModelManager, tmp_path:
         manager.delete("lotto_model_old")
     assert prune(manager, keep_last=0).pruned == []
     assert path.with_name("lotto_model_old.pkl").exists()
+
+
+OF_ANOTHER_HOST = "was made on another host, and only restored in this folder"
+
+
+def test_what_another_host_saved_is_not_deleted_where_it_was_only_restored(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    name = f"shared {uuid.uuid4().hex}"
+    hosts = {host: ModelManager(tmp_path / host, tracking_uri=server[0]) for host in "ABC"}
+    first, second, reader = hosts.values()
+    first.save_model({"of": "A"}, name, {"n": 1})
+    assert first.flush(120)
+    reader.restore(name, source="registry")
+    second.save_model({"of": "B"}, name, {"n": 2})
+    assert second.flush(120)
+    second.restore(f"models:/{name}/1", source="registry")
+    shutil.copytree(tmp_path / "C", tmp_path / "copy", copy_function=shutil.copyfile)
+    hosts["copy"] = ModelManager(tmp_path / "copy", tracking_uri=server[0])
+    for host in ("B", "C", "copy"):
+        manager, path = hosts[host], tmp_path / host / "trained" / f"{name}.pkl"
+        for dry_run in (True, False):
+            with pytest.raises(InvalidReferenceError, match=OF_ANOTHER_HOST):
+                manager.delete(name, dry_run=dry_run)
+        assert manager.load_model(path) == {"of": "A"}
+        assert manager.sync().failed == {}
+    second.restore(name)  # its own, over which the other was restored
+    second.restore(name, backup=f"{name}.2.pkl")  # and that of the other host again
+    with pytest.raises(InvalidReferenceError, match=OF_ANOTHER_HOST):
+        second.delete(name)
+    assert [one.version for one in second.delete(f"models:/{name}/2").pruned] == [2]
+    first.delete(name)
+
+
+def test_a_file_that_was_put_where_a_deleted_one_was_is_not_said_to_be_for_sync(
+    manager: ModelManager, base_dir: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        manager.save_model({"n": number}, "x", {"n": number})
+    manager.restore("models:/x/2", source="registry")
+    path = base_dir / "trained" / "x.pkl"
+    kept = shutil.copy2(path, tmp_path / "kept.pkl")
+    manager.delete("models:/x/2", reason="bad")
+    for copy in (shutil.copy2, shutil.copyfile):
+        copy(kept, path)
+        with pytest.raises(ModelNotFoundError, match=r"deleted on .*: bad; .* was put there since"):
+            manager.delete("x")
+    path.write_bytes(b"of nobody")
+    with pytest.raises(ModelNotFoundError, match="those of no save of x") as refused:
+        manager.delete("x")
+    assert refused.value.fix is not None
+    assert refused.value.fix.verb == "shell"
+    subprocess.run(refused.value.fix.arguments["command"], check=True)
+    assert [one.version for one in manager.delete("x").pruned] == [1]
+
+
+def restores(findings: Iterable[Any]) -> list[str]:
+    """Return what advises a restore, among findings or errors."""
+    return [str(one) for one in findings if one.fix is not None and one.fix.verb == "restore"]
+
+
+@pytest.mark.parametrize("is_pruned", [True, False], ids=["pruned", "deleted"])
+@pytest.mark.parametrize("content", [b"other", b""], ids=["other bytes", "empty"])
+def test_no_restore_is_advised_of_what_was_removed(
+    store: Store, is_pruned: bool, content: bytes
+) -> None:
+    last = store.save(3)
+    path, manager = store.base_dir / "trained" / f"{store.name}.pkl", store.manager
+    manager.restore(store.reference(1), source="registry")
+    manager.restore(store.reference(last), source="registry")
+    if is_pruned:
+        assert numbers(prune(manager, keep_last=1)) == [1, 2]
+    for _ in manager.records(store.name, source="registry") if is_pruned else range(last):
+        manager.delete(store.name, reason="bad")
+    assert not store.files("trained", "backups")
+    path.write_bytes(content)
+    (store.base_dir / "metadata" / f"{store.name}_metadata.json").write_text("{", "utf-8")
+    with pytest.raises(DigestMismatchError, match="move it away") as refused:
+        manager.load_model(path)
+    with pytest.raises(ModelNotFoundError) as nothing:
+        manager.restore(store.name)
+    assert restores([refused.value, nothing.value, *manager.verify(deep=True)]) == []
+    report = manager.sync()
+    assert list(report.failed) == [store.name]
+    assert "restore(" not in report.failed[store.name]
+    assert report.fixes == {}
+    with pytest.raises(ModelNotFoundError, match="deleted on"):
+        manager.restore(store.name, source="registry")
+
+
+def test_a_restore_is_advised_where_an_older_save_is_left(store: Store) -> None:
+    store.save(2)
+    path, manager = store.base_dir / "trained" / f"{store.name}.pkl", store.manager
+    manager.delete(path, reason="bad")
+    path.write_bytes(b"other")
+    with pytest.raises(DigestMismatchError) as refused:
+        manager.load_model(path)
+    fix = refused.value.fix
+    assert fix is not None
+    assert manager.restore(**fix.arguments).version == 1
+    assert manager.load_model(path)
+
+
+def test_no_restore_is_advised_of_an_empty_file_of_nobody(
+    manager: ModelManager, base_dir: Path
+) -> None:
+    saved = Path(manager.save_model({"n": 1}, "lotto_model_1"))
+    empty = saved.with_name("lotto_model_2.pkl")
+    with LiveModel(manager=manager, every_seconds=3600) as live:
+        empty.touch()
+        live.refresh()
+        assert live.problem is not None
+        assert "is empty; " in live.problem
+        assert "restore(" not in live.problem
+        assert live.record.name == "lotto_model_1"
+    with pytest.raises(LoadError, match="move it away") as refused:
+        manager.load_model(empty)
+    health = manager.check()
+    assert health.status == "critical"
+    assert restores([refused.value, *health.findings, *manager.verify()]) == []
+    with pytest.raises(ModelNotFoundError) as nothing:
+        manager.restore("lotto_model_2")
+    assert restores([nothing.value]) == []
+
+
+def test_of_an_empty_file_another_host_may_have_the_model(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    name = f"shared {uuid.uuid4().hex}"
+    trainer, reader = (ModelManager(tmp_path / one, tracking_uri=server[0]) for one in "AB")
+    trainer.save_model({"n": 1}, name)
+    assert trainer.flush(120)
+    path = tmp_path / "B" / "trained" / f"{name}.pkl"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(LoadError) as refused:
+        reader.load_model(path)
+    fix = refused.value.fix
+    assert fix is not None
+    reader.restore(**fix.arguments)
+    assert reader.load_model(path) == {"n": 1}
+
+
+class Moved(NamedTuple):
+    """A folder whose three saves were migrated from the store inside it to another."""
+
+    here: ModelManager
+    there: ModelManager
+    client: MlflowClient
+    artifacts_dir: Path
+    name: str
+    uri: str
+
+    def reference(self, version: int) -> str:
+        return f"models:/{self.name}/{version}"
+
+    def versions(self) -> list[int]:
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return sorted(int(version.version) for version in found)
+
+
+@pytest.fixture
+def moved(base_dir: Path, server: tuple[str, Path]) -> Moved:
+    uri, artifacts_dir = server
+    name = f"moved {uuid.uuid4().hex[:12]}"
+    here, there = ModelManager(base_dir), ModelManager(base_dir, tracking_uri=uri)
+    for number in (1, 2, 3):
+        here.save_model({"n": number}, name, {"n": number})
+    here.promote(f"models:/{name}/2")
+    here.promote(f"models:/{name}/3")
+    assert here.migrate(uri).failed == {}
+    return Moved(here, there, MlflowClient(tracking_uri=uri), artifacts_dir, name, uri)
+
+
+def test_what_was_deleted_before_or_after_a_migration_is_deleted_there_too(moved: Moved) -> None:
+    here, there = moved.here, moved.there
+    record = there.get(moved.reference(1))
+    ids = {str(record.run_id), str(record.model_id)}
+
+    def stored() -> list[Path]:
+        return [p for p in moved.artifacts_dir.rglob("*") if p.is_file() and ids & {*p.parts}]
+
+    assert stored()
+    here.delete(moved.reference(1), reason="bad")
+    assert here.verify() == []
+    assert moved.versions() == [1, 2, 3]
+    (finding,) = there.verify()
+    assert (finding.kind, finding.name) == ("stuck record", moved.name)
+    assert finding.fix is not None
+    assert (finding.fix.verb, finding.fix.arguments) == ("delete", {"model": moved.reference(1)})
+    again = here.migrate(moved.uri)
+    assert list(again.left) == [moved.reference(1)]
+    assert "it is still there" in again.left[moved.reference(1)]
+    assert again.sent == []
+    would = there.delete(moved.reference(1), dry_run=True)
+    assert (numbers(would), moved.versions()) == ([1], [1, 2, 3])
+    assert there.load_model(moved.reference(1)) == {"n": 1}  # which leaves a download
+    report = there.delete(moved.reference(1), reason="bad there, too")
+    assert (numbers(report), report.left, report.failed) == ([1], [], {})
+    assert moved.versions() == [2, 3]
+    assert stored() == []
+    assert moved.client.get_run(str(record.run_id)).info.lifecycle_stage == "deleted"
+    with pytest.raises(MlflowException):
+        moved.client.get_logged_model(str(record.model_id))
+    for call in (there.get, there.delete, there.promote, there.load_model):
+        with pytest.raises(ModelNotFoundError, match=r"deleted on .*: bad"):
+            call(moved.reference(1))
+    assert there.sync().sent == []
+    assert here.migrate(moved.uri).left == {}
+    assert (there.verify(), here.verify()) == ([], [])
+    assert [one.version for one in there.records(moved.name)] == [3]
+
+
+def test_an_alias_goes_there_by_force_alone_and_its_history_says_so(moved: Moved) -> None:
+    here, there = moved.here, moved.there
+    here.delete(moved.reference(3), reason="bad", force=True)
+    here.rollback(registered_model=moved.name)
+    with pytest.raises(ModelInUseError, match="has the alias champion"):
+        there.delete(moved.reference(3))
+    assert moved.versions() == [1, 2, 3]
+    (gone,) = there.delete(moved.reference(3), force=True).pruned
+    assert gone.aliases == ("champion",)
+    assert there.history(registered_model=moved.name)[-1].kind == "deleted"
+    assert there.verify() == []
+    assert there.rollback(registered_model=moved.name).to.version == 2
+    assert (there.verify(), here.verify()) == ([], [])
+
+
+def test_what_was_pruned_can_be_deleted_there_and_its_file_goes_again(
+    moved: Moved, base_dir: Path
+) -> None:
+    assert numbers(prune(moved.here, keep_last=1)) == [1]
+    moved.there.restore(moved.reference(1), source="registry")
+    path = base_dir / "trained" / f"{moved.name}.pkl"
+    assert moved.there.load_model(path) == {"n": 1}
+    assert numbers(moved.there.delete(moved.reference(1))) == [1]
+    assert not path.exists()
+    assert moved.versions() == [2, 3]
+    assert moved.there.get(moved.reference(2)).version == 2
+
+
+def test_a_deletion_there_that_was_killed_is_finished_by_the_next_sync(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved.here.delete(moved.reference(1), reason="bad")
+    run_id = str(moved.there.get(moved.reference(1)).run_id)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "delete_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            moved.there.delete(moved.reference(1))
+    assert moved.versions() == [2, 3]
+    assert moved.client.get_run(run_id).info.lifecycle_stage == "active"
+    (finding,) = moved.there.verify()
+    assert (finding.kind, finding.fix and finding.fix.verb) == ("stuck record", "sync")
+    moved.there.sync()
+    assert moved.client.get_run(run_id).info.lifecycle_stage == "deleted"
+    assert moved.there.verify() == []
+
+
+def test_a_copy_of_what_was_deleted_elsewhere_stays_and_is_named(moved: Moved) -> None:
+    moved.here.delete(moved.reference(1), reason="bad")
+    copy = f"copy {uuid.uuid4().hex}"
+    moved.client.copy_model_version(moved.reference(1), copy)
+    with pytest.raises(InvalidReferenceError, match="is another version of the save"):
+        moved.there.delete(f"models:/{copy}/1")
+    with pytest.raises(ModelInUseError, match=f"version 1 of {copy}"):
+        moved.there.delete(moved.reference(1))
+    assert moved.versions() == [1, 2, 3]
+    found = moved.there.verify()
+    assert [one.fix is None for one in found] == [True, False]
+    moved.client.delete_model_version(copy, "1")
+    assert numbers(moved.there.delete(moved.reference(1))) == [1]
+    assert moved.there.verify() == []
 
 
 def command(base_dir: Path, *arguments: str) -> Any:

@@ -21,7 +21,8 @@ from lotto_mlflow.journal import Entry
 from lotto_mlflow.kinds import in_use, save_files
 from lotto_mlflow.kinds.base import UNDER_WAY, Kind, Verification
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.records import Finding, Note, PruneRecord, SaveRecord
+from lotto_mlflow.records import PRUNE, Finding, Note, PruneRecord, SaveRecord
+from lotto_mlflow.references import VersionReference
 from lotto_mlflow.store.signatures import remove_pairs
 from lotto_mlflow.text import masked
 
@@ -83,12 +84,20 @@ def _push(
     note: Note,
     work_dir: Path,
 ) -> None:
-    """Remove a save from MLflow, and then from the disk."""
+    """Remove a save from MLflow, and then from the disk.
+
+    Notes
+    -----
+    One that is gone by its record may still be in this store: it was removed from another one.
+    """
     save = _save_of(folder, record)
-    if save is not None:
+    end = _end_of(folder, record, mirror) if save is None else None
+    known = save or end
+    if known is not None:
         try:
-            _check_is_not_protected(mirror, record, save)
-            left = mirror.remove(save, is_forced=record.payload.is_forced)
+            if save is not None:
+                _check_is_not_protected(mirror, record, save)
+            left = mirror.remove(known, is_forced=record.payload.is_forced)
         except ModelInUseError:  # nothing was removed
             folder.journal.drop(folder.journal.entry_of(record, "begun"))
             raise
@@ -96,7 +105,33 @@ def _push(
             _logger.warning("of %s, which was %s: %s", record.name, record.payload.verb, text)
         record = replace(record, payload=replace(record.payload, left=left))
     with locked(folder.lock()):
+        if end is not None:
+            _note_end(folder, end, record, work_dir)
         _remove_from_disk(folder, record, save, work_dir)
+
+
+def _end_of(folder: ModelFolder, record: PruneRecord, mirror: Mirror) -> PruneRecord | None:
+    """Return the record that a save is gone, if a store had the save by then, and it was named."""
+    entry = folder.journal.with_id(record.payload.save_id)
+    end = None if entry is None else folder.journal.read(entry)
+    if end is None or end.kind != PRUNE or not record.payload.is_deletion:
+        return None
+    own = (end.name, end.payload.sha256)
+    is_its = own == (record.name, record.payload.sha256) and mirror.target_name in end.mirrored
+    return end if is_its else None
+
+
+def _note_end(folder: ModelFolder, end: PruneRecord, record: PruneRecord, work_dir: Path) -> None:
+    """Remove what of a save came back to the disk, and note what was left and taken in MLflow."""
+    history = folder.history()
+    save_files.remove(history, save_files.files_of(history, end.id, end.payload))
+    remove_pairs(folder.layout, [end.id])
+    payload = replace(
+        end.payload,
+        is_forced=end.payload.is_forced or record.payload.is_forced,
+        left=list(dict.fromkeys([*end.payload.left, *record.payload.left])),
+    )
+    folder.journal.add(replace(end, payload=payload), "sent", work_dir)
 
 
 def _check_is_not_protected(mirror: Mirror, record: PruneRecord, save: SaveRecord) -> None:
@@ -116,6 +151,7 @@ def _check_is_not_protected(mirror: Mirror, record: PruneRecord, save: SaveRecor
 def _verify(verification: Verification, entry: Entry, record: PruneRecord) -> Iterator[Finding]:
     """Find what was decided to go and did not; nothing is missed of what is gone."""
     if entry.state == "sent":
+        yield from _verify_end(verification, record)
         return
     detail = f"it is to be {record.payload.verb}, and that was not seen to end"
     if record.reason is not None:
@@ -126,6 +162,27 @@ def _verify(verification: Verification, entry: Entry, record: PruneRecord) -> It
         return
     fix = Fix("sync", {"retry_aside": True} if entry.state == "aside" else {}, effect="does it")
     yield Finding("stuck record", record.name, entry.path, detail, fix=fix)
+
+
+def _verify_end(verification: Verification, record: PruneRecord) -> Iterator[Finding]:
+    """Find what was deleted from one store, and is in the current one still."""
+    ids = record.mirrored.get(verification.target.name)
+    is_open = record.payload.is_deletion and record.id not in verification.going
+    if ids is None or verification.survey is None or not is_open:
+        return
+    own = (registered_model_of(ids, record.name), ids.version)
+    for name, number in verification.survey.places_of_run(ids.run_id):
+        place = str(VersionReference(name, version=number))
+        detail = (
+            f"its save was deleted on {record.payload.when} where {masked(record.target)} was "
+            f"current, and {place} is still in {verification.target.name}"
+        )
+        if (name, number) == own:
+            fix = Fix("delete", {"model": place}, effect="removes it there, too")
+            yield Finding("stuck record", record.name, None, detail, fix=fix)
+        else:
+            repair = "it was renamed or copied there; delete it with MLflow"
+            yield Finding("stuck record", record.name, None, detail, repair)
 
 
 OF_PRUNES = Kind(_recover, _push, _verify, leaves_record=False)

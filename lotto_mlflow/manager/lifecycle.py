@@ -239,6 +239,10 @@ class Lifecycle:
         Notes
         -----
         As with `prune`, but the newest save goes, too, and what a rollback would go back to.
+
+        A save goes from the current tracking store. What another store has of it, as after a
+        migration, stays there until it is deleted by its version with that store current;
+        `verify` says so there.
         """
         return operations.delete.delete(
             self._folder, model, reason=reason, force=force, dry_run=dry_run

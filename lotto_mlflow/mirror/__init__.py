@@ -33,6 +33,7 @@ from lotto_mlflow.records import (
     MlflowIds,
     ModelRecord,
     Note,
+    PruneRecord,
     SaveRecord,
 )
 from lotto_mlflow.references import VersionReference
@@ -156,12 +157,12 @@ class Mirror:
                 pair=pair,
             )
 
-    def remove(self, save: SaveRecord, *, is_forced: bool) -> list[str]:
+    def remove(self, save: SaveRecord | PruneRecord, *, is_forced: bool) -> list[str]:
         """Remove a save; see `lotto_mlflow.mirror.removal`."""
         with self._connection.guarded(f"removing {save.name}"):
             return removal.remove(self._connection, save, is_forced=is_forced)
 
-    def size_of(self, ids: MlflowIds, record: SaveRecord) -> int:
+    def size_of(self, ids: MlflowIds, record: SaveRecord | PruneRecord) -> int:
         """Return the bytes that a save takes here; for stores elsewhere, those of its model."""
         found = removal.size_of(self._layout, ids) if self._connection.is_embedded else None
         return record.payload.size if found is None else found

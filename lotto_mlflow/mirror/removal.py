@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from mlflow.entities.model_registry import ModelVersion
 
 from lotto_mlflow import layout as names
@@ -10,18 +12,18 @@ from lotto_mlflow.errors import ModelInUseError
 from lotto_mlflow.layout import Layout
 from lotto_mlflow.mirror import leftovers, registry, version_tags
 from lotto_mlflow.mirror.connection import Connection
-from lotto_mlflow.records import MlflowIds, SaveRecord
+from lotto_mlflow.records import PRUNE, MlflowIds, PruneRecord, SaveRecord
 
 
-def remove(connection: Connection, save: SaveRecord, *, is_forced: bool) -> list[str]:
+def remove(connection: Connection, save: SaveRecord | PruneRecord, *, is_forced: bool) -> list[str]:
     """Remove what the record of a save says that pushes created in a store.
 
     Parameters
     ----------
     connection : Connection
         The store to write to.
-    save : SaveRecord
-        The save.
+    save : SaveRecord or PruneRecord
+        The save; or the record of its end, where it was removed from another store.
     is_forced : bool
         Whether its version goes even where an alias stands for it; the alias goes, too.
 
@@ -43,7 +45,8 @@ def remove(connection: Connection, save: SaveRecord, *, is_forced: bool) -> list
     """
     ids = save.mirrored.get(connection.target_name)
     if ids is None:
-        leftovers.remove(connection, save)
+        if save.kind != PRUNE:
+            leftovers.remove(connection, cast(SaveRecord, save))
         return []
     client, name = connection.client, names.registered_model_of(ids, save.name)
     own = registry.existing(lambda: client.get_model_version(name, str(ids.version)))
@@ -77,7 +80,7 @@ def _is_of(version: ModelVersion, name: str, ids: MlflowIds) -> bool:
     return is_named and version_tags.is_well_formed(version) and version.run_id == ids.run_id
 
 
-def _in_use_by(save: SaveRecord, others: set[tuple[str, int]]) -> ModelInUseError:
+def _in_use_by(save: SaveRecord | PruneRecord, others: set[tuple[str, int]]) -> ModelInUseError:
     listed = ", ".join(f"version {number} of {name}" for name, number in sorted(others))
     return ModelInUseError(
         f"{listed} refers to the files of {save.name}; nothing of it was removed",

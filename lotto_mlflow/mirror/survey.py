@@ -19,7 +19,7 @@ from lotto_mlflow.mirror.alias_home import ALIASES_DIR
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.leftovers import is_rest_of_failed_push
 from lotto_mlflow.mirror.lookups import listed
-from lotto_mlflow.records import MlflowIds, SaveRecord
+from lotto_mlflow.records import MlflowIds, PruneRecord, SaveRecord
 
 _PAGE_SECONDS = 30.0
 """A page is of a thousand entries, and nobody's request waits for a survey."""
@@ -101,13 +101,18 @@ class Survey:
             found.setdefault(version_tags.model_id_of(version), []).append(version)
         return found
 
-    def others_of(self, record: SaveRecord, ids: MlflowIds) -> list[str]:
+    def others_of(self, record: SaveRecord | PruneRecord, ids: MlflowIds) -> list[str]:
         """Return the versions, but its own, that use the run or the logged model of a save."""
         own = (registered_model_of(ids, record.name), ids.version)
         found = self._by_run_id.get(ids.run_id, []) if ids.run_id else []
         found = [*found, *(self._by_model_id.get(ids.model_id, []) if ids.model_id else [])]
         places = {(version.name, int(version.version)) for version in found} - {own}
         return [f"version {number} of {name}" for name, number in sorted(places)]
+
+    def places_of_run(self, run_id: str) -> list[tuple[str, int]]:
+        """Return the registered models and numbers of the versions that are of a run."""
+        found = self._by_run_id.get(run_id, []) if run_id else []
+        return sorted((version.name, int(version.version)) for version in found)
 
     @cached_property
     def _runs(self) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _not_in_store(
     file = history.file(path)
     is_damaged = history.is_changed(file) if save is None else not history.has_bytes_of(save)
     if is_damaged:
-        fix = fix_of_file(history, file)
+        fix = fix_of_file(history, target, file)
         problem = f", and {path} is damaged{'' if fix else f': {NO_COPY}'}"
     else:
         fix, problem = Fix("sync", effect="pushes what is missing there"), ""

@@ -146,8 +146,9 @@ def _found_in(folder: ModelFolder, history: History, file: ModelFile) -> list[Fi
             raise refusal
     findings = list(digests.of_model_file(history, file, found))
     if file.status.st_size == 0 and not findings and not history.expected(file):
-        fix = load.fix_of_file(history, file)
-        findings.append(Finding("damaged", file.stem, file.path, "it is empty", fix=fix))
+        fix = load.fix_of_file(history, folder.target(), file)
+        repair = "" if fix else load.NO_COPY
+        findings.append(Finding("damaged", file.stem, file.path, "it is empty", repair, fix))
     return findings
 
 

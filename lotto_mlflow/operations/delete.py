@@ -17,14 +17,30 @@ from lotto_mlflow.errors import (
 from lotto_mlflow.folder import ModelFolder
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import is_plain, registered_model_of
-from lotto_mlflow.operations import find, versions
+from lotto_mlflow.model_file import ModelFile
+from lotto_mlflow.operations import find, gone, restored, versions
 from lotto_mlflow.operations.aliases import check_reason
+from lotto_mlflow.operations.digests import moved_away
 from lotto_mlflow.operations.prune import begin
-from lotto_mlflow.operations.removals import Chosen, check_database, described, remove
-from lotto_mlflow.operations.restored import is_of_another_host
+from lotto_mlflow.operations.removals import (
+    Chosen,
+    Removable,
+    check_database,
+    current,
+    described,
+    remove,
+)
 from lotto_mlflow.plain_values import plain_integer
 from lotto_mlflow.push import PushWorker
-from lotto_mlflow.records import MlflowIds, ModelRecord, PruneReport, SaveRecord
+from lotto_mlflow.records import (
+    PRUNE,
+    MlflowIds,
+    ModelRecord,
+    PruneRecord,
+    PruneReport,
+    RestoreRecord,
+    SaveRecord,
+)
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 from lotto_mlflow.text import composed, masked
@@ -67,7 +83,7 @@ def delete(
     return report
 
 
-def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> SaveRecord:
+def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[str]) -> Removable:
     """Return the save that is named: of a name, the one in ``trained/``, else its newest.
 
     Raises
@@ -89,23 +105,62 @@ def _meant(folder: ModelFolder, target: Target, model: str | int | os.PathLike[s
         if save is None:
             raise
         return save
-    path = folder.layout.model_path(record.name)
     if record.path is None:  # another machine saved it
         return _of_version(history, target, record)
-    file = history.file(path)
-    restored = history.restore_of(file)
-    save_id = record.save_id or (restored and restored.payload.save_id)
+    return _of_file(folder, history, record)
+
+
+def _of_file(folder: ModelFolder, history: History, record: ModelRecord) -> SaveRecord:
+    """Return the save that a file in ``trained/`` is of.
+
+    Raises
+    ------
+    InvalidReferenceError
+        If the file only came here from another host's save.
+    ModelNotFoundError
+        If no record says which save it is of.
+    """
+    file = history.file(folder.layout.model_path(record.name))
+    restore = history.restore_of(file)
+    save_id = record.save_id or (restore and restore.payload.save_id)
     found = next((s for s in history.saves_of(record.name) if s.id == save_id), None)
-    if found is None:
+    if found is not None:
+        return found
+    if restore is None:  # in a copy of the folder files have other times
+        of_bytes = restored.find(folder, history, file, asks=False)
+        restore = None if of_bytes is None else of_bytes.record
+    end = _end_of(history, file, restore)
+    if end is not None:
         raise ModelNotFoundError(
-            f"no record says which save {path} is of, so nothing of it was deleted",
-            fix=Fix("sync", effect="records it, if no save made it"),
+            f"{gone.error_of(end).summary}; {file.path} was put there since, and was left as it is",
+            fix=moved_away(file.path, history.aside_path(file)),
             name=record.name,
         )
-    return found
+    if restore is not None and restore.mirrored:
+        raise _of_another_host(f"the save of {file.path}", record.name)
+    what = f"no record says which save {file.path} is of, so nothing of it was deleted"
+    if history.is_changed(file):
+        raise ModelNotFoundError(
+            f"{what}; its bytes are those of no save of {record.name}",
+            fix=moved_away(file.path, history.aside_path(file)),
+            name=record.name,
+        )
+    fix = Fix("sync", effect="records it, if no save made it")
+    raise ModelNotFoundError(what, fix=fix, name=record.name)
 
 
-def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+def _end_of(history: History, file: ModelFile, restore: RestoreRecord | None) -> PruneRecord | None:
+    """Return the record of a save that is gone, and whose file somebody put there again."""
+    for record in history.records_of(file.stem):
+        if record.kind != PRUNE:
+            continue
+        is_of_bytes = restore is None and record.payload.sha256 == file.sha256
+        if is_of_bytes or (restore and restore.payload.save_id) == record.payload.save_id:
+            return record
+    return None
+
+
+def _own(folder: ModelFolder, save: Removable) -> Removable:
     """Return a save that this folder made.
 
     Raises
@@ -113,24 +168,31 @@ def _own(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     InvalidReferenceError
         If another host made it, and this folder only restored it. Nothing was deleted.
     """
-    if is_of_another_host(folder.history(), save):
-        raise InvalidReferenceError(
-            f"the save of {save.name} of {save.payload.saved_at} was made on another host, and "
-            "only restored in this folder; it was left as it is, delete it where it was saved",
-            reference=save.name,
-        )
+    if restored.is_of_another_host(folder.history(), save):
+        raise _of_another_host(f"the save of {save.name} of {save.payload.saved_at}", save.name)
     return save
 
 
-def _of_version(history: History, target: Target, version: ModelRecord) -> SaveRecord:
+def _of_another_host(what: str, name: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"{what} was made on another host, and only restored in this folder; it was left as it "
+        "is, delete it where it was saved",
+        reference=name,
+    )
+
+
+def _of_version(history: History, target: Target, version: ModelRecord) -> Removable:
     """Return the save that a version is of, if this folder made it, and it is no copy.
+
+    Of a save that was deleted from another store, and that the current one has kept, the record of
+    its end is returned.
 
     Raises
     ------
     InvalidReferenceError
         If it is another folder's, or a copy. Nothing was deleted.
     """
-    save = history.own_save_of_version(version)
+    save = history.own_save_of_version(version) or gone.end_of_version(history, target, version)
     ids = None if save is None else save.mirrored.get(target.name)
     place = VersionReference(version.registered_model, version=version.version)
     if save is None or ids is None:
@@ -149,7 +211,7 @@ def _of_version(history: History, target: Target, version: ModelRecord) -> SaveR
     return save
 
 
-def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord:
+def _pushed(folder: ModelFolder, target: Target, save: Removable) -> Removable:
     """Return a save once it no longer waits for MLflow, five seconds at most.
 
     Raises
@@ -182,7 +244,7 @@ def _pushed(folder: ModelFolder, target: Target, save: SaveRecord) -> SaveRecord
     return save
 
 
-def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
+def _again(folder: ModelFolder, save: Removable) -> Removable:
     """Return the record of a save as it is now.
 
     Raises
@@ -190,7 +252,7 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     ModelNotFoundError
         If another process has removed the save meanwhile.
     """
-    found = folder.history().save_with_id(save.id)
+    found = current(folder, save)
     if found is None:
         raise ModelNotFoundError(
             f"{save.name} was removed by another process meanwhile", name=save.name
@@ -198,7 +260,7 @@ def _again(folder: ModelFolder, save: SaveRecord) -> SaveRecord:
     return found
 
 
-def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds) -> tuple[str, ...]:
+def _aliases(mirror: Mirror, save: Removable, ids: MlflowIds) -> tuple[str, ...]:
     """Return the aliases that stand for a save.
 
     Raises
@@ -219,7 +281,7 @@ def _aliases(mirror: Mirror, save: SaveRecord, ids: MlflowIds) -> tuple[str, ...
 
 def _in_use(
     model: str | int | os.PathLike[str],
-    save: SaveRecord,
+    save: Removable,
     ids: MlflowIds,
     aliases: tuple[str, ...],
     reason: str | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lotto_mlflow.errors import ModelNotFoundError
 from lotto_mlflow.history import History
 from lotto_mlflow.layout import registered_model_of
-from lotto_mlflow.records import PRUNE, PruneRecord
+from lotto_mlflow.records import PRUNE, ModelRecord, PruneRecord
 from lotto_mlflow.references import VersionReference
 from lotto_mlflow.settings import Target
 
@@ -46,6 +46,25 @@ def check_version(history: History, target: Target, reference: VersionReference)
         ids = record.mirrored.get(target.name)
         if ids is not None and (registered_model_of(ids, record.name), ids.version) == wanted:
             raise error_of(record)
+
+
+def end_of_version(history: History, target: Target, version: ModelRecord) -> PruneRecord | None:
+    """Return the record of a removed save that a version is of; the store kept what it has of it.
+
+    Notes
+    -----
+    A save that several stores have is removed from the one that is current then. The run says
+    which version is of it, and not its tags, which whoever reaches the store can set. Every
+    record is read for it.
+    """
+    for entry in history.entries() if version.run_id else ():
+        record = history.read(entry) if entry.state == "sent" else None
+        if record is None or record.kind != PRUNE:
+            continue
+        ids = record.mirrored.get(target.name)
+        if ids is not None and ids.run_id == version.run_id:
+            return record
+    return None
 
 
 def error_of(record: PruneRecord) -> ModelNotFoundError:

@@ -29,7 +29,7 @@ from lotto_mlflow.model_file import ModelFile
 from lotto_mlflow.operations import last_seen, newest, signed, versions
 from lotto_mlflow.operations.newest import Looked
 from lotto_mlflow.pyfunc_loader import pickle_is_allowed
-from lotto_mlflow.records import ModelRecord, Progress, arrived_of
+from lotto_mlflow.records import PRUNE, RESTORE, ModelRecord, Progress, arrived_of
 from lotto_mlflow.requirements import is_other_minor, version_in
 from lotto_mlflow.settings import Target
 from lotto_mlflow.signing import Statement
@@ -154,7 +154,7 @@ def load_file(
             if is_strict and doubt:
                 raise _untrusted(file)
             if not expected and trust is None and file.status.st_size == 0:
-                raise LoadError(f"{path} is empty", fix=_fix(history, file), path=path)
+                raise _empty(history, target, file)
             if not expected or found in expected:
                 try:
                     statement = signed.statement_of(trust, history, target, file, found, version)
@@ -169,7 +169,7 @@ def load_file(
                 _log(history, target, file, found, version, doubt)
                 return LoadedFile(model, found, file, history, statement)
             if pause is None:
-                raise _damaged(history, file, expected, found)
+                raise _damaged(history, target, file, expected, found)
     raise AssertionError("unreachable")
 
 
@@ -247,12 +247,21 @@ def _expected(
 
 
 def _damaged(
-    history: History, file: ModelFile, expected: frozenset[str], found: str
+    history: History, target: Target, file: ModelFile, expected: frozenset[str], found: str
 ) -> DigestMismatchError:
-    fix = _fix(history, file)
-    is_lost = fix is None and (file.is_trained or file.is_backup)
-    outcome = f"nothing was unpickled{f'; {NO_COPY}' if is_lost else ''}"
+    fix = _fix(history, target, file)
+    outcome = f"nothing was unpickled{_without(fix, file)}"
     return DigestMismatchError.of_file(file.path, expected, found, outcome, fix)
+
+
+def _empty(history: History, target: Target, file: ModelFile) -> LoadError:
+    fix = _fix(history, target, file)
+    return LoadError(f"{file.path} is empty{_without(fix, file)}", fix=fix, path=file.path)
+
+
+def _without(fix: Fix | None, file: ModelFile) -> str:
+    """Return what to do about a file of the folder that nothing brings back."""
+    return f"; {NO_COPY}" if fix is None and (file.is_trained or file.is_backup) else ""
 
 
 def _untrusted(file: ModelFile) -> UntrustedModelError:
@@ -288,39 +297,51 @@ def _check_pickles_are_allowed(file: ModelFile, version: ModelRecord | None) -> 
         )
 
 
-def _fix(history: History, file: ModelFile) -> Fix | None:
+def _fix(history: History, target: Target, file: ModelFile) -> Fix | None:
     """Return the call that brings an intact file in the place of a damaged one, if one does."""
     if file.model_dir is not None:
         return Fix("sync", {"resend": True}, before="delete the version in MLflow, then")
     if file.is_download:
         arguments = {"source": "registry", "download": True}
         return Fix("latest", arguments, before="delete the file, then")
-    return fix_of_file(history, file) if file.is_trained or file.is_backup else None
+    return fix_of_file(history, target, file) if file.is_trained or file.is_backup else None
 
 
-def fix_of_file(history: History, file: ModelFile) -> Fix | None:
+def fix_of_file(history: History, target: Target, file: ModelFile) -> Fix | None:
     """Return the restore that brings the model of a damaged file back, if one may."""
     name = history.name_of(file)
     found = None if file.is_backup else fix_of_name(history, name)
-    return found or fix_from_registry(history, name, _EFFECT)
+    return found or fix_from_registry(history, target, name, _EFFECT)
 
 
-def fix_from_registry(history: History, name: str, effect: str) -> Fix | None:
-    """Return the restore from MLflow; ``None`` where the records say that it never had the model.
+def fix_from_registry(history: History, target: Target, name: str, effect: str) -> Fix | None:
+    """Return the restore from MLflow; ``None`` where the records say that it has not the model.
 
     Parameters
     ----------
     history : History
         The records.
+    target : Target
+        The current tracking store.
     name : str
         The model.
     effect : str
-        What the restore does. Of a model without a record, as from another machine, it may do so.
+        What the restore does.
+
+    Notes
+    -----
+    What was pruned or deleted does not come back. A model without a record may be another host's,
+    where hosts share the store; the store inside the folder has only what records say.
     """
-    saves = list(history.saves_of(name))
-    if saves and not any(save.mirrored for save in saves):
-        return None
-    return references.restore_from_registry(name, effect)
+    records = list(history.records_of(name))
+    saves = [record for record in records if record.is_save]
+    gone = {record.payload.save_id for record in records if record.kind == PRUNE}
+    came = (r for r in records if r.kind == RESTORE and r.mirrored)
+    has_it = any(save.mirrored for save in saves) or any(
+        restore.payload.save_id not in gone for restore in came
+    )
+    may_have_it = not (saves or gone or target.is_embedded)
+    return references.restore_from_registry(name, effect) if has_it or may_have_it else None
 
 
 def fix_of_name(history: History, name: str) -> Fix | None:

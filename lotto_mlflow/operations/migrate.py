@@ -126,6 +126,7 @@ def migrate(folder: ModelFolder, to: object, progress: Progress | None) -> Migra
         copies.register_as(_renamed(history, source, placed))
         work = _Migration(copies, progress or no_progress)
         _note_others(work, history, survey, placed)
+        _note_deleted(work, history, target, there.survey())
         synced = _sync(folder, target, work, len(placed))
         saves = _saves(folder.history(), target)
         work.total = work.done + _ROUNDS * len(saves)
@@ -226,6 +227,20 @@ def _note_others(
             fix = Fix("sync", {"retry_aside": True}, before="to have it tried again, call")
             reason = record.reason or "MLflow refused it"
             work.fail(record.name, f"it was set aside: {reason}; {fix.in_words()}", fix)
+
+
+def _note_deleted(work: _Migration, history: History, target: Target, there: Survey) -> None:
+    """Note what an earlier migration brought there, and was deleted here since."""
+    for entry in history.entries():
+        record = history.read(entry) if entry.state == "sent" else None
+        if record is None or record.kind != PRUNE or not record.payload.is_deletion:
+            continue
+        ids = record.mirrored.get(target.name)
+        for name, version in () if ids is None else there.places_of_run(ids.run_id):
+            place = str(VersionReference(name, version=version))
+            fix = Fix("delete", {"model": place}, before="once that store is current,")
+            why = f"its save was deleted here on {record.payload.when}, and it is still there"
+            work.left[place] = f"{why}; {fix.in_words()}"
 
 
 def _placed(history: History, source: Target, survey: Survey) -> dict[str, MlflowIds]:

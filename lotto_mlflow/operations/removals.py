@@ -32,6 +32,8 @@ from lotto_mlflow.settings import Target, sqlite_path
 if TYPE_CHECKING:
     from lotto_mlflow.mirror import Mirror
 
+Removable = SaveRecord | PruneRecord
+"""A save; or the record that it was removed, where a store has kept what it had of it."""
 _TURN_SECONDS = 0.02
 """How long the push lock is left to saves between two removals; they look for it every 5 ms."""
 Fail = Callable[[str, str, "Fix | None"], None]
@@ -43,8 +45,8 @@ class Chosen:
 
     Attributes
     ----------
-    save : SaveRecord
-        Its record.
+    save : SaveRecord or PruneRecord
+        Its record, or that of its end.
     why : str
         Why it goes.
     aliases : tuple of str
@@ -53,7 +55,7 @@ class Chosen:
         Whether somebody named it.
     """
 
-    save: SaveRecord
+    save: Removable
     why: str
     aliases: tuple[str, ...] = ()
     is_deletion: bool = False
@@ -67,7 +69,7 @@ class Chosen:
         return target.name in self.save.mirrored or target.name in self.save.attempts
 
 
-def check_database(target: Target, saves: Iterable[SaveRecord]) -> None:
+def check_database(target: Target, saves: Iterable[Removable]) -> None:
     """See that the database is there that says which saves are in use, if it is to have some.
 
     Raises
@@ -122,10 +124,18 @@ def remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport
         If MLflow cannot be asked any more; the removal is decided, and is finished later.
     """
     with locked(folder.push_lock()):
-        save = folder.history().save_with_id(one.save.id)
+        save = current(folder, one.save)
         if save is not None:  # which other processes may have removed meanwhile, or pushed
             _remove(folder, target, replace(one, save=save), report)
     time.sleep(_TURN_SECONDS)
+
+
+def current(folder: ModelFolder, save: Removable) -> Removable | None:
+    """Return the record of a save, or of its end, as it is now; ``None`` where that has changed."""
+    entry = folder.journal.with_id(save.id)
+    found = None if entry is None else folder.journal.read(entry)
+    is_same = found is not None and found.is_save == save.is_save
+    return found if is_same and (found is None or found.is_save or found.kind == PRUNE) else None
 
 
 def _remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneReport) -> None:
@@ -154,7 +164,8 @@ def _remove(folder: ModelFolder, target: Target, one: Chosen, report: PruneRepor
     if found is None or found.kind != PRUNE:
         report.failed[one.save.id] = f"{one.save.name} could not be removed from the disk"
         return
-    report.left += found.payload.left
+    known = one.save.payload.left if isinstance(one.save.payload, PrunePayload) else ()
+    report.left += [text for text in found.payload.left if text not in known]
     report.add(seen)
 
 

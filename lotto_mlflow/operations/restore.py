@@ -122,7 +122,7 @@ def _restore(
                 found.expected,
                 sha256,
                 "nothing was changed",
-                fix_from_registry(folder.history(), found.name, "may have it intact")
+                fix_from_registry(folder.history(), target, found.name, "may have it intact")
                 if source == "backups"
                 else None,
             )
@@ -302,7 +302,7 @@ def _backup(
             near = nearest(name, find.other_names(folder, name))
         raise ModelNotFoundError(
             f"there is no {wanted} of {name!r} in {folder.layout.backup_dir}{question(near)}",
-            fix=fix_from_registry(history, name, "may find it in MLflow"),
+            fix=fix_from_registry(history, target, name, "may find it in MLflow"),
             name=name,
             suggestions=near,
         )

@@ -19,6 +19,7 @@ from lotto_mlflow.records import (
     BACKFILL,
     RESTORE,
     ModelRecord,
+    PruneRecord,
     RestoreRecord,
     SaveRecord,
     is_save_id,
@@ -169,7 +170,7 @@ def _time_of(save_id: str) -> int:
     return int(save_id.partition("-")[0])
 
 
-def is_of_another_host(history: History, save: SaveRecord) -> bool:
+def is_of_another_host(history: History, save: SaveRecord | PruneRecord) -> bool:
     """Return whether a save was made by another host, and this folder only restored its file.
 
     Notes

@@ -254,7 +254,7 @@ def _unrecorded(
             report.fail(name, f"{reason}; to bring it in, sync once with LOTTO_TRUST=any", None)
             continue
         if history.is_changed(file):
-            fix = fix_of_file(history, file)
+            fix = fix_of_file(history, target, file)
             reason = f"{file.path} was changed after it was saved, and is not sent"
             report.fail(name, f"{reason}; {NO_COPY if fix is None else fix.in_words()}", fix)
             continue
@@ -265,7 +265,8 @@ def _unrecorded(
             try:
                 own = trust.of_file(history, file, file.sha256, file.status.st_size)
             except SignatureError as cause:
-                fix = signed.fix_of(history, file, file.sha256, cause, fix_of_file(history, file))
+                restoring = fix_of_file(history, target, file)
+                fix = signed.fix_of(history, file, file.sha256, cause, restoring)
                 report.fail(name, f"{signed.detail_of(cause)}; it is not sent", fix)
                 continue
             work = _of_statement(folder, mirror, record, own.statement)

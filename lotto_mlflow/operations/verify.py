@@ -54,7 +54,7 @@ def _findings(folder: ModelFolder, report: Progress, *, deep: bool) -> Iterator[
     yield from _hidden(history)
     yield from digests(folder, history, entries, report)
     yield from verify_signatures.on_disk(folder, history)
-    yield from _metadata(folder, history)
+    yield from _metadata(folder, history, target)
     yield from prediction_files.findings(folder)
     try:
         mirror = folder.mirror(target)
@@ -115,7 +115,7 @@ def _hidden(history: History) -> Iterator[Finding]:
         )
 
 
-def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
+def _metadata(folder: ModelFolder, history: History, target: Target) -> Iterator[Finding]:
     layout = folder.layout
     trained = {file.stem: file for file in history.trained_files}
     backups = {file.stem: file for file in history.backup_files}
@@ -123,7 +123,7 @@ def _metadata(folder: ModelFolder, history: History) -> Iterator[Finding]:
         for path in _below_top(metadata_dir, f"*{names.METADATA_SUFFIX}"):
             stem = composed(path.name.removesuffix(names.METADATA_SUFFIX))
             if stem in files:
-                yield from _metadata_file(history, path, files[stem])
+                yield from _metadata_file(history, target, path, files[stem])
             elif metadata_dir == layout.metadata_dir:
                 # in backups/, a restore backs up the metadata of a model that is gone
                 detail = "there is no model of this name"
@@ -137,7 +137,9 @@ def _below_top(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in found if regular.is_file(path))
 
 
-def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Finding]:
+def _metadata_file(
+    history: History, target: Target, path: Path, file: ModelFile
+) -> Iterator[Finding]:
     save, found = history.save_of(file), file.metadata
     refusal = None if found is not None else regular.refusal(path)
     if refusal is not None:
@@ -151,7 +153,7 @@ def _metadata_file(history: History, path: Path, file: ModelFile) -> Iterator[Fi
         repair = "none is needed where the save is known: a restore uses what its record has"
         yield Finding("changed", file.stem, path, detail, repair)
     else:
-        fix = fix_from_registry(history, file.stem, "")
+        fix = fix_from_registry(history, target, file.stem, "")
         if fix is None and save is not None and history.has_bytes_of(save):
             fix = Fix("sync", effect="pushes the save, from which a restore brings it back")
         yield Finding("changed", file.stem, path, detail, "" if fix else NO_COPY, fix)

@@ -185,9 +185,10 @@ class Finding:
         are in neither folder. ``missing in MLflow``: a save or file that the current store
         lacks. ``orphan metadata``: metadata without its model. ``orphan artifact``: a folder that
         no logged model owns. ``orphan prediction``: a file of a prediction, or of results, that no
-        record is of. ``stuck record``: a save that MLflow refused. ``moved store``: a
-        database with the paths of another folder. ``moved version``: a save whose version has
-        another name or number than its record says, renamed or copied with MLflow.
+        record is of. ``stuck record``: a save that MLflow refused, or one that was deleted from
+        another store, and is in this one still. ``moved store``: a database with the paths of
+        another folder. ``moved version``: a save whose version has another name or number than its
+        record says, renamed or copied with MLflow.
         ``clock in the future``: a file that will stay the latest. ``same name``: a file whose name
         is another's in another form of Unicode. ``late on top``: the highest version is an older
         save. ``changed outside``: an alias that stands for another version than its last recorded
