@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -485,9 +487,15 @@ def test_a_page_of_a_survey_has_more_time_than_a_lookup(
     folder = ModelFolder(Layout.under(base_dir), partial(settings.read, environment={}))
     mirror = folder.mirror(folder.target())
     (saved,) = folder.history().saves_of("lotto_model_a")
-    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 1e-9)
-    with pytest.raises(MirrorUnavailableError, match="no answer"):
-        mirror.latest()
-    standing = mirror.survey().standing(saved, None)
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 0.1)
+    database = base_dir / "mlflow" / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None, check_same_thread=False)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(MirrorUnavailableError, match="no answer"):
+            mirror.latest()
+        released = threading.Timer(1, held.rollback)
+        released.start()
+        standing = mirror.survey().standing(saved, None)
+        released.join()
     assert standing.ids is not None
     assert not standing.missing
