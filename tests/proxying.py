@@ -41,6 +41,13 @@ class Proxy:
         return [one for one in self.requests if one.startswith("GET") and _OF_A_MODEL in one]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: who asked may be gone, and so may be where errors were written to."""
+
+
 @contextmanager
 def proxied(server_uri: str) -> Iterator[Proxy]:
     """Run a proxy before a server until the block ends."""
@@ -85,8 +92,7 @@ def proxied(server_uri: str) -> Iterator[Proxy]:
 
         do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = forward  # noqa: N815
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     proxy.uri = f"http://127.0.0.1:{server.server_address[1]}"
