@@ -76,6 +76,11 @@ def to_json(metadata: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8")
 
 
+def json_of(metadata: Mapping[str, Any] | None) -> bytes | None:
+    """Return the JSON of strict metadata, ``None`` where there are none."""
+    return None if metadata is None else to_json(metadata)
+
+
 def check_size(metadata: Mapping[str, Any]) -> None:
     """See that metadata can be written, and read again once a save has completed them.
 

@@ -70,7 +70,7 @@ def newest_of_names(connection: Connection, name: str | None, doing: str) -> lis
     for version in registry.newest_first(found):
         key = composed(version.tags[MODEL_NAME_TAG]), version_tags.facts_of(version).origin
         newest.setdefault(key, version)
-    return registry.newest_first(newest.values())
+    return list(newest.values())
 
 
 def _of_name(name: str) -> str:

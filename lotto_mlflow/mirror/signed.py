@@ -13,7 +13,7 @@ from lotto_mlflow import model_dir, private_dirs, regular
 from lotto_mlflow.errors import LottoMlflowError, MirrorError, SignatureError, StoreError
 from lotto_mlflow.files import replace_content
 from lotto_mlflow.layout import Layout
-from lotto_mlflow.metadata import to_json
+from lotto_mlflow.metadata import json_of
 from lotto_mlflow.mirror import beside, fetch
 from lotto_mlflow.mirror.connection import Connection
 from lotto_mlflow.mirror.model_copies import ModelCopy
@@ -97,7 +97,7 @@ def put_metadata(connection: Connection, run: Run, record: SaveRecord, work_dir:
     uri, run_id = str(run.info.artifact_uri), str(run.info.run_id)
     local = connection.places.writable(uri, run_id)
     place = beside.Place(connection, uri, local, work_dir / "of_run")
-    wanted, name = _metadata_of(record), f"{record.name}{names.METADATA_SUFFIX}"
+    wanted, name = json_of(record.payload.metadata), f"{record.name}{names.METADATA_SUFFIX}"
     if _is_metadata(place, record):
         return
     if wanted is None:
@@ -133,14 +133,9 @@ def _take_away(
         )
 
 
-def _metadata_of(record: SaveRecord) -> bytes | None:
-    values = record.payload.metadata
-    return None if values is None else to_json(values)
-
-
 def _is_metadata(place: beside.Place, record: SaveRecord) -> bool:
     try:
-        return place.metadata(record.name) == _metadata_of(record)
+        return place.metadata(record.name) == json_of(record.payload.metadata)
     except (SignatureError, StoreError):  # it is no file, or none of ours
         return False
 
@@ -209,7 +204,7 @@ class StoredPairs:
             return True
         digest = ids.files.get(model_dir.REQUIREMENTS_FILE)
         has_requirements = digest in (None, sha256(found.requirements or b"").hexdigest())
-        has_metadata = not found.has_run or found.metadata == _metadata_of(record)
+        has_metadata = not found.has_run or found.metadata == json_of(record.payload.metadata)
         return found.pair == pair and has_requirements and has_metadata
 
     def model_copy(self, version: ModelRecord) -> ModelCopy:

@@ -26,7 +26,7 @@ from lotto_mlflow.files import (
     temporary_for,
 )
 from lotto_mlflow.journal import Entry, Journal, State
-from lotto_mlflow.metadata import MAX_BYTES, to_json
+from lotto_mlflow.metadata import MAX_BYTES, json_of
 from lotto_mlflow.records import Record, RestorePayload, SavePayload
 from lotto_mlflow.signing import Pair
 from lotto_mlflow.store import Store, sha256_of_file
@@ -273,9 +273,8 @@ class Protocol:
 
 def metadata_of(payload: SavePayload | RestorePayload) -> bytes | None:
     """Return the content of the metadata file that belongs to a model, ``None`` for none."""
-    if payload.metadata is None or isinstance(payload.metadata, bytes):
-        return payload.metadata
-    return to_json(payload.metadata)
+    values = payload.metadata
+    return values if isinstance(values, bytes) else json_of(values)
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -114,7 +114,6 @@ def _is_signed(content: bytes | None, statement: Statement) -> bool:
 def wanted_of_record(record: SaveRecord) -> Wanted:
     """Return what has to be signed of a save for its record to be true."""
     payload = record.payload
-    content = None if payload.metadata is None else metadata_json.to_json(payload.metadata)
     pins = plain(payload.description.requirements)
     return Wanted(
         what=f"the save of {record.name} of {payload.saved_at}",
@@ -122,7 +121,7 @@ def wanted_of_record(record: SaveRecord) -> Wanted:
         sha256=payload.sha256,
         size=payload.size,
         save_id=record.id,
-        metadata=content,
+        metadata=metadata_json.json_of(payload.metadata),
         requirements=frozenset({sha256_of_requirements(pins)}),
     )
 
